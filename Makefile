@@ -1,0 +1,51 @@
+# make demo    set up, train RGB and frequency-domain ResNet-18 on real photos, compare
+# make test    set up, run the test suite
+# make lint    set up, run the linter
+# VENV=DIR     where the virtual environment is (default .venv);  PYTHON=python3.x  what makes it
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.PHONY: help install demo test lint clean
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+WORK ?= work_dirs
+DEMO_DATA := data/demo/manifest.json
+DEMO_RUNS := resnet18_demo resnet18-dct24s_demo
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+install: $(VENV)/.installed
+
+# opencv-python and opencv-python-headless both arrive and share their files: the headless one stays, since it needs no
+# system library for windows.
+$(VENV)/.installed: setup.py requirements/constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[demo,test]'
+	$(BIN)/python -m pip uninstall -y opencv-python
+	$(BIN)/python -m pip install -c requirements/constraints.txt --force-reinstall --no-deps opencv-python-headless
+	$(BIN)/python -c 'import mmfreq, mmpretrain, mmdet; print("mmfreq", mmfreq.__version__, "is ready")'
+	touch $@
+
+$(DEMO_DATA): $(VENV)/.installed
+	$(BIN)/python tools/make_demo_data.py --out data/demo
+
+# An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last.
+$(WORK)/%/metrics.json: configs/demo/%.py $(DEMO_DATA)
+	$(BIN)/python tools/train.py $< --work-dir $(WORK)/$* --resume
+	$(BIN)/python tools/test.py $< $(WORK)/$* --work-dir $(WORK)/$* --out $@
+
+demo: $(DEMO_RUNS:%=$(WORK)/%/metrics.json)
+	$(BIN)/python tools/compare.py $(DEMO_RUNS:%=$(WORK)/%) --out $(WORK)/demo
+
+test: $(VENV)/.installed
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.installed
+	$(BIN)/python -m ruff check .
+
+clean:
+	rm -rf $(WORK) data/demo .pytest_cache .ruff_cache

@@ -1,0 +1,31 @@
+# 24 DCT channels of a 224x224 crop: a 28x28 grid, the size at which the RGB demo's first stage works.
+_base_ = './resnet18_demo.py'
+
+custom_imports = dict(imports=['mmfreq.models.cls'])
+model = dict(backbone=dict(type='FreqResNet', in_channels=24))
+data_preprocessor = dict(mean=None, std=None, to_rgb=False)
+
+freq = [
+    dict(type='YCbCr'),
+    dict(type='BlockDCT'),
+    dict(type='ChannelSelect', channels='24S'),
+    dict(type='FreqNormalize', stats='photos-448'),
+]
+train_pipeline = [
+    dict(type='CheckedLoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=224),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    *freq,
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='CheckedLoadImageFromFile'),
+    dict(type='ResizeEdge', scale=256, edge='short'),
+    dict(type='CenterCrop', crop_size=224),
+    *freq,
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+default_hooks = dict(visualization=dict(type='FreqVisualizationHook'))

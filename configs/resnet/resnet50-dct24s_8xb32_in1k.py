@@ -1,0 +1,31 @@
+# DCT-24S of Xu et al. 2020, Table 1: 24 channels of a 448x448 crop, 24 x 56 x 56.
+_base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
+
+custom_imports = dict(imports=['mmfreq.models.cls'])
+model = dict(backbone=dict(type='FreqResNet', in_channels=24))
+data_preprocessor = dict(mean=None, std=None, to_rgb=False)
+
+freq = [
+    dict(type='YCbCr'),
+    dict(type='BlockDCT'),
+    dict(type='ChannelSelect', channels='24S'),
+    dict(type='FreqNormalize', stats='photos-448'),
+]
+train_pipeline = [
+    dict(type='CheckedLoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=448),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    *freq,
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='CheckedLoadImageFromFile'),
+    dict(type='ResizeEdge', scale=512, edge='short'),
+    dict(type='CenterCrop', crop_size=448),
+    *freq,
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+default_hooks = dict(visualization=dict(type='FreqVisualizationHook'))

@@ -1,0 +1,13 @@
+"""mmfreq: learning in the frequency domain for mmpretrain and mmdet.
+
+Importing the package registers what both hosts share (the transforms, in mmengine's root registry) and imports
+neither host. The modified backbones live in :mod:`mmfreq.models.cls` (mmpretrain), which a config names under
+``custom_imports``.
+"""
+from mmfreq.version import __version__, check_versions
+
+check_versions()
+
+from mmfreq import transforms  # noqa: E402
+
+__all__ = ['__version__', 'transforms']

@@ -1,0 +1,211 @@
+"""One row of figures for each model: what it reaches, what it takes in, what it costs."""
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Callable, Optional, Sequence
+
+import numpy as np
+import torch
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+
+from mmfreq.config import pipelines, transform_type
+from mmfreq.files import atomic_write_text
+
+
+@dataclass
+class Row:
+    """Figures of one model.
+
+    Attributes:
+        name (str): Name of the config.
+        metrics (dict[str, float]): Results of ``tools/test.py --out metrics.json``; empty if there are none.
+        input_shape (tuple[int, int, int]): Channels, height, width of what the network receives for one image.
+        input_bytes (int): Bytes of it as the data loader hands them over.
+        parameters (int): Number of trainable values.
+        flops (int): Multiply-adds of one forward pass for one image.
+        loader_rate (float | None): Images per second through the training pipeline, one process; None without data.
+        network_rate (float): Images per second through the network, forward only.
+        notes (list[str]): What is missing, and why.
+    """
+    name: str
+    metrics: dict[str, float]
+    input_shape: tuple[int, int, int]
+    input_bytes: int
+    parameters: int
+    flops: int
+    loader_rate: Optional[float]
+    network_rate: float
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def input_values(self) -> int:
+        """Values of one input."""
+        return int(np.prod(self.input_shape))
+
+
+def find_config(run_or_config: str) -> tuple[Path, Optional[Path]]:
+    """The config file and, if there is one, the work dir that an argument stands for.
+
+    Raises:
+        ValueError: Neither a config file nor a folder with the one config that its training run left.
+    """
+    path = Path(run_or_config)
+    if path.is_file() and path.suffix == '.py':
+        return path, None
+    configs = sorted(path.glob('*.py')) if path.is_dir() else []
+    if len(configs) != 1:
+        raise ValueError(f'{run_or_config}: expected a config file or a work dir with one config in it, found '
+                         f'{len(configs)}')
+    return configs[0], path
+
+
+def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5) -> list[Row]:
+    """Measures every model, one after the other on this machine.
+
+    Args:
+        runs_or_configs (Sequence[str]): Work dirs of training runs, or config files.
+        images (int): Images to time the training pipeline with. Defaults to 64.
+        repeats (int): Timed forward passes; the median counts. Defaults to 5.
+
+    Returns:
+        list[Row]: One row each, in order.
+    """
+    return [_measure(*find_config(item), images, repeats) for item in runs_or_configs]
+
+
+def _measure(config: Path, work_dir: Optional[Path], images: int, repeats: int) -> Row:
+    cfg = Config.fromfile(str(config))
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    notes: list[str] = []
+    sample = model_input(cfg)
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model).eval()
+    complexity = get_model_complexity_info(model, tuple(sample.shape), show_table=False, show_arch=False)
+    return Row(
+        name=config.stem,
+        metrics=_read_metrics(work_dir, notes),
+        input_shape=tuple(sample.shape),
+        input_bytes=sample.numel() * sample.element_size(),
+        parameters=sum(p.numel() for p in model.parameters()),
+        flops=int(complexity['flops']),
+        loader_rate=_loader_rate(cfg, images, notes),
+        network_rate=_network_rate(model, sample, repeats),
+        notes=notes)
+
+
+def _read_metrics(work_dir: Optional[Path], notes: list[str]) -> dict[str, float]:
+    if work_dir is None:
+        return {}
+    path = work_dir / 'metrics.json'
+    try:
+        return json.loads(path.read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        notes.append(f'no {path.name}: run tools/test.py CONFIG {work_dir} --out {path}')
+    except ValueError as error:
+        notes.append(f'{path} is damaged: {error}')
+    return {}
+
+
+def model_input(cfg: Config) -> torch.Tensor:
+    """What the test pipeline of ``cfg`` packs for one image: (C, h, w).
+
+    The image is noise of 500 x 375 pixels, so that no data set is needed.
+    """
+    from mmcv.transforms import Compose
+    found = pipelines(cfg, 'test_dataloader') or pipelines(cfg, 'val_dataloader')
+    if not found:
+        raise ValueError('expected a test_dataloader or val_dataloader with a pipeline')
+    steps = [step for step in found[0] if not transform_type(step).startswith(('Load', 'CheckedLoad'))]
+    noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
+    results = dict(img=noise, img_path='noise', img_shape=noise.shape[:2], ori_shape=noise.shape[:2], gt_label=0)
+    return Compose(steps)(results)['inputs']
+
+
+def _loader_rate(cfg: Config, images: int, notes: list[str]) -> Optional[float]:
+    """Images per second through the training pipeline, after one warm-up round over the same images."""
+    try:
+        dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    except (OSError, AssertionError, RuntimeError) as error:
+        notes.append(f'no loading speed: {error}')
+        return None
+    picked = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
+
+    def load() -> None:
+        for index in picked:
+            dataset[int(index)]
+
+    return len(picked) / _median_seconds(load, repeats=3)
+
+
+def _network_rate(model: torch.nn.Module, sample: torch.Tensor, repeats: int, batch_size: int = 16) -> float:
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    inputs = torch.rand(batch_size, *sample.shape, device=device)
+    model = model.to(device)
+
+    def forward() -> None:
+        with torch.no_grad():
+            model(inputs)
+        if device == 'cuda':
+            torch.cuda.synchronize()
+
+    return batch_size / _median_seconds(forward, repeats)
+
+
+def _median_seconds(work: Callable[[], None], repeats: int) -> float:
+    work()
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    return float(np.median(seconds))
+
+
+def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and cells of the comparison table; sizes are normalised by the first row's."""
+    metrics = list(dict.fromkeys(key for row in rows for key in row.metrics))
+    header = ['model', *metrics, 'input', 'values', 'bytes', 'normalised size', 'parameters', 'FLOPs (multiply-adds)',
+              'loading images/s', 'network images/s']
+    cells = [[
+        row.name,
+        *(_number(row.metrics.get(key), '.2f') for key in metrics),
+        ' x '.join(map(str, row.input_shape)),
+        f'{row.input_values:,}',
+        f'{row.input_bytes:,}',
+        f'{row.input_values / rows[0].input_values:.3g}',
+        f'{row.parameters / 1e6:.2f} M',
+        f'{row.flops / 1e9:.3f} G',
+        _number(row.loader_rate, '.0f'),
+        _number(row.network_rate, '.1f'),
+    ] for row in rows]
+    return header, cells
+
+
+def _number(value: Any, pattern: str) -> str:
+    return '-' if value is None else format(value, pattern)
+
+
+def markdown_table(rows: Sequence[Row]) -> str:
+    """The comparison as a Markdown table, columns aligned for reading in a terminal, notes below it."""
+    header, cells = table_cells(rows)
+    widths = [max(len(line[i]) for line in (header, *cells)) for i in range(len(header))]
+
+    def line(values: Sequence[str]) -> str:
+        aligned = [v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths))]
+        return f'| {" | ".join(aligned)} |'
+
+    rule = [':' + '-' * (widths[0] - 1), *('-' * (w - 1) + ':' for w in widths[1:])]
+    notes = [f'{row.name}: {note}' for row in rows for note in row.notes]
+    return '\n'.join([line(header), line(rule), *map(line, cells), *([''] if notes else []), *notes]) + '\n'
+
+
+def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:
+    """Writes ``PREFIX.md`` and ``PREFIX.png``; returns their names."""
+    from mmfreq.visualization import plot_comparison
+    atomic_write_text(f'{prefix}.md', markdown_table(rows))
+    plot_comparison(rows, f'{prefix}.png')
+    return [f'{prefix}.md', f'{prefix}.png']

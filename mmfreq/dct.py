@@ -1,0 +1,202 @@
+"""Pure maths on arrays: colour conversion, block DCT-II and their inverses.
+
+Conventions, stated here once for the whole package:
+
+- Colour is full-range JFIF YCbCr (ITU-R BT.601, what JPEG uses), components in the order Y, Cb, Cr.
+- Samples are shifted by -128 before the transform, which is the orthonormal DCT-II, ``F = D X D^T`` with
+  ``D[k, n] = c(k) cos((2n + 1) k pi / (2N))``, ``c(0) = sqrt(1/N)``, ``c(k > 0) = sqrt(2/N)``. For 8x8 blocks of
+  uint8 samples the DC coefficient lies in [-1024, 1016].
+- Channel number of a coefficient = ``N*N * component + N * vertical_frequency + horizontal_frequency``.
+"""
+from functools import cache
+from typing import Optional, Sequence
+
+import cv2
+import numpy as np
+
+LEVEL_SHIFT = 128
+
+# Rows give Y, Cb, Cr from R, G, B, 1 (JFIF 1.02, from BT.601's luma weights).
+_RGB_TO_YCBCR = np.array([
+    [0.299, 0.587, 0.114, 0],
+    [-0.299 / 1.772, -0.587 / 1.772, 0.886 / 1.772, 128],
+    [0.701 / 1.402, -0.587 / 1.402, -0.114 / 1.402, 128],
+])
+_CHANNEL_ORDERS = ('bgr', 'rgb')
+
+
+def check_channel_order(channel_order: str) -> str:
+    """The argument, or ValueError unless it is ``'bgr'`` or ``'rgb'``."""
+    if channel_order not in _CHANNEL_ORDERS:
+        raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
+    return channel_order
+
+
+def check_positive_int(name: str, value: int) -> int:
+    """The value, or ValueError unless it is an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name}: expected an integer >= 1, got {value!r}')
+    return value
+
+
+def check_image(image: np.ndarray) -> np.ndarray:
+    """The image, or ValueError unless it is uint8 (H, W, 3) with at least one pixel."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
+        raise ValueError(f'expected a non-empty uint8 image (H, W, 3), got {image.dtype} {image.shape}')
+    return image
+
+
+def _color_matrix(channel_order: str) -> np.ndarray:
+    check_channel_order(channel_order)
+    return _RGB_TO_YCBCR[:, [2, 1, 0, 3]] if channel_order == 'bgr' else _RGB_TO_YCBCR
+
+
+def to_ycbcr(image: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
+    """Converts a colour image to full-range YCbCr.
+
+    Args:
+        image (np.ndarray): uint8, (H, W, 3).
+        channel_order (str): ``'bgr'`` or ``'rgb'``. Defaults to ``'bgr'``.
+
+    Returns:
+        np.ndarray: uint8, (H, W, 3), components Y, Cb, Cr, each the exact value rounded to the nearest level.
+    """
+    return cv2.transform(check_image(image), _color_matrix(channel_order))
+
+
+def from_ycbcr(ycbcr: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
+    """Inverse of :func:`to_ycbcr`.
+
+    Args:
+        ycbcr (np.ndarray): uint8 or float, (H, W, 3), components Y, Cb, Cr in levels 0..255.
+        channel_order (str): ``'bgr'`` or ``'rgb'`` of the result. Defaults to ``'bgr'``.
+
+    Returns:
+        np.ndarray: uint8, (H, W, 3), rounded and clipped to 0..255.
+    """
+    matrix = _color_matrix(channel_order)
+    inverse = np.linalg.inv(matrix[:, :3])
+    if ycbcr.ndim != 3 or ycbcr.shape[2] != 3:
+        raise ValueError(f'expected an image (H, W, 3), got {ycbcr.shape}')
+    rgb = (ycbcr.astype(np.float64) - matrix[:, 3]) @ inverse.T
+    return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
+
+
+@cache
+def dct_matrix(block_size: int = 8) -> np.ndarray:
+    """Orthonormal DCT-II matrix D, float64 (block_size, block_size): row k is frequency k."""
+    n = np.arange(check_positive_int('block_size', block_size))
+    matrix = np.sqrt(2 / block_size) * np.cos(np.outer(n, 2 * n + 1) * np.pi / (2 * block_size))
+    matrix[0] = np.sqrt(1 / block_size)
+    matrix.setflags(write=False)
+    return matrix
+
+
+@cache
+def block_basis(block_size: int = 8) -> np.ndarray:
+    """Two-dimensional basis, float64 (N*N, N*N): ``coefficients = block @ basis``, both flattened row by row."""
+    d = dct_matrix(block_size)
+    basis = np.ascontiguousarray(np.kron(d, d).T)
+    basis.setflags(write=False)
+    return basis
+
+
+def _result_dtype(array: np.ndarray) -> type:
+    """Sums run in float64; the result is float32 unless the input was float64."""
+    return np.float64 if array.dtype == np.float64 else np.float32
+
+
+def grid_shape(image_shape: Sequence[int], block_size: int = 8, upscale: int = 1) -> tuple[int, int]:
+    """Blocks (rows, columns) that cover an image of ``image_shape`` pixels (H, W) enlarged ``upscale`` times."""
+    return tuple(-(-int(side) * upscale // block_size) for side in image_shape[:2])
+
+
+def upscale_image(image: np.ndarray, factor: int) -> np.ndarray:
+    """Bilinear enlargement by an integer, half-pixel centres, edges replicated, not rounded: float32 (fH, fW, C)."""
+    check_positive_int('upscale', factor)
+    size = (image.shape[1] * factor, image.shape[0] * factor)
+    enlarged = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return enlarged.reshape(size[1], size[0], image.shape[2])
+
+
+def block_dct(image: np.ndarray, block_size: int = 8) -> np.ndarray:
+    """Level shift and orthonormal DCT-II of every block; one channel per frequency and component.
+
+    Args:
+        image (np.ndarray): (H, W, C) samples in levels 0..255, uint8 or float. Edges are replicated up to a multiple
+            of ``block_size``.
+        block_size (int): Side N of a block in pixels. Defaults to 8.
+
+    Returns:
+        np.ndarray: (ceil(H/N), ceil(W/N), C*N*N), float64 for float64 input, else float32. Channel
+        ``N*N*component + N*vertical + horizontal``.
+    """
+    n = block_size
+    basis = block_basis(n)
+    if image.ndim != 3 or 0 in image.shape:
+        raise ValueError(f'expected a non-empty image (H, W, C), got {image.shape}')
+    height, width, components = image.shape
+    rows, cols = grid_shape(image.shape, n)
+    if (height, width) != (rows * n, cols * n):
+        image = np.pad(image, ((0, rows * n - height), (0, cols * n - width), (0, 0)), mode='edge')
+    # (rows, n, cols, n, C) -> (rows, cols, C, n, n)
+    blocks = image.reshape(rows, n, cols, n, components).transpose(0, 2, 4, 1, 3)
+    blocks = np.subtract(blocks, LEVEL_SHIFT, dtype=np.float64, order='C')
+    coefficients = (blocks.reshape(-1, n * n) @ basis).reshape(rows, cols, components * n * n)
+    return coefficients.astype(_result_dtype(image), copy=False)
+
+
+def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:
+    """Inverse of :func:`block_dct`, level shift undone.
+
+    Args:
+        coefficients (np.ndarray): float (h, w, C*N*N) as :func:`block_dct` gives them.
+        block_size (int): Side N of a block in pixels. Defaults to 8.
+
+    Returns:
+        np.ndarray: (h*N, w*N, C), float64 for float64 input, else float32; levels around 0..255, neither rounded nor
+        clipped.
+    """
+    n = block_size
+    if coefficients.ndim != 3 or coefficients.shape[2] % (n * n):
+        raise ValueError(f'expected coefficients (h, w, C*{n * n}), got {coefficients.shape}')
+    rows, cols, channels = coefficients.shape
+    components = channels // (n * n)
+    blocks = coefficients.reshape(-1, n * n).astype(np.float64) @ block_basis(n).T + LEVEL_SHIFT
+    # (rows, cols, C, n, n) -> (rows, n, cols, n, C)
+    image = blocks.reshape(rows, cols, components, n, n).transpose(0, 3, 1, 4, 2)
+    return image.reshape(rows * n, cols * n, components).astype(_result_dtype(coefficients), copy=False)
+
+
+def coefficients_to_bgr(coefficients: np.ndarray,
+                        channels: Optional[Sequence[int]] = None,
+                        image_shape: Optional[Sequence[int]] = None,
+                        block_size: int = 8,
+                        upscale: int = 1) -> np.ndarray:
+    """The photo that a set of (not normalised) coefficients stands for; channels that were left out count as zero.
+
+    Args:
+        coefficients (np.ndarray): float (h, w, C).
+        channels (Sequence[int], optional): Channel number of each of the C coefficients, in 0..3*N*N-1. Defaults to
+            None: all of them, in order.
+        image_shape (Sequence[int], optional): Pixels (H, W) of the image before ``upscale`` and padding, to cut the
+            result to. Defaults to None: all blocks.
+        block_size (int): Side N of a block in pixels. Defaults to 8.
+        upscale (int): How often the image was enlarged before the DCT; the result is reduced again. Defaults to 1.
+
+    Returns:
+        np.ndarray: uint8 BGR (H, W, 3).
+    """
+    total = 3 * block_size**2
+    if channels is None:
+        channels = range(total)
+    if coefficients.ndim != 3 or coefficients.shape[2] != len(channels):
+        raise ValueError(f'expected coefficients (h, w, {len(channels)}), got {coefficients.shape}')
+    cube = np.zeros((*coefficients.shape[:2], total), dtype=np.float32)
+    cube[:, :, list(channels)] = coefficients
+    ycbcr = block_idct(cube, block_size)
+    height, width = image_shape[:2] if image_shape is not None else (s // upscale for s in ycbcr.shape[:2])
+    ycbcr = ycbcr[:height * upscale, :width * upscale]
+    if upscale > 1:
+        ycbcr = cv2.resize(ycbcr, (width, height), interpolation=cv2.INTER_AREA)
+    return from_ycbcr(ycbcr)

@@ -1,0 +1,210 @@
+"""Transforms of ``results['img']`` from pixels to normalised DCT channels, usable in mmpretrain and mmdet pipelines.
+
+They are registered in mmengine's root ``TRANSFORMS``, so that either host finds them without a prefix::
+
+    LoadImageFromFile -> spatial augmentation -> YCbCr -> BlockDCT -> ChannelSelect -> FreqNormalize -> PackInputs
+
+Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in pixels. The maths is in :mod:`mmfreq.dct`, the
+channel lists in :mod:`mmfreq.channels`.
+"""
+from typing import Optional, Union
+
+import mmengine.fileio as fileio
+import numpy as np
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine.registry import TRANSFORMS
+
+from mmfreq import dct
+from mmfreq.channels import ChannelSpec, channel_indices
+from mmfreq.image_files import decode_image_file
+from mmfreq.stats import FreqStats, load_stats
+
+
+class FreqTransform(BaseTransform):
+    """Base of the transforms here: prints its public attributes."""
+
+    def __repr__(self) -> str:
+        args = ', '.join(f'{k}={v!r}' for k, v in vars(self).items() if not k.startswith('_'))
+        return f'{type(self).__name__}({args})'
+
+
+@TRANSFORMS.register_module()
+class CheckedLoadImageFromFile(LoadImageFromFile):
+    """The stock ``LoadImageFromFile`` with failures that name the file and the reason.
+
+    Same arguments (but the deprecated ``file_client_args``), keys and result as ``mmcv.transforms.LoadImageFromFile``.
+    A file that cannot be decoded (empty,
+    not an image, 12-bit, broken header) raises ``ValueError``; a JPEG that ends too early gives what could be decoded
+    and warns, once per file and process.
+
+    Required Keys:
+
+    - img_path (str)
+
+    Modified Keys:
+
+    - img (np.uint8, (H, W, 3) BGR)
+    - img_shape, ori_shape (tuple[int, int], pixels)
+    """
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Loads the image of ``results['img_path']``."""
+        try:
+            data = fileio.get(results['img_path'], backend_args=self.backend_args)
+            image = decode_image_file(data, results['img_path'], self.color_type, self.imdecode_backend)
+        except (OSError, ValueError):
+            if self.ignore_empty:
+                return None
+            raise
+        results['img'] = image.astype(np.float32) if self.to_float32 else image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+
+@TRANSFORMS.register_module()
+class YCbCr(FreqTransform):
+    """Colour conversion to full-range JFIF YCbCr, components in the order Y, Cb, Cr.
+
+    Required Keys:
+
+    - img (np.uint8, (H, W, 3))
+
+    Modified Keys:
+
+    - img (np.uint8, (H, W, 3), levels 0..255)
+
+    Args:
+        channel_order (str): Order of the input's channels, ``'bgr'`` (what the stock loader gives) or ``'rgb'``.
+            Defaults to ``'bgr'``.
+
+    Raises:
+        ValueError: Unknown ``channel_order``; an image that is not uint8 with three channels.
+    """
+
+    def __init__(self, channel_order: str = 'bgr') -> None:
+        dct.check_channel_order(channel_order)
+        self.channel_order = channel_order
+
+    def transform(self, results: dict) -> dict:
+        """Converts ``results['img']``."""
+        results['img'] = dct.to_ycbcr(results['img'], self.channel_order)
+        return results
+
+
+@TRANSFORMS.register_module()
+class BlockDCT(FreqTransform):
+    """Level shift and orthonormal block DCT-II: (H, W, 3) samples to (h, w, 3*N*N) coefficients (Xu et al., Fig. 2).
+
+    The grid is ``ceil(H * upscale / N) x ceil(W * upscale / N)`` blocks; edges are replicated up to a whole block. A
+    block covers ``N / upscale`` pixels, which is the stride of the network's first stage.
+
+    Required Keys:
+
+    - img (np.uint8, (H, W, 3), Y, Cb, Cr)
+
+    Modified Keys:
+
+    - img (np.float32, (h, w, 3*N*N), channel ``N*N*component + N*vertical + horizontal``; DC in [-1024, 1016] for N=8)
+
+    Args:
+        block_size (int): Side N of a block in pixels of the enlarged image. Defaults to 8.
+        upscale (int): Bilinear enlargement before the DCT; detection uses 2. Defaults to 1.
+
+    Raises:
+        ValueError: ``block_size`` or ``upscale`` not an integer >= 1; an image that is not uint8 with three channels.
+    """
+
+    def __init__(self, block_size: int = 8, upscale: int = 1) -> None:
+        self.block_size = dct.check_positive_int('block_size', block_size)
+        self.upscale = dct.check_positive_int('upscale', upscale)
+
+    def transform(self, results: dict) -> dict:
+        """Transforms ``results['img']``."""
+        image = dct.check_image(results['img'])
+        if self.upscale > 1:
+            image = dct.upscale_image(image, self.upscale)
+        results['img'] = dct.block_dct(image, self.block_size)
+        return results
+
+
+@TRANSFORMS.register_module()
+class ChannelSelect(FreqTransform):
+    """Keeps some of the DCT channels.
+
+    Required Keys:
+
+    - img (np.float32, (h, w, 3*N*N))
+
+    Modified Keys:
+
+    - img (np.float32, (h, w, C))
+
+    Added Keys:
+
+    - freq_channels (list[int], the C channel numbers in 0..3*N*N-1)
+
+    Args:
+        channels (str | Sequence[int] | Sequence[Sequence[int]]): A name such as ``'24S'``, three lists of frequencies
+            for Y, Cb and Cr, or one list of channels; see :func:`mmfreq.channels.channel_indices`.
+        block_size (int): Side N of the blocks. Defaults to 8.
+
+    Raises:
+        ValueError: Unknown name, index out of range or given twice; an image without all 3*N*N channels.
+    """
+
+    def __init__(self, channels: ChannelSpec, block_size: int = 8) -> None:
+        self.channels = channels
+        self.block_size = dct.check_positive_int('block_size', block_size)
+        self._indices = channel_indices(channels, block_size)
+
+    def transform(self, results: dict) -> dict:
+        """Selects the channels of ``results['img']``."""
+        expected = 3 * self.block_size**2
+        image = results['img']
+        if image.ndim != 3 or image.shape[2] != expected:
+            raise ValueError(f'ChannelSelect: expected all {expected} channels of BlockDCT, got {image.shape}')
+        results['img'] = np.ascontiguousarray(image[:, :, self._indices])
+        results['freq_channels'] = list(self._indices)
+        return results
+
+
+@TRANSFORMS.register_module()
+class FreqNormalize(FreqTransform):
+    """Subtracts the mean and divides by the standard deviation of each DCT channel.
+
+    Required Keys:
+
+    - img (np.float32, (h, w, C))
+    - freq_channels (list[int], optional; without it, all 3*N*N channels in order)
+
+    Modified Keys:
+
+    - img (np.float32, (h, w, C))
+
+    Args:
+        stats (str | dict): A named set shipped with the package (:func:`mmfreq.stats.named_sets`), the path of a JSON
+            file that ``tools/dataset_stats.py`` wrote, or ``dict(mean=[...], std=[...])`` with one value for each of
+            the 3*N*N channels.
+        block_size (int): Side N of the blocks. Defaults to 8.
+
+    Raises:
+        ValueError: Unknown set, statistics of the wrong length, not finite or with std <= 0; an image whose channels
+            are not those of ``freq_channels``.
+    """
+
+    def __init__(self, stats: Union[str, dict], block_size: int = 8) -> None:
+        self.stats = stats
+        self.block_size = dct.check_positive_int('block_size', block_size)
+        loaded = FreqStats.from_dict(stats, 'stats') if isinstance(stats, dict) else load_stats(stats)
+        loaded.check_length(3 * block_size**2)
+        self._mean, self._std = loaded.mean.astype(np.float32), loaded.std.astype(np.float32)
+
+    def transform(self, results: dict) -> dict:
+        """Normalises ``results['img']``."""
+        image = results['img']
+        channels = results.get('freq_channels', slice(None))
+        mean, std = self._mean[channels], self._std[channels]
+        if image.ndim != 3 or image.shape[2] != len(mean):
+            raise ValueError(f'FreqNormalize: expected {len(mean)} channels, got an image of shape {image.shape}')
+        results['img'] = (image - mean) / std
+        return results

@@ -1,0 +1,94 @@
+"""Pictures: the comparison of models, and what a choice of DCT channels keeps of a photo."""
+import io
+from typing import Callable, Optional, Sequence
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+
+from mmfreq import dct
+from mmfreq.channels import ChannelSpec, channel_indices
+from mmfreq.comparison import Row
+from mmfreq.files import atomic_write_bytes
+
+matplotlib.use('Agg')
+_BASELINE, _OTHERS, _INK = '#8a8f98', '#2563a8', '#222222'
+
+
+def save_figure(figure: Figure, path: str) -> None:
+    """Writes a figure as PNG or SVG, by the file's ending; replaces the file whole."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.rpartition('.')[2], dpi=110, facecolor='white')
+    atomic_write_bytes(path, buffer.getvalue())
+
+
+def plot_comparison(rows: Sequence[Row], path: str) -> None:
+    """Draws one small bar chart for each figure of the comparison; the first row, the baseline, is grey."""
+    metrics = list(dict.fromkeys(key for row in rows for key in row.metrics))
+    panels: list[tuple[str, Callable[[Row], Optional[float]], str]] = [
+        *((key, lambda row, key=key: row.metrics.get(key), '{:.1f}') for key in metrics),
+        ('normalised input size', lambda row: row.input_values / rows[0].input_values, '{:.3g}'),
+        ('input, kB per image', lambda row: row.input_bytes / 1000, '{:.1f}'),
+        ('parameters, millions', lambda row: row.parameters / 1e6, '{:.2f}'),
+        ('multiply-adds, billions', lambda row: row.flops / 1e9, '{:.3f}'),
+        ('loading, images/s', lambda row: row.loader_rate, '{:.0f}'),
+        ('network, images/s', lambda row: row.network_rate, '{:.1f}'),
+    ]
+    columns = 2
+    lines = -(-len(panels) // columns)
+    figure = Figure(figsize=(11, lines * (0.62 + 0.36 * len(rows)) + 0.4), layout='constrained')
+    axes = figure.subplots(lines, columns, squeeze=False)
+    for axis, (title, value, pattern) in zip(axes.flat, panels):
+        _draw_bars(axis, title, [row.name for row in rows], [value(row) for row in rows], pattern)
+    for axis in axes.flat[len(panels):]:
+        axis.axis('off')
+    save_figure(figure, path)
+
+
+def _draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str], values: Sequence[Optional[float]],
+               pattern: str) -> None:
+    lengths = [value or 0 for value in values]
+    colors = [_BASELINE, *[_OTHERS] * (len(names) - 1)]
+    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62)
+    labels = ['no figure' if value is None else pattern.format(value) for value in values]
+    axis.bar_label(bars, labels, padding=4, color=_INK)
+    axis.set_yticks(range(len(names)), names, color=_INK)
+    axis.set_title(title, loc='left', fontsize=11, color=_INK)
+    axis.invert_yaxis()
+    axis.set_xlim(0, 1.2 * max(max(lengths), 1e-12))
+    axis.set_xticks([])
+    axis.tick_params(length=0)
+    axis.spines[:].set_visible(False)
+
+
+def plot_channels(image: np.ndarray, selections: Sequence[ChannelSpec], path: str) -> None:
+    """Draws a photo, its DCT channels as a mosaic, and what each selection of channels keeps of it.
+
+    Args:
+        image (np.ndarray): uint8 BGR (H, W, 3).
+        selections (Sequence[str | list]): Channel selections, see :func:`mmfreq.channels.channel_indices`.
+        path (str): PNG or SVG file to write.
+    """
+    coefficients = dct.block_dct(dct.to_ycbcr(image))
+    pictures = [('photo', image[:, :, ::-1]), ('DCT channels of Y', _mosaic(coefficients[:, :, :64]))]
+    for selection in selections:
+        indices = channel_indices(selection)
+        rebuilt = dct.coefficients_to_bgr(coefficients[:, :, indices], indices, image.shape)
+        name = selection if isinstance(selection, str) else f'{len(indices)} channels'
+        pictures.append((f'rebuilt from {name}', rebuilt[:, :, ::-1]))
+    height = 3.2 * image.shape[0] / image.shape[1] + 0.25
+    figure = Figure(figsize=(3.2 * len(pictures), height), layout='constrained')
+    for axis, (title, picture) in zip(figure.subplots(1, len(pictures)), pictures):
+        axis.imshow(picture, cmap='gray', vmin=0, vmax=255)
+        axis.set_title(title, loc='left', fontsize=11, color=_INK)
+        axis.axis('off')
+    save_figure(figure, path)
+
+
+def _mosaic(channels: np.ndarray) -> np.ndarray:
+    """64 channels (h, w, 64) as 8x8 small pictures: uint8 (8h, 8w), zero in mid-grey, contrast by channel."""
+    reach = np.percentile(np.abs(channels), 99, axis=(0, 1))
+    scaled = np.clip(0.5 + channels / (2 * np.maximum(reach, 1e-6)), 0, 1)
+    h, w = channels.shape[:2]
+    tiles = scaled.reshape(h, w, 8, 8).transpose(2, 0, 3, 1)  # (8, h, 8, w)
+    return np.rint(255 * tiles.reshape(8 * h, 8 * w)).astype(np.uint8)

@@ -1,0 +1,42 @@
+#!/usr/bin/env python3
+"""Compute mean and standard deviation of all DCT channels over the training pipeline of a config.
+
+The result is a JSON file for FreqNormalize(stats='FILE.json').
+"""
+import argparse
+
+from mmengine.config import Config, DictAction
+
+from mmfreq.cli import CFG_OPTIONS_HELP, merge_options
+from mmfreq.dataset_stats import dataset_statistics
+from mmfreq.stats import save_stats
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config whose training pipeline has BlockDCT; augmentations before it are '
+                        'applied, what follows it is not')
+    parser.add_argument('--out', default='dct_stats.json', help='JSON file to write (default: %(default)s)')
+    parser.add_argument('--max-images', type=int, help='use only so many images, picked at random (default: all)')
+    parser.add_argument('--workers', type=int, default=2, help='worker processes (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: %(default)s)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Computes, writes and sums up."""
+    args = parse_args()
+    cfg = merge_options(Config.fromfile(args.config), args.cfg_options)
+    stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed)
+    save_stats(stats, args.out)
+    if constant:
+        print(f'{len(constant)} channels never vary (std set to 1): {constant}')
+    for name, channel in (('Y', 0), ('Cb', 64), ('Cr', 128)):
+        print(f'{name:2} DC: mean {stats.mean[channel]:9.3f}  std {stats.std[channel]:8.3f}')
+    print(f'{stats.meta["images"]} images, {stats.meta["count"]} blocks -> {args.out}')
+
+
+if __name__ == '__main__':
+    main()

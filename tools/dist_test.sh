@@ -1,0 +1,11 @@
+#!/usr/bin/env bash
+# Evaluate with several processes on one machine, one per GPU (or on the CPU with gloo, if there is no GPU).
+#   usage: tools/dist_test.sh CONFIG CHECKPOINT PROCESSES [arguments of tools/test.py]
+#   environment: NNODES, NODE_RANK, MASTER_ADDR, PORT as in mmpretrain; PYTHON
+set -euo pipefail
+if [ $# -lt 3 ]; then sed -n 's/^# \{0,1\}//p' "$0" | tail -n +2; exit 2; fi
+config=$1 checkpoint=$2 processes=$3; shift 3
+exec "${PYTHON:-python}" -m torch.distributed.run \
+    --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+    --master_port="${PORT:-29500}" --nproc_per_node="$processes" \
+    "$(dirname "$0")/test.py" "$config" "$checkpoint" --launcher pytorch "$@"

@@ -1,0 +1,49 @@
+#!/usr/bin/env python3
+"""Evaluate a checkpoint with the test set and metrics of its config."""
+import argparse
+import os
+
+from mmengine.config import DictAction
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+
+from mmfreq.cli import CFG_OPTIONS_HELP, check_output, prepare, save_results, test_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Flags as in mmpretrain's and mmdet's tools/test.py."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
+    parser.add_argument('--work-dir', help='folder for the log and the metrics (default: the config\'s, else '
+                        'work_dirs/<name of the config>)')
+    parser.add_argument('--out', metavar='FILE', help='write the metrics to a .json file, or every prediction to a '
+                        '.pkl file')
+    parser.add_argument('--show', action='store_true', help='show each prediction in a window')
+    parser.add_argument('--show-dir', metavar='DIR', help='save pictures of the predictions, drawn on the photos, '
+                        'in WORK_DIR/TIMESTAMP/DIR (DIR itself if it is absolute)')
+    parser.add_argument('--interval', type=int, default=1, help='draw every INTERVAL-th image (default: 1)')
+    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (default: 2)')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run were started; see tools/dist_test.sh')
+    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.out:
+        check_output(args.out)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    return args
+
+
+def main() -> None:
+    """Builds the runner of the config, evaluates, and writes what was asked for."""
+    args = parse_args()
+    cfg = prepare(test_config(args))
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    save_results(runner, args.out)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,6 +1,7 @@
 # make demo    set up, train RGB and frequency-domain ResNet-18 on real photos, compare
 # make test    set up, run the test suite
 # make lint    set up, run the linter
+# make clean   remove the demo's data and runs
 # VENV=DIR     where the virtual environment is (default .venv);  PYTHON=python3.x  what makes it
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -30,13 +31,14 @@ $(VENV)/.installed: setup.py requirements/constraints.txt
 	$(BIN)/python -c 'import mmfreq, mmpretrain, mmdet; print("mmfreq", mmfreq.__version__, "is ready")'
 	touch $@
 
-$(DEMO_DATA): $(VENV)/.installed
+$(DEMO_DATA): | $(VENV)/.installed
 	$(BIN)/python tools/make_demo_data.py --out data/demo
 
-# An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last.
-$(WORK)/%/metrics.json: configs/demo/%.py $(DEMO_DATA)
-	$(BIN)/python tools/train.py $< --work-dir $(WORK)/$* --resume
-	$(BIN)/python tools/test.py $< $(WORK)/$* --work-dir $(WORK)/$* --out $@
+# An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last. What is there is
+# used as it is, also after a change to a config: "make clean" starts over.
+$(WORK)/%/metrics.json: | configs/demo/%.py $(DEMO_DATA)
+	$(BIN)/python tools/train.py configs/demo/$*.py --work-dir $(WORK)/$* --resume
+	$(BIN)/python tools/test.py configs/demo/$*.py $(WORK)/$* --work-dir $(WORK)/$* --out $@
 
 demo: $(DEMO_RUNS:%=$(WORK)/%/metrics.json)
 	$(BIN)/python tools/compare.py $(DEMO_RUNS:%=$(WORK)/%) --out $(WORK)/demo

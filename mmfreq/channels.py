@@ -84,6 +84,8 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
     Raises:
         ValueError: Unknown name, empty selection, index that is not an integer, out of range or given twice.
     """
+    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
+        raise ValueError(f'block_size: expected an integer >= 1, got {block_size!r}')
     size = block_size**2
     if isinstance(channels, str):
         if channels not in CHANNEL_NAMES:
@@ -93,7 +95,7 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
             raise ValueError(f'channels={channels!r} names a pattern of 8x8 blocks; with block_size={block_size} '
                              'give the indices')
         return [64 * c + i for c, part in enumerate(_named(channels)) for i in part]
-    if not isinstance(channels, Sequence):
+    if not isinstance(channels, Sequence) or isinstance(channels, (bytes, bytearray)):
         raise ValueError(f'channels: expected a name or lists of indices, got {type(channels).__name__}')
     if any(isinstance(part, Sequence) for part in channels):
         return _from_components(channels, size)

@@ -7,7 +7,7 @@ from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
-from mmengine.analysis import get_model_complexity_info
+from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
@@ -27,7 +27,7 @@ class Row:
         parameters (int): Number of trainable values.
         flops (int): Multiply-adds of one forward pass for one image.
         loader_rate (float | None): Images per second through the training pipeline, one process; None without data.
-        network_rate (float): Images per second through the network, forward only.
+        network_rate (float | None): Images per second through the network, forward only.
         notes (list[str]): What is missing, and why.
     """
     name: str
@@ -36,8 +36,8 @@ class Row:
     input_bytes: int
     parameters: int
     flops: int
-    loader_rate: Optional[float]
-    network_rate: float
+    loader_rate: Optional[float] = None
+    network_rate: Optional[float] = None
     notes: list[str] = field(default_factory=list)
 
     @property
@@ -63,20 +63,33 @@ def find_config(run_or_config: str) -> tuple[Path, Optional[Path]]:
 
 
 def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5) -> list[Row]:
-    """Measures every model, one after the other on this machine.
+    """Measures every model on this machine; timed rounds take turns between the models.
 
     Args:
         runs_or_configs (Sequence[str]): Work dirs of training runs, or config files.
         images (int): Images to time the training pipeline with. Defaults to 64.
-        repeats (int): Timed forward passes; the median counts. Defaults to 5.
+        repeats (int): Timed rounds; the median counts. Defaults to 5.
 
     Returns:
         list[Row]: One row each, in order.
     """
-    return [_measure(*find_config(item), images, repeats) for item in runs_or_configs]
+    subjects = [_prepare(*find_config(item), images) for item in runs_or_configs]
+    network = _rates([subject.forward for subject in subjects], repeats)
+    loader = _rates([subject.load for subject in subjects], repeats)
+    for subject, network_rate, loader_rate in zip(subjects, network, loader):
+        subject.row.network_rate, subject.row.loader_rate = network_rate, loader_rate
+    return [subject.row for subject in subjects]
 
 
-def _measure(config: Path, work_dir: Optional[Path], images: int, repeats: int) -> Row:
+@dataclass
+class _Subject:
+    """A row without its speeds, and the two pieces of work that give them: each returns the images it dealt with."""
+    row: Row
+    forward: Callable[[], int]
+    load: Callable[[], int]
+
+
+def _prepare(config: Path, work_dir: Optional[Path], images: int) -> _Subject:
     cfg = Config.fromfile(str(config))
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     notes: list[str] = []
@@ -84,17 +97,17 @@ def _measure(config: Path, work_dir: Optional[Path], images: int, repeats: int) 
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model).eval()
-    complexity = get_model_complexity_info(model, tuple(sample.shape), show_table=False, show_arch=False)
-    return Row(
+    flops = FlopAnalyzer(model, (torch.rand(1, *sample.shape), ))
+    flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    row = Row(
         name=config.stem,
         metrics=_read_metrics(work_dir, notes),
         input_shape=tuple(sample.shape),
         input_bytes=sample.numel() * sample.element_size(),
         parameters=sum(p.numel() for p in model.parameters()),
-        flops=int(complexity['flops']),
-        loader_rate=_loader_rate(cfg, images, notes),
-        network_rate=_network_rate(model, sample, repeats),
+        flops=int(flops.total()),
         notes=notes)
+    return _Subject(row, _forward_work(model, sample), _loading_work(cfg, images, notes))
 
 
 def _read_metrics(work_dir: Optional[Path], notes: list[str]) -> dict[str, float]:
@@ -125,44 +138,50 @@ def model_input(cfg: Config) -> torch.Tensor:
     return Compose(steps)(results)['inputs']
 
 
-def _loader_rate(cfg: Config, images: int, notes: list[str]) -> Optional[float]:
-    """Images per second through the training pipeline, after one warm-up round over the same images."""
+def _loading_work(cfg: Config, images: int, notes: list[str]) -> Callable[[], int]:
+    """Runs the training pipeline over ``images`` images, evenly spread over the set, in this process."""
     try:
         dataset = DATASETS.build(cfg.train_dataloader.dataset)
     except (OSError, AssertionError, RuntimeError) as error:
         notes.append(f'no loading speed: {error}')
-        return None
+        return lambda: 0
     picked = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
 
-    def load() -> None:
+    def work() -> int:
         for index in picked:
             dataset[int(index)]
+        return len(picked)
 
-    return len(picked) / _median_seconds(load, repeats=3)
+    return work
 
 
-def _network_rate(model: torch.nn.Module, sample: torch.Tensor, repeats: int, batch_size: int = 16) -> float:
+def _forward_work(model: torch.nn.Module, sample: torch.Tensor, batch_size: int = 16) -> Callable[[], int]:
+    """One forward pass of the network, on the GPU if there is one."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     inputs = torch.rand(batch_size, *sample.shape, device=device)
     model = model.to(device)
 
-    def forward() -> None:
+    def work() -> int:
         with torch.no_grad():
             model(inputs)
         if device == 'cuda':
             torch.cuda.synchronize()
+        return batch_size
 
-    return batch_size / _median_seconds(forward, repeats)
+    return work
 
 
-def _median_seconds(work: Callable[[], None], repeats: int) -> float:
-    work()
-    seconds = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds))
+def _rates(works: Sequence[Callable[[], int]], repeats: int) -> list[Optional[float]]:
+    """Images per second of each piece of work: median of ``repeats`` rounds that take turns, after one to warm up."""
+    seconds = np.zeros((repeats + 1, len(works)))
+    counts = [0] * len(works)
+    for turn in range(repeats + 1):
+        for i, work in enumerate(works):
+            start = time.perf_counter()
+            counts[i] = work()
+            seconds[turn, i] = time.perf_counter() - start
+    medians = np.median(seconds[1:], axis=0)
+    return [count / float(median) if count else None for count, median in zip(counts, medians)]
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -1,5 +1,7 @@
 """What makes the hosts run with today's torch and on machines without a GPU."""
 import os
+from pickle import UnpicklingError
+from types import FunctionType
 from typing import Any, Callable
 
 import mmengine
@@ -8,30 +10,41 @@ import torch
 import torch.distributed
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
+from mmengine.optim.scheduler import param_scheduler
+
+# Classes of mmengine whose objects or methods a Runner's checkpoint holds: log histories, and schedulers (OneCycle
+# keeps its annealing function).
+_SCHEDULERS = [c for c in vars(param_scheduler).values()
+               if isinstance(c, type) and issubclass(c, param_scheduler._ParamScheduler)]
+_CHECKPOINT_CLASSES = (HistoryBuffer, *_SCHEDULERS)
 
 
-def _history_buffer_method(owner: type, name: str) -> Callable:
-    """Stands in for ``getattr`` when a checkpoint is read: gives the statistics methods of HistoryBuffer, no more."""
-    if owner is not HistoryBuffer or name not in HistoryBuffer._statistics_methods:
-        raise RuntimeError(f'checkpoint: refused to look up {name!r} of {owner!r}; '
-                           'only the statistics methods of mmengine.logging.HistoryBuffer are allowed')
-    return getattr(owner, name)
+def _checkpoint_method(owner: type, name: str) -> Callable:
+    """Stands in for ``getattr`` when a checkpoint is read: gives the methods of the classes above, no more.
+
+    What it gives is not on torch's allow-list itself, so that a checkpoint can hold such a method but not call it.
+    """
+    method = getattr(owner, name, None) if owner in _CHECKPOINT_CLASSES and not name.startswith('__') else None
+    if not isinstance(method, FunctionType):
+        raise UnpicklingError(f'the checkpoint asks for {name!r} of {owner!r}; only methods of '
+                              f'{", ".join(c.__name__ for c in _CHECKPOINT_CLASSES)} are allowed')
+    return method
 
 
 def restrict_checkpoint_loading() -> None:
     """Makes ``torch.load`` read weights only, everywhere in this process, and allows what mmengine's checkpoints hold.
 
-    A checkpoint of mmengine's Runner holds, beside tensors, log histories (HistoryBuffer) and NumPy arrays and
-    scalars. These are put on torch's allow-list, with a stand-in for the ``getattr`` that a pickled HistoryBuffer asks
-    for. Loading then never executes code from a file: mmengine's own way back to unrestricted loading is closed too
-    (torch's switch ``TORCH_FORCE_WEIGHTS_ONLY_LOAD``).
+    A checkpoint of mmengine's Runner holds, beside tensors, log histories, states of schedulers, and NumPy arrays and
+    scalars. These are put on torch's allow-list, with a stand-in for the ``getattr`` that pickled methods ask for.
+    Loading then never executes code from a file: mmengine's own way back to unrestricted loading is closed too (torch's
+    switch ``TORCH_FORCE_WEIGHTS_ONLY_LOAD``).
     """
     core = np._core if hasattr(np, '_core') else np.core
     scalars = [np.float64, np.float32, np.int64, np.int32, np.bool_, np.uint8]
     torch.serialization.add_safe_globals([
-        HistoryBuffer, np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar,
+        *_CHECKPOINT_CLASSES, np.ndarray, np.dtype, core.multiarray._reconstruct, core.multiarray.scalar,
         *{type(np.dtype(scalar)) for scalar in scalars},
-        (_history_buffer_method, 'builtins.getattr'),
+        (_checkpoint_method, 'builtins.getattr'),
         # the names under which NumPy 1 pickled the same functions
         (core.multiarray._reconstruct, 'numpy.core.multiarray._reconstruct'),
         (core.multiarray.scalar, 'numpy.core.multiarray.scalar'),

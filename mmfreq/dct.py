@@ -59,9 +59,11 @@ def to_ycbcr(image: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
         channel_order (str): ``'bgr'`` or ``'rgb'``. Defaults to ``'bgr'``.
 
     Returns:
-        np.ndarray: uint8, (H, W, 3), components Y, Cb, Cr, each the exact value rounded to the nearest level.
+        np.ndarray: uint8, (H, W, 3), components Y, Cb, Cr, each the exact value rounded to the nearest level (values
+        half-way between two levels may go either way).
     """
-    return cv2.transform(check_image(image), _color_matrix(channel_order))
+    ycbcr = cv2.transform(check_image(image).astype(np.float32), _color_matrix(channel_order))
+    return cv2.convertScaleAbs(ycbcr)  # rounds and saturates; nothing is negative
 
 
 def from_ycbcr(ycbcr: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
@@ -157,7 +159,7 @@ def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:
         np.ndarray: (h*N, w*N, C), float64 for float64 input, else float32; levels around 0..255, neither rounded nor
         clipped.
     """
-    n = block_size
+    n = check_positive_int('block_size', block_size)
     if coefficients.ndim != 3 or coefficients.shape[2] % (n * n):
         raise ValueError(f'expected coefficients (h, w, C*{n * n}), got {coefficients.shape}')
     rows, cols, channels = coefficients.shape
@@ -177,8 +179,8 @@ def coefficients_to_bgr(coefficients: np.ndarray,
 
     Args:
         coefficients (np.ndarray): float (h, w, C).
-        channels (Sequence[int], optional): Channel number of each of the C coefficients, in 0..3*N*N-1. Defaults to
-            None: all of them, in order.
+        channels (Sequence[int], optional): Channel number of each of the C coefficients, in 0..3*N*N-1, each once.
+            Defaults to None: all of them, in order.
         image_shape (Sequence[int], optional): Pixels (H, W) of the image before ``upscale`` and padding, to cut the
             result to. Defaults to None: all blocks.
         block_size (int): Side N of a block in pixels. Defaults to 8.
@@ -186,16 +188,24 @@ def coefficients_to_bgr(coefficients: np.ndarray,
 
     Returns:
         np.ndarray: uint8 BGR (H, W, 3).
+
+    Raises:
+        ValueError: The coefficients are not those of ``channels``, or ``image_shape`` is larger than their blocks.
     """
-    total = 3 * block_size**2
-    if channels is None:
-        channels = range(total)
+    total = 3 * check_positive_int('block_size', block_size)**2
+    check_positive_int('upscale', upscale)
+    channels = list(range(total) if channels is None else channels)
+    if len(set(channels)) != len(channels) or not set(channels) <= set(range(total)):
+        raise ValueError(f'channels: expected different numbers in 0..{total - 1}, got {channels}')
     if coefficients.ndim != 3 or coefficients.shape[2] != len(channels):
         raise ValueError(f'expected coefficients (h, w, {len(channels)}), got {coefficients.shape}')
     cube = np.zeros((*coefficients.shape[:2], total), dtype=np.float32)
-    cube[:, :, list(channels)] = coefficients
+    cube[:, :, channels] = coefficients
     ycbcr = block_idct(cube, block_size)
     height, width = image_shape[:2] if image_shape is not None else (s // upscale for s in ycbcr.shape[:2])
+    if min(height, width) < 1 or height * upscale > ycbcr.shape[0] or width * upscale > ycbcr.shape[1]:
+        raise ValueError(f'image_shape: expected at least 1x1 and, enlarged {upscale} times, at most the '
+                         f'{ycbcr.shape[0]}x{ycbcr.shape[1]} pixels of the blocks, got {(height, width)}')
     ycbcr = ycbcr[:height * upscale, :width * upscale]
     if upscale > 1:
         ycbcr = cv2.resize(ycbcr, (width, height), interpolation=cv2.INTER_AREA)

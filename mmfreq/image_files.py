@@ -1,13 +1,17 @@
 """Decoding image files so that failures say which file and why."""
 import io
+import re
 import warnings
-from typing import Optional
+from typing import Iterator, Optional
 
 import mmcv
 import numpy as np
 from PIL import Image
 
-_JPEG_START, _START_OF_SCAN, _END_OF_IMAGE = b'\xff\xd8', b'\xff\xda', b'\xff\xd9'
+_END_OF_IMAGE = 0xd9
+# Any marker but stuffed FF00, fill bytes, restart markers and TEM, none of which starts a segment.
+_MARKER = re.compile(rb'\xff[\x02-\xcf\xd8-\xfe]')
+_SIGNATURES = {b'\xff\xd8': 'JPEG', b'\x89PNG': 'PNG', b'GIF8': 'GIF', b'RIFF': 'WebP', b'BM': 'BMP', b'II*': 'TIFF'}
 # Start-of-frame markers (ITU-T T.81, Table B.1): C4, C8 and CC mean other things.
 _START_OF_FRAME = frozenset(range(0xc0, 0xd0)) - {0xc4, 0xc8, 0xcc}
 
@@ -32,32 +36,47 @@ def decode_image_file(data: bytes, path: str, color_type: str = 'color', backend
         ValueError: The data cannot be decoded. A JPEG that ends too early is no error where the decoder makes an
             image of it: it gives a :class:`TruncatedImageWarning`.
     """
-    try:
-        image, error = mmcv.imfrombytes(data, flag=color_type, backend=backend), None
-    except Exception as decoder_error:  # cv2.error, PIL.UnidentifiedImageError, ...: every backend has its own
-        image, error = None, decoder_error
+    image, error = _try_to_decode(data, color_type, backend)
+    truncated = is_truncated_jpeg(data)
+    if image is None and truncated:  # OpenCV >= 4.11 then wants an end marker, and decodes as much as from a file
+        image, _ = _try_to_decode(data + bytes((0xff, _END_OF_IMAGE)), color_type, backend)
     if image is None:
         reason = undecodable_reason(data) or str(error or f'the {backend} decoder gave no image')
         raise ValueError(f'{path}: cannot be decoded as an image: {reason}') from error
-    if is_truncated_jpeg(data):
+    if truncated:
         warnings.warn(f'{path}: the JPEG file ends before the image does; the rest is what the decoder made of it',
                       TruncatedImageWarning, stacklevel=2)
     return image
 
 
+def _try_to_decode(data: bytes, color_type: str, backend: str) -> tuple[Optional[np.ndarray], Optional[Exception]]:
+    try:
+        return mmcv.imfrombytes(data, flag=color_type, backend=backend), None
+    except Exception as error:  # cv2.error, PIL.UnidentifiedImageError, ...: every backend has its own
+        return None, error
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers of a JPEG up to its end of image: (second byte, position of what follows). Nothing for other data."""
+    position = 2 if data.startswith(b'\xff\xd8') else len(data)
+    # In entropy-coded data FF is followed by 00 or a restart marker, so the next other marker is the next segment.
+    while match := _MARKER.search(data, position):
+        code, position = data[match.end() - 1], match.end()
+        yield code, position
+        if code == _END_OF_IMAGE:
+            return
+        position += int.from_bytes(data[position:position + 2], 'big')
+
+
 def is_truncated_jpeg(data: bytes) -> bool:
-    """Whether a JPEG has no end-of-image marker behind its last start of scan (inside a scan, FF is always escaped)."""
-    return data[:2] == _JPEG_START and data.find(_END_OF_IMAGE, data.rfind(_START_OF_SCAN) + 2) < 0
+    """Whether the data begin as a JPEG and have no end-of-image marker."""
+    return data.startswith(b'\xff\xd8') and all(code != _END_OF_IMAGE for code, _ in _jpeg_markers(data))
 
 
 def jpeg_precision(data: bytes) -> Optional[int]:
     """Bits per sample that a JPEG's frame header states, or None if there is no frame header."""
-    position = 2
-    while data[:2] == _JPEG_START and position + 5 <= len(data) and data[position] == 0xff:
-        if data[position + 1] in _START_OF_FRAME:
-            return data[position + 4]
-        position += 2 + int.from_bytes(data[position + 2:position + 4], 'big')
-    return None
+    headers = (data[position + 2:position + 3] for code, position in _jpeg_markers(data) if code in _START_OF_FRAME)
+    return next((header[0] for header in headers if header), None)
 
 
 def undecodable_reason(data: bytes) -> Optional[str]:
@@ -70,7 +89,8 @@ def undecodable_reason(data: bytes) -> Optional[str]:
         with Image.open(io.BytesIO(data)) as image:
             image.load()
     except Image.UnidentifiedImageError:
-        return f'no known image format (the file starts with {data[:8]!r})'
+        kind = next((kind for start, kind in _SIGNATURES.items() if data.startswith(start)), None)
+        return f'a {kind} file with a broken header' if kind else f'no known image format (it starts with {data[:8]!r})'
     except Exception as error:  # Pillow names what is broken, in exceptions of many classes
         return str(error)
     return None

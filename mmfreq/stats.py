@@ -45,10 +45,10 @@ class FreqStats:
         except (ValueError, TypeError) as error:
             raise ValueError(f'{origin}: {error}') from error
 
-    def check_length(self, expected: int) -> None:
-        """Raises ValueError unless there are ``expected`` channels."""
+    def check_length(self, expected: int, origin: str) -> None:
+        """Raises ValueError, naming ``origin``, unless there are ``expected`` channels."""
         if len(self.mean) != expected:
-            raise ValueError(f'statistics: expected mean and std for all {expected} channels, got {len(self.mean)}')
+            raise ValueError(f'{origin}: expected mean and std for all {expected} channels, got {len(self.mean)}')
 
 
 def named_sets() -> list[str]:
@@ -69,6 +69,8 @@ def load_stats(name_or_path: str) -> FreqStats:
     Raises:
         ValueError: No such set or file, or not what such a file holds; the message names it.
     """
+    if not isinstance(name_or_path, (str, Path)):
+        raise ValueError(f'stats: expected a name, a path or dict(mean=..., std=...), got {name_or_path!r}')
     shipped = _SETS_DIR / f'{name_or_path}.json'
     path = shipped if name_or_path in named_sets() else Path(name_or_path)
     if not path.is_file():
@@ -112,7 +114,9 @@ class RunningStats:
         return result
 
     def merge(self, other: 'RunningStats') -> 'RunningStats':
-        """Takes in the samples of ``other``; returns self."""
+        """Takes in the samples of ``other``, of as many channels; returns self."""
+        if self.count and other.count and self.mean.shape != other.mean.shape:
+            raise ValueError(f'statistics: expected {len(self.mean)} channels, got {len(other.mean)}')
         if not self.count:
             self.count, self.mean, self.squares = other.count, other.mean.copy(), other.squares.copy()
         elif other.count:

@@ -7,7 +7,7 @@ They are registered in mmengine's root ``TRANSFORMS``, so that either host finds
 Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in pixels. The maths is in :mod:`mmfreq.dct`, the
 channel lists in :mod:`mmfreq.channels`.
 """
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import mmengine.fileio as fileio
 import numpy as np
@@ -35,7 +35,8 @@ class CheckedLoadImageFromFile(LoadImageFromFile):
     Same arguments (but the deprecated ``file_client_args``), keys and result as ``mmcv.transforms.LoadImageFromFile``.
     A file that cannot be decoded (empty,
     not an image, 12-bit, broken header) raises ``ValueError``; a JPEG that ends too early gives what could be decoded
-    and warns, once per file and process.
+    and warns, once per file and process. (Since 4.11, OpenCV decodes such a file from disk but not from memory, which
+    is how the stock loader reads; here it is decoded all the same.)
 
     Required Keys:
 
@@ -45,7 +46,15 @@ class CheckedLoadImageFromFile(LoadImageFromFile):
 
     - img (np.uint8, (H, W, 3) BGR)
     - img_shape, ori_shape (tuple[int, int], pixels)
+
+    Raises:
+        ValueError: ``file_client_args`` is given (use ``backend_args``), or the file cannot be decoded.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.file_client_args is not None:
+            raise ValueError(f'file_client_args: expected backend_args instead, got {self.file_client_args!r}')
 
     def transform(self, results: dict) -> Optional[dict]:
         """Loads the image of ``results['img_path']``."""
@@ -196,15 +205,17 @@ class FreqNormalize(FreqTransform):
         self.stats = stats
         self.block_size = dct.check_positive_int('block_size', block_size)
         loaded = FreqStats.from_dict(stats, 'stats') if isinstance(stats, dict) else load_stats(stats)
-        loaded.check_length(3 * block_size**2)
+        loaded.check_length(3 * block_size**2, 'stats' if isinstance(stats, dict) else f'stats={stats!r}')
         self._mean, self._std = loaded.mean.astype(np.float32), loaded.std.astype(np.float32)
 
     def transform(self, results: dict) -> dict:
         """Normalises ``results['img']``."""
         image = results['img']
-        channels = results.get('freq_channels', slice(None))
-        mean, std = self._mean[channels], self._std[channels]
-        if image.ndim != 3 or image.shape[2] != len(mean):
-            raise ValueError(f'FreqNormalize: expected {len(mean)} channels, got an image of shape {image.shape}')
-        results['img'] = (image - mean) / std
+        channels = results.get('freq_channels', range(len(self._mean)))
+        if image.ndim != 3 or image.shape[2] != len(channels):
+            raise ValueError(f'FreqNormalize: expected {len(channels)} channels, got an image of shape {image.shape}')
+        if max(channels) >= len(self._mean):
+            raise ValueError(f'FreqNormalize: expected channels of {self.block_size}x{self.block_size} blocks, '
+                             f'0..{len(self._mean) - 1}, got channel {max(channels)}')
+        results['img'] = (image - self._mean[channels]) / self._std[channels]
         return results

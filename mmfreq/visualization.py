@@ -36,7 +36,8 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
     ]
     columns = 2
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(11, lines * (0.62 + 0.36 * len(rows)) + 0.4), layout='constrained')
+    figure = Figure(figsize=(11, lines * (0.75 + 0.3 * len(rows)) + 0.3), layout='constrained')
+    figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
     axes = figure.subplots(lines, columns, squeeze=False)
     for axis, (title, value, pattern) in zip(axes.flat, panels):
         _draw_bars(axis, title, [row.name for row in rows], [value(row) for row in rows], pattern)

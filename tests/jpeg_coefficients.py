@@ -96,7 +96,8 @@ def read_coefficients(data: bytes) -> np.ndarray:
         elif marker == 0xc0:  # SOF0: precision, height, width, then number, sampling factors, quantiser
             height, width = int.from_bytes(segment[1:3], 'big'), int.from_bytes(segment[3:5], 'big')
             components = [segment[i:i + 3] for i in range(6, len(segment), 3)]
-            assert segment[0] == 8 and all(component[1] == 0x11 for component in components)
+            assert segment[0] == 8
+            assert all(component[1] == 0x11 for component in components)
     scan = [divmod(segment[2 + 2 * i], 16) for i in range(segment[0])]
     bits = _Bits(data[position:data.rindex(b'\xff\xd9')].replace(b'\xff\x00', b'\xff'))
     rows, cols = -(-height // 8), -(-width // 8)

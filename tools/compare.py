@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare models: what they reach, what goes into them and what they cost, in one table and one picture.
 
-The first one is the baseline. Speeds are measured on this machine, one model after the other.
+The first one is the baseline. Speeds are measured on this machine; the models take turns.
 """
 import argparse
 

@@ -1,0 +1,555 @@
+"""The tools from end to end, each in a process of its own, on a tiny data set and without a GPU."""
+import json
+import os
+import pickle
+import re
+import runpy
+import shutil
+import socket
+import subprocess
+import sys
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.logging import HistoryBuffer
+from numpy.testing import assert_allclose
+
+from mmfreq import dct
+from mmfreq.cli import merge_options
+from mmfreq.dataset_stats import dataset_statistics
+from mmfreq.stats import load_stats, save_stats
+from mmfreq.transforms import FreqNormalize
+
+ROOT = Path(__file__).parents[1]
+DEMO24 = 'configs/demo/resnet18-dct24s_demo.py'
+NAME = Path(DEMO24).stem
+COUNTS = {'train': 8, 'val': 4}  # per class
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable}
+
+
+# A tiny data set, and the demo config fitted to it
+
+
+def picture(label: int, seed: int) -> np.ndarray:
+    """64 x 64 BGR: stripes (rows for class 0, columns for class 1), a tint, noise."""
+    rng = np.random.default_rng((label, seed))
+    stripes = np.sin(np.indices((64, 64))[label] / rng.uniform(1, 3) + rng.uniform(0, 6))
+    image = 128 + 60 * stripes[:, :, None] * rng.uniform(0.5, 1, 3) + rng.normal(0, 15, (64, 64, 3))
+    return np.clip(image, 0, 255).astype(np.uint8)
+
+
+def write_data(root: Path, gray: bool = False) -> Path:
+    for split, count in COUNTS.items():
+        for label, name in enumerate(('rows', 'columns')):
+            (root / split / name).mkdir(parents=True)
+            for index in range(count):
+                image = picture(label, index + 100 * (split == 'val'))
+                image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if gray else image
+                cv2.imwrite(str(root / split / name / f'{index}.jpg'), image)
+    return root
+
+
+def data_options(data: Path) -> dict[str, Any]:
+    """What a user with own data sets: folders and classes. No workers, 8 x 8 blocks."""
+    options = {'model.head.num_classes': 2, 'data_preprocessor.num_classes': 2}
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        options |= {f'{name}.dataset.data_root': str(data), f'{name}.num_workers': 0, f'{name}.batch_size': 4,
+                    f'{name}.persistent_workers': False, f'{name}.dataset.pipeline.1.scale': 64}
+    for name in ('val_dataloader', 'test_dataloader'):
+        options[f'{name}.dataset.pipeline.2.crop_size'] = 64
+    return options
+
+
+def run_options(data: Path) -> dict[str, Any]:
+    """Two epochs of four iterations, nothing random in the pipeline, so that runs can be compared."""
+    return data_options(data) | {
+        'train_dataloader.dataset.pipeline.1.type': 'ResizeEdge',
+        'train_dataloader.dataset.pipeline.2.prob': 0.0,
+        'train_cfg.max_epochs': 2,
+        'param_scheduler.total_steps': 2,
+        'default_hooks.logger.interval': 1,
+    }
+
+
+def flags(options: dict[str, Any]) -> list[str]:
+    return ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
+
+
+def execute(*command: Any, succeeds: bool = True, **environment: str) -> subprocess.CompletedProcess:
+    result = subprocess.run([str(part) for part in command], cwd=ROOT, env={**ENVIRONMENT, **environment}, text=True,
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False)
+    assert (result.returncode == 0) == succeeds, result.stdout[-6000:]
+    return result
+
+
+def tool(name: str, *arguments: Any, **kwargs: Any) -> str:
+    """Output of a tool."""
+    return execute(sys.executable, f'tools/{name}.py', *arguments, **kwargs).stdout
+
+
+def free_port() -> str:
+    with socket.socket() as bound:
+        bound.bind(('127.0.0.1', 0))
+        return str(bound.getsockname()[1])
+
+
+def scalars(work_dir: Path) -> list[dict[str, Any]]:
+    """What the (only) run in a work dir logged, training iterations only."""
+    file, = work_dir.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    return [line for line in lines if 'loss' in line]
+
+
+def checkpoint(path: Path) -> dict[str, Any]:
+    return torch.load(path, weights_only=False)  # written by these tests
+
+
+def assert_same_tensors(actual: dict[str, Any], expected: dict[str, Any], **tolerance: float) -> None:
+    assert list(actual) == list(expected)
+    for key, value in expected.items():
+        assert_allclose(actual[key].numpy(), value.numpy(), err_msg=str(key), **tolerance)
+
+
+def momenta(saved: dict[str, Any]) -> dict[str, torch.Tensor]:
+    """SGD's momentum of every parameter."""
+    return {key: state['momentum_buffer'] for key, state in saved['optimizer']['state'].items()}
+
+
+@pytest.fixture(scope='session')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_data(tmp_path_factory.mktemp('tiny'))
+
+
+@pytest.fixture(scope='session')
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Work dir of an uninterrupted training run."""
+    work_dir = tmp_path_factory.mktemp('work') / 'trained'
+    output = tool('train', DEMO24, '--work-dir', work_dir, *flags(run_options(data)))
+    (work_dir / 'output.txt').write_text(output)
+    return work_dir
+
+
+@pytest.fixture(scope='session')
+def metrics(trained: Path) -> dict[str, float]:
+    """What ``tools/test.py`` writes about the run, given its work dir."""
+    path = trained / 'metrics.json'
+    config = trained / f'{NAME}.py'
+    (trained / 'test_output.txt').write_text(
+        tool('test', config, trained, '--work-dir', trained / 'test', '--out', path))
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope='session')
+def predictions(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict], Path]:
+    """What ``tools/test.py`` predicts for every val image, given a checkpoint file, and a folder of pictures of it."""
+    out = tmp_path_factory.mktemp('predictions')
+    tool('test', trained / f'{NAME}.py', trained / 'epoch_2.pth', '--work-dir', out, '--out', out / 'x.pkl',
+         '--show-dir', out / 'pictures')
+    return pickle.loads((out / 'x.pkl').read_bytes()), out / 'pictures'
+
+
+# Training and evaluation
+
+
+def test_training_logs_losses_and_writes_checkpoints(trained: Path) -> None:
+    lines = scalars(trained)
+    assert [(line['epoch'], line['step']) for line in lines] == [(1 + step // 5, step) for step in range(1, 9)]
+    assert np.isfinite([line['loss'] for line in lines]).all()
+    assert lines[0]['loss'] != lines[-1]['loss']
+    assert 'accuracy/top1' in (trained / 'output.txt').read_text()
+    assert {path.name for path in trained.glob('*.pth')} == {'epoch_1.pth', 'epoch_2.pth'}
+    assert (trained / 'last_checkpoint').read_text() == str(trained / 'epoch_2.pth')
+    weights = checkpoint(trained / 'epoch_2.pth')['state_dict']
+    assert weights['backbone.layer1.0.conv1.weight'].shape == (64, 24, 3, 3)
+    assert not any(key.startswith(('backbone.conv1', 'backbone.bn1')) for key in weights)
+    assert all(torch.isfinite(value).all() for value in weights.values())
+
+
+def test_learning_rates_are_those_of_one_cycle(trained: Path) -> None:
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=8, cycle_momentum=False)
+    expected = []
+    for _ in range(8):
+        expected.append(schedule.get_last_lr()[0])
+        optimizer.step()
+        if len(expected) < 8:
+            schedule.step()
+    assert_allclose([line['lr'] for line in scalars(trained)], expected, rtol=1e-6)
+
+
+def test_metrics_are_those_of_the_predictions(metrics: dict[str, float], predictions: tuple[list[dict], Path],
+                                              trained: Path) -> None:
+    labels = [int(sample['gt_label']) for sample in predictions[0]]
+    scores = np.stack([sample['pred_score'].numpy() for sample in predictions[0]])
+    assert labels == [0] * 4 + [1] * 4 or labels == [1] * 4 + [0] * 4
+    assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
+    assert metrics == {'accuracy/top1': pytest.approx(100 * np.mean(scores.argmax(axis=1) == labels))}
+    assert 'metrics written to' in (trained / 'test_output.txt').read_text()
+
+
+def test_show_dir_has_a_picture_of_every_photo(data: Path, predictions: tuple[list[dict], Path]) -> None:
+    written = sorted(predictions[1].iterdir())
+    photos = sorted((data / 'val').glob('*/*.jpg'))
+    assert len(written) == len(photos) == 8
+    for picture_file, photo in zip(written, photos):
+        assert picture_file.name.startswith(f'{photo.parent.name}-{photo.name}')
+        drawn = cv2.imread(str(picture_file))
+        assert_allclose(drawn.shape[0] / drawn.shape[1], 1, atol=0.05)
+        assert drawn.std() > 10
+
+
+def test_resume_gives_the_weights_of_the_uninterrupted_run(trained: Path, tmp_path: Path) -> None:
+    shutil.copy(trained / 'epoch_1.pth', tmp_path)
+    (tmp_path / 'last_checkpoint').write_text(str(tmp_path / 'epoch_1.pth'))
+    output = tool('train', trained / f'{NAME}.py', '--work-dir', tmp_path, '--resume')
+    assert 'Falling back' not in output
+    assert 'resumed epoch: 1' in output
+    assert [line['step'] for line in scalars(tmp_path)] == [5, 6, 7, 8]
+    expected, resumed = checkpoint(trained / 'epoch_2.pth'), checkpoint(tmp_path / 'epoch_2.pth')
+    assert_same_tensors(resumed['state_dict'], expected['state_dict'], rtol=0, atol=0)
+    assert_same_tensors(momenta(resumed), momenta(expected), rtol=0, atol=0)
+    assert resumed['optimizer']['param_groups'] == expected['optimizer']['param_groups']
+    assert (resumed['meta']['epoch'], resumed['meta']['iter']) == (2, 8)
+    first = checkpoint(trained / 'epoch_1.pth')['state_dict']['head.fc.weight']
+    assert not torch.equal(first, expected['state_dict']['head.fc.weight'])
+
+
+def test_evaluation_reads_weights_only(metrics: dict[str, float], trained: Path) -> None:
+    assert 'Falling back' not in (trained / 'test_output.txt').read_text()
+
+
+# Several processes
+
+
+def comparable_options(data: Path) -> dict[str, Any]:
+    """The same images in every step, however many processes share them; norms in evaluation mode."""
+    options = {key: value for key, value in run_options(data).items() if not key.startswith('val_')}
+    return options | {
+        'train_dataloader.sampler.shuffle': False, 'model.backbone.norm_eval': True, 'train_cfg.max_epochs': 1,
+        'param_scheduler': '_delete_', 'optim_wrapper.optimizer.lr': 0.02, 'auto_scale_lr.base_batch_size': 8,
+        'train_dataloader.batch_size': 4}
+
+
+@pytest.fixture(scope='session')
+def one_process(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work_dir = tmp_path_factory.mktemp('work') / 'one'
+    tool('train', DEMO24, '--work-dir', work_dir, '--no-validate', '--auto-scale-lr', *flags(comparable_options(data)))
+    return work_dir
+
+
+@pytest.fixture(scope='session')
+def two_processes(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    work_dir = tmp_path_factory.mktemp('work') / 'two'
+    options = comparable_options(data) | {'train_dataloader.batch_size': 2}
+    execute('bash', 'tools/dist_train.sh', DEMO24, 2, '--work-dir', work_dir, '--no-validate', '--auto-scale-lr',
+            *flags(options), PORT=free_port())
+    return work_dir
+
+
+def test_auto_scale_lr_and_no_validate(one_process: Path, two_processes: Path) -> None:
+    for work_dir in (one_process, two_processes):
+        lines = scalars(work_dir)
+        assert_allclose([line['lr'] for line in lines], [0.02 * 4 / 8] * 4, rtol=1e-9)
+        file, = work_dir.glob('*/vis_data/scalars.json')
+        assert 'accuracy' not in file.read_text()
+
+
+def test_two_processes_train_like_one(one_process: Path, two_processes: Path) -> None:
+    one, two = checkpoint(one_process / 'epoch_1.pth'), checkpoint(two_processes / 'epoch_1.pth')
+    assert_same_tensors(two['state_dict'], one['state_dict'], rtol=1e-5, atol=1e-5)
+    expected = momenta(one)
+    for key, momentum in momenta(two).items():
+        size = float(expected[key].abs().max())
+        assert_allclose(momentum.numpy(), expected[key].numpy(), rtol=0, atol=1e-3 * size, err_msg=str(key))
+    assert max(float(value.abs().max()) for value in expected.values()) > 0.1
+    # every process logs the loss of its own half of the batch; mmengine gathers none of it in training
+    assert np.isfinite([line['loss'] for line in scalars(two_processes)]).all()
+
+
+def test_two_processes_predict_like_one(trained: Path, predictions: tuple[list[dict], Path], tmp_path: Path,
+                                        metrics: dict[str, float]) -> None:
+    output = execute('bash', 'tools/dist_test.sh', trained / f'{NAME}.py', trained, 2, '--work-dir', tmp_path,
+                     '--out', tmp_path / 'x.pkl', PORT=free_port()).stdout
+    made = pickle.loads((tmp_path / 'x.pkl').read_bytes())
+    assert [Path(sample['img_path']) for sample in made] == [Path(sample['img_path']) for sample in predictions[0]]
+    for sample, expected in zip(made, predictions[0]):
+        assert_allclose(sample['pred_score'].numpy(), expected['pred_score'].numpy(), rtol=1e-4)
+    logged = re.findall(r'accuracy/top1: ([\d.]+)', output)
+    assert_allclose(float(logged[-1]), metrics['accuracy/top1'], atol=1e-3)
+
+
+@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
+def test_scripts_without_arguments_say_how_to_call_them(script: str) -> None:
+    assert f'usage: tools/{script} CONFIG' in execute('bash', f'tools/{script}', succeeds=False).stdout
+
+
+# Files that are not to be trusted, or broken
+
+
+class Reduces:
+    """An object whose unpickling calls a function."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple:
+        return self.call
+
+
+def test_a_checkpoint_with_code_is_refused(trained: Path, tmp_path: Path) -> None:
+    marker = tmp_path / 'marker'
+    torch.save(dict(state_dict={}, extra=Reduces(open, str(marker), 'w')), tmp_path / 'evil.pth')
+    output = tool('test', trained / f'{NAME}.py', tmp_path / 'evil.pth', '--work-dir', tmp_path, succeeds=False)
+    assert not marker.exists()
+    assert 'evil.pth' in output
+    assert 'Weights only load failed' in output
+    torch.load(tmp_path / 'evil.pth', weights_only=False)
+    assert marker.exists()  # it would have run
+
+
+LOAD_EACH = '''
+import json, sys
+from mmfreq.compat import restrict_checkpoint_loading
+restrict_checkpoint_loading()
+import torch
+from mmengine.runner.checkpoint import CheckpointLoader
+results = {}
+for path in sys.argv[1:]:
+    for name, load in (('torch', torch.load), ('mmengine', CheckpointLoader.load_checkpoint),
+                       ('unrestricted', lambda path: torch.load(path, weights_only=False))):
+        try:
+            buffer = load(path)['x']
+            results[f'{path} {name}'] = [values.tolist() for values in buffer.data] + [float(buffer.mean())]
+        except Exception as error:
+            results[f'{path} {name}'] = f'{type(error).__name__}: {error}'
+print('RESULTS', json.dumps(results))
+'''
+
+
+def load_in_restricted_process(files: list[Path]) -> dict[str, Any]:
+    output = execute(sys.executable, '-c', LOAD_EACH, *files).stdout
+    return json.loads(output.split('RESULTS', 1)[1].splitlines()[0])
+
+
+def test_restricted_loading_reads_log_histories_and_nothing_more(tmp_path: Path) -> None:
+    objects = dict(
+        history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
+        other_class=Reduces(getattr, OrderedDict, 'fromkeys'),
+        dunder=Reduces(getattr, HistoryBuffer, '__init__'),
+        static=Reduces(getattr, HistoryBuffer, '_statistics_methods'),
+        call=Reduces(HistoryBuffer.mean, HistoryBuffer([1.0], [1])),
+        code=Reduces(open, str(tmp_path / 'marker'), 'w'),
+        evaluate=Reduces(eval, f'open({str(tmp_path / "marker")!r}, "w")'))
+    for name, value in objects.items():
+        torch.save(dict(x=value), tmp_path / name)
+    results = load_in_restricted_process([tmp_path / name for name in objects])
+    for key, result in results.items():
+        if key.startswith(str(tmp_path / 'history')):
+            assert result == [[1.5, 2.5, 5.0], [1, 1, 2], 9.0 / 4]
+        else:
+            assert 'UnpicklingError' in str(result), key
+    assert len(results) == 3 * len(objects)
+    assert not (tmp_path / 'marker').exists()
+
+
+def test_a_runners_checkpoint_is_read_weights_only(trained: Path, tmp_path: Path) -> None:
+    messages = checkpoint(trained / 'epoch_2.pth')['message_hub']['log_scalars']
+    torch.save(dict(x=messages['train/loss']), tmp_path / 'history')
+    data, counts = messages['train/loss'].data
+    result = load_in_restricted_process([tmp_path / 'history'])
+    for values in result.values():
+        assert_allclose(values[0], data, rtol=0)
+        assert_allclose(values[1], counts, rtol=0)
+
+
+def test_an_image_file_without_content_is_named(data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / 'data')
+    broken = tmp_path / 'data' / 'train' / 'rows' / 'empty.jpg'
+    broken.touch()
+    options = data_options(tmp_path / 'data')  # with the true augmentation
+    output = tool('train', DEMO24, '--work-dir', tmp_path / 'work', *flags(options), succeeds=False)
+    message = output.strip().splitlines()[-1]
+    assert str(broken) in message
+    assert 'the file is empty' in message
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('train', 'configs/none.py'), 'config: no such file: configs/none.py'),
+    (('test', DEMO24, 'none.pth'), 'checkpoint: no such file: none.pth'),
+])
+def test_missing_files_give_one_line(arguments: tuple[str, ...], message: str) -> None:
+    output = tool(*arguments, succeeds=False)
+    assert output.strip().splitlines()[-1] == message
+    assert 'Traceback' not in output
+
+
+@pytest.mark.parametrize('path', sorted((ROOT / 'tools').glob('*.py')), ids=lambda path: path.name)
+def test_help(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, 'argv', [path.name, '--help'])
+    with pytest.raises(SystemExit) as stopped:
+        runpy.run_path(str(path), run_name='__main__')
+    assert stopped.value.code == 0
+    assert f'usage: {path.name}' in capsys.readouterr().out
+
+
+# Statistics of a data set
+
+
+def stats_config(data: Path, random: bool) -> Config:
+    return merge_options(Config.fromfile(ROOT / DEMO24), data_options(data) if random else run_options(data))
+
+
+def coefficients(data: Path, gray: bool = False) -> np.ndarray:
+    """All DCT coefficients of the training images, (blocks, 192), float64."""
+    images = [cv2.imread(str(path)) for path in sorted((data / 'train').glob('*/*.jpg'))]
+    assert len(images) == 16
+    return np.concatenate([dct.block_dct(dct.to_ycbcr(image)).reshape(-1, 192) for image in images]).astype(np.float64)
+
+
+def test_dataset_stats_are_numpys_two_pass_result(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / 'stats.json'
+    output = tool('dataset_stats', DEMO24, '--out', out, *flags(run_options(data)))
+    values, reference = json.loads(out.read_text()), coefficients(data)
+    mean, std = reference.mean(axis=0), reference.std(axis=0)
+    assert_allclose(values['mean'], mean, rtol=1e-9, atol=1e-9 * std.min())
+    assert_allclose(values['std'], std, rtol=1e-9)
+    assert (values['count'], values['images'], values['config']) == (16 * 64, 16, f'{NAME}.py')
+    assert [step['type'] for step in values['pipeline']][-2:] == ['YCbCr', 'BlockDCT']
+    assert re.fullmatch(r'\d{4}-\d\d-\d\d', values['date'])
+    assert 'constant_channels' not in values
+    assert f'16 images, 1024 blocks -> {out}' in output
+    made = FreqNormalize(stats=str(out)).transform(dict(img=reference[None].astype(np.float32)))['img']
+    assert_allclose(made[0].mean(axis=0), np.zeros(192), atol=1e-4)
+    assert_allclose(made[0].std(axis=0), np.ones(192), rtol=1e-4)
+
+
+@pytest.fixture(scope='module')
+def augmented_stats(data: Path) -> Any:
+    return dataset_statistics(stats_config(data, random=True), num_workers=0)[0]
+
+
+@pytest.mark.parametrize('workers', [1, 2])
+def test_dataset_stats_do_not_depend_on_workers(workers: int, data: Path, augmented_stats: Any) -> None:
+    stats, _ = dataset_statistics(stats_config(data, random=True), num_workers=workers)
+    assert stats.meta == augmented_stats.meta
+    assert_allclose(stats.mean, augmented_stats.mean, rtol=1e-12)
+    assert_allclose(stats.std, augmented_stats.std, rtol=1e-12)
+
+
+def test_the_seed_changes_the_augmentation(data: Path, augmented_stats: Any) -> None:
+    stats, _ = dataset_statistics(stats_config(data, random=True), num_workers=0, seed=1)
+    assert np.abs(stats.mean - augmented_stats.mean).max() > 1e-3
+    assert stats.meta['seed'] == 1
+
+
+@pytest.mark.parametrize(('limit', 'images'), [(5, 5), (16, 16), (99, 16)])
+def test_max_images(limit: int, images: int, data: Path) -> None:
+    stats, _ = dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
+    assert (stats.meta['images'], stats.meta['count']) == (images, images * 64)
+    if images == 16:
+        assert_allclose(stats.std, coefficients(data).std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize('limit', [0, -1])
+def test_max_images_below_one(limit: int, data: Path) -> None:
+    with pytest.raises(ValueError, match='image'):
+        dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
+
+
+def test_stats_of_gray_images(tmp_path: Path) -> None:
+    gray = write_data(tmp_path / 'gray', gray=True)
+    stats, constant = dataset_statistics(stats_config(gray, random=False), num_workers=0)
+    reference = coefficients(gray)
+    assert constant == stats.meta['constant_channels'] == list(range(64, 192))
+    assert_allclose(stats.std, np.where(np.arange(192) < 64, reference.std(axis=0), 1), rtol=1e-9)
+    assert_allclose(stats.mean[64:], np.zeros(128), atol=1e-12)
+    save_stats(stats, str(tmp_path / 'gray.json'))
+    assert load_stats(str(tmp_path / 'gray.json')).meta['constant_channels'] == constant
+    made = FreqNormalize(stats=str(tmp_path / 'gray.json')).transform(dict(img=reference[None].astype(np.float32)))
+    assert_allclose(made['img'][0, :, 64:], np.zeros((16 * 64, 128)), atol=1e-6)
+
+
+def test_rounding_noise_does_not_count_as_variation(tmp_path: Path) -> None:
+    """Images of one flat colour each: their AC coefficients are 0 but for some 1e-14 of rounding."""
+    (tmp_path / 'train' / 'flat').mkdir(parents=True)
+    for index, color in enumerate([(60, 80, 100), (70, 60, 65), (90, 70, 60)]):
+        image = np.full((64, 64, 3), color, dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / 'train' / 'flat' / f'{index}.png'), image)
+    stats, constant = dataset_statistics(stats_config(tmp_path, random=False), num_workers=0)
+    assert constant == [channel for channel in range(192) if channel % 64]
+    assert_allclose(stats.std[constant], np.ones(189), rtol=0)
+
+
+def test_stats_need_a_pipeline_with_dct(data: Path) -> None:
+    cfg = Config.fromfile(ROOT / 'configs/demo/resnet18_demo.py')
+    with pytest.raises(ValueError, match='expected a training pipeline with BlockDCT, got .*RandomResizedCrop'):
+        dataset_statistics(cfg, num_workers=0)
+
+
+# The comparison
+
+
+@pytest.fixture(scope='module')
+def comparison(data: Path, trained: Path, metrics: dict[str, float], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Prefix of the files that compare an RGB config with the trained run."""
+    folder = tmp_path_factory.mktemp('comparison')
+    (folder / 'rgb.py').write_text(f"""_base_ = '{ROOT}/configs/demo/resnet18_demo.py'
+model = dict(head=dict(num_classes=2))
+train_dataloader = dict(dataset=dict(data_root='{data}'))
+""")
+    output = tool('compare', folder / 'rgb.py', trained, '--out', folder / 'comparison', '--images', 4)
+    assert (folder / 'comparison.md').read_text() in output
+    return folder / 'comparison'
+
+
+def table(path: Path) -> list[dict[str, str]]:
+    lines = [line for line in path.read_text().splitlines() if line.startswith('|')]
+    header, _, *rows = ([cell.strip() for cell in line.strip('|').split('|')] for line in lines)
+    return [dict(zip(header, row)) for row in rows]
+
+
+def parameters_of_resnet18(channels: int, classes: int) -> int:
+    """Counted by hand: two 3x3 convolutions per block, a shortcut where the width changes, norms, classifier."""
+    total, before = 0, channels
+    for width in (64, 128, 256, 512):
+        total += 9 * before * width + 3 * 9 * width * width + 4 * 2 * width
+        total += before * width + 2 * width if before != width else 0
+        before = width
+    return total + 512 * classes + classes
+
+
+def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
+    rgb, freq = table(comparison.with_suffix('.md'))
+    assert (rgb['model'], freq['model']) == ('rgb', NAME)
+    assert (freq['input'], freq['values'], freq['bytes']) == ('24 x 8 x 8', '1,536', '6,144')
+    assert (rgb['input'], rgb['values'], rgb['bytes']) == ('3 x 112 x 112', '37,632', '37,632')
+    assert float(rgb['normalised size']) == 1
+    assert_allclose(float(freq['normalised size']), 1536 / 37632, rtol=0.01)
+    assert freq['parameters'] == f'{parameters_of_resnet18(24, 2) / 1e6:.2f} M'
+    stem = 7 * 7 * 3 * 64 + 2 * 64
+    assert rgb['parameters'] == f'{(parameters_of_resnet18(64, 2) + stem) / 1e6:.2f} M'
+    assert_allclose(float(freq['accuracy/top1']), metrics['accuracy/top1'], atol=0.005)
+    assert rgb['accuracy/top1'] == '-'
+    for row in (rgb, freq):
+        assert float(row['loading images/s']) > 0
+        assert float(row['network images/s']) > 0
+        assert float(row['FLOPs (multiply-adds)'].split()[0]) > 0
+
+
+def test_comparison_picture(comparison: Path) -> None:
+    image = cv2.imread(str(comparison.with_suffix('.png')))
+    assert min(image.shape[:2]) > 200
+    assert 0.3 < (image == 255).all(axis=2).mean() < 0.99
+    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10
+
+
+def test_compare_says_what_it_did_not_find(tmp_path: Path) -> None:
+    from mmfreq.comparison import find_config
+    with pytest.raises(ValueError, match=f'{tmp_path}: expected a config file or a work dir .* found 0'):
+        find_config(str(tmp_path))

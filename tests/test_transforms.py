@@ -1,0 +1,653 @@
+"""The registered transforms: numbers against scipy and numpy, whole pipelines of both hosts, odd and broken files."""
+import copy
+import io
+import json
+import pickle
+import re
+import warnings
+from pathlib import Path
+from typing import Any, Callable, Optional
+
+import mmcv
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import Compose
+from mmengine.registry import TRANSFORMS, DefaultScope, init_default_scope
+from PIL import Image
+from scipy.fft import dctn
+from skimage import data
+
+from mmfreq import image_files
+from mmfreq.image_files import TruncatedImageWarning, decode_image_file, is_truncated_jpeg, jpeg_precision
+from mmfreq.stats import load_stats
+from mmfreq.transforms import BlockDCT, ChannelSelect, CheckedLoadImageFromFile, FreqNormalize, YCbCr
+
+LUMA_24S = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]
+CHANNELS_24S = [*LUMA_24S, 64, 65, 72, 73, 128, 129, 136, 137]
+STATS = {'mean': [(7 * i) % 31 - 15.5 for i in range(192)], 'std': [1 + (5 * i) % 13 for i in range(192)]}
+FREQ = [
+    {'type': 'YCbCr'},
+    {'type': 'BlockDCT'},
+    {'type': 'ChannelSelect', 'channels': '24S'},
+    {'type': 'FreqNormalize', 'stats': 'dctnet-classification'},
+]
+RGB = np.ascontiguousarray(data.astronaut()[60:220, 150:370])  # 160 x 220 pixels around the face
+
+
+def build(config: Any, scope: str = 'mmengine') -> Callable[[dict], Any]:
+    """A transform, or a whole pipeline, as a host of that default scope builds it: from the root registry."""
+    with DefaultScope.overwrite_default_scope(scope):
+        init_default_scope(scope)
+        return Compose(config) if isinstance(config, list) else TRANSFORMS.build(config)
+
+
+def bgr_photo() -> np.ndarray:
+    return np.ascontiguousarray(RGB[:, :, ::-1])
+
+
+def block_coefficients(samples: np.ndarray, n: int = 8) -> np.ndarray:
+    """Reference for BlockDCT: scipy on every block of the padded, shifted samples, in float64."""
+    height, width, components = samples.shape
+    padded = np.pad(samples.astype(np.float64) - 128, ((0, -height % n), (0, -width % n), (0, 0)), mode='edge')
+    blocks = padded.reshape(padded.shape[0] // n, n, -1, n, components)
+    return dctn(blocks, axes=(1, 3), norm='ortho').transpose(0, 2, 4, 1, 3).reshape(len(blocks), -1, components * n * n)
+
+
+def enlarged(samples: np.ndarray, factor: int) -> np.ndarray:
+    """Reference for the upscale of BlockDCT: torch's bilinear interpolation between pixel centres."""
+    tensor = torch.from_numpy(samples.astype(np.float64).transpose(2, 0, 1))[None]
+    scaled = torch.nn.functional.interpolate(tensor, scale_factor=factor, mode='bilinear', align_corners=False)
+    return scaled[0].numpy().transpose(1, 2, 0)
+
+
+def frequency_input(bgr: np.ndarray, upscale: int = 1, stats: str = 'dctnet-classification') -> np.ndarray:
+    """Reference for the four transforms at once, 24S: (C, h, w) float64. Its colour conversion is the tested one."""
+    samples = YCbCr()({'img': bgr})['img']
+    coefficients = block_coefficients(enlarged(samples, upscale) if upscale > 1 else samples)[:, :, CHANNELS_24S]
+    loaded = load_stats(stats)
+    return ((coefficients - loaded.mean[CHANNELS_24S]) / loaded.std[CHANNELS_24S]).transpose(2, 0, 1)
+
+
+# The registry
+
+
+def test_registered_names() -> None:
+    ours = {name for name, cls in TRANSFORMS.module_dict.items() if cls.__module__ == 'mmfreq.transforms'}
+    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'CheckedLoadImageFromFile'}
+
+
+@pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
+@pytest.mark.parametrize('config', [{'type': 'CheckedLoadImageFromFile'}, *FREQ], ids=lambda config: config['type'])
+def test_found_from_every_scope(scope: str, config: dict) -> None:
+    transform = build(config, scope)
+    assert type(transform).__name__ == config['type']
+    assert type(transform).__module__ == 'mmfreq.transforms'
+
+
+# Each transform's numbers
+
+
+@pytest.mark.parametrize('order', ['bgr', 'rgb'])
+def test_ycbcr(order: str) -> None:
+    image = bgr_photo() if order == 'bgr' else RGB
+    result = YCbCr(order)({'img': image})['img']
+    assert result.dtype == np.uint8
+    np.testing.assert_allclose(result.astype(int), Image.fromarray(RGB).convert('YCbCr'), rtol=0, atol=1)
+
+
+def test_ycbcr_expects_bgr_by_default() -> None:
+    image = bgr_photo()
+    np.testing.assert_array_equal(YCbCr()({'img': image})['img'], YCbCr('bgr')({'img': image})['img'])
+    assert np.any(YCbCr('rgb')({'img': image})['img'] != YCbCr()({'img': image})['img'])
+
+
+@pytest.mark.parametrize(('block_size', 'upscale'), [(8, 1), (8, 2), (4, 1), (16, 1), (8, 3), (2, 2)])
+@pytest.mark.parametrize('shape', [(160, 220), (37, 61), (1, 1)])
+def test_block_dct(shape: tuple[int, int], block_size: int, upscale: int) -> None:
+    image = RGB[:shape[0], :shape[1]]
+    result = BlockDCT(block_size=block_size, upscale=upscale)({'img': image})['img']
+    assert result.dtype == np.float32
+    samples = enlarged(image, upscale) if upscale > 1 else image
+    np.testing.assert_allclose(result, block_coefficients(samples, block_size), rtol=0, atol=2e-3)
+
+
+def test_block_dct_sizes() -> None:
+    image = np.zeros((800, 1333, 3), np.uint8)
+    assert BlockDCT(upscale=2)({'img': image})['img'].shape == (200, 334, 192)
+    assert BlockDCT()({'img': image[:448, :448]})['img'].shape == (56, 56, 192)
+
+
+@pytest.mark.parametrize(('channels', 'block_size', 'expected'), [
+    ('24S', 8, CHANNELS_24S),
+    ('192', 8, list(range(192))),
+    ([130, 0, 65], 8, [130, 0, 65]),
+    ([[0, 9], [1], [2]], 8, [0, 9, 65, 130]),
+    ([[0, 15], [1], [2]], 4, [0, 15, 17, 34]),
+])
+def test_channel_select(channels: Any, block_size: int, expected: list[int]) -> None:
+    cube = np.random.default_rng(0).normal(size=(5, 7, 3 * block_size**2)).astype(np.float32)
+    results = ChannelSelect(channels, block_size)({'img': cube})
+    assert results['img'].dtype == np.float32
+    assert results['img'].flags.c_contiguous
+    np.testing.assert_array_equal(results['img'], np.stack([cube[:, :, i] for i in expected], axis=2))
+    assert results['freq_channels'] == expected
+    assert all(type(i) is int for i in results['freq_channels'])
+
+
+def test_freq_channels_is_a_copy() -> None:
+    transform = ChannelSelect('6S')
+    first = transform({'img': np.zeros((1, 1, 192), np.float32)})
+    first['freq_channels'].append(191)
+    second = transform({'img': np.zeros((1, 1, 192), np.float32)})
+    assert second['freq_channels'] == [0, 1, 8, 9, 64, 128]
+    assert second['img'].shape == (1, 1, 6)
+
+
+@pytest.mark.parametrize('channels', [None, CHANNELS_24S, [130, 0, 65]])
+def test_freq_normalize(channels: Optional[list[int]]) -> None:
+    used = channels or list(range(192))
+    image = np.random.default_rng(0).normal(0, 100, (3, 4, len(used))).astype(np.float32)
+    results = {'img': image} if channels is None else {'img': image, 'freq_channels': channels}
+    result = FreqNormalize(STATS)(results)['img']
+    assert result.dtype == np.float32
+    for position, channel in enumerate(used):
+        expected = (image[:, :, position].astype(np.float64) - STATS['mean'][channel]) / STATS['std'][channel]
+        np.testing.assert_allclose(result[:, :, position], expected, rtol=1e-6, atol=1e-5)
+
+
+def test_freq_normalize_of_other_blocks() -> None:
+    stats = {'mean': list(range(48)), 'std': list(range(1, 49))}
+    image = np.broadcast_to(np.arange(48, dtype=np.float32) * 3, (2, 2, 48))
+    result = FreqNormalize(stats, block_size=4)({'img': image})['img']
+    np.testing.assert_allclose(result[1, 1], [2 * i / (i + 1) for i in range(48)], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['dctnet-classification', 'dctnet-instance-segmentation'])
+def test_freq_normalize_with_a_named_set(name: str) -> None:
+    values = json.loads((Path(image_files.__file__).parent / f'data/{name}.json').read_text(encoding='utf-8'))
+    image = np.random.default_rng(0).normal(0, 100, (3, 4, 192)).astype(np.float32)
+    expected = (image - np.array(values['mean'])) / np.array(values['std'])
+    np.testing.assert_allclose(FreqNormalize(name)({'img': image})['img'], expected, rtol=1e-5, atol=1e-4)
+
+
+def test_freq_normalize_with_a_file(tmp_path: Path) -> None:
+    path = tmp_path / 'mine.json'
+    path.write_text(json.dumps({'source': 'test', **STATS}))
+    image = np.random.default_rng(0).normal(0, 100, (3, 4, 192)).astype(np.float32)
+    expected = FreqNormalize(STATS)({'img': image})['img']
+    np.testing.assert_array_equal(FreqNormalize(str(path))({'img': image})['img'], expected)
+
+
+# All transforms, each with an input
+
+
+@pytest.fixture
+def photo_file(tmp_path: Path) -> str:
+    path = str(tmp_path / 'photo.png')
+    Image.fromarray(RGB).save(path)
+    return path
+
+
+def cube(channels: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(0, 100, (4, 5, channels)).astype(np.float32)
+
+
+ALL = [
+    (CheckedLoadImageFromFile, {}, None, 'CheckedLoadImageFromFile(ignore_empty=False, '),
+    (YCbCr, {'channel_order': 'rgb'}, RGB, "YCbCr(channel_order='rgb')"),
+    (BlockDCT, {}, RGB, 'BlockDCT(block_size=8, upscale=1)'),
+    (BlockDCT, {'block_size': 4, 'upscale': 2}, RGB, 'BlockDCT(block_size=4, upscale=2)'),
+    (ChannelSelect, {'channels': '24T'}, cube(192), "ChannelSelect(channels='24T', block_size=8)"),
+    (ChannelSelect, {'channels': [[0], [1], []], 'block_size': 2}, cube(12),
+     'ChannelSelect(channels=[[0], [1], []], block_size=2)'),
+    (FreqNormalize, {'stats': 'dctnet-classification'}, cube(192),
+     "FreqNormalize(stats='dctnet-classification', block_size=8)"),
+    (FreqNormalize, {'stats': {'mean': [0, 1, 2], 'std': [1, 2, 3]}, 'block_size': 1}, cube(3),
+     "FreqNormalize(stats={'mean': [0, 1, 2], 'std': [1, 2, 3]}, block_size=1)"),
+]  # yapf: disable
+over_all = pytest.mark.parametrize(('cls', 'arguments', 'image', 'text'), ALL,
+                                   ids=[f'{i}-{row[0].__name__}' for i, row in enumerate(ALL)])
+
+
+def full_results(image: Optional[np.ndarray], path: str) -> dict[str, Any]:
+    """What a host's pipeline carries along."""
+    results = {'img_path': path, 'img_shape': (160, 220), 'ori_shape': (160, 220), 'scale_factor': (1.0, 1.0),
+               'flip': False, 'gt_label': 3, 'gt_bboxes': np.array([[1., 2., 30., 40.]], np.float32)}  # yapf: disable
+    return results if image is None else {**results, 'img': image.copy()}
+
+
+@over_all
+def test_only_the_image_changes(cls: type, arguments: dict, image: Optional[np.ndarray], text: str,
+                                photo_file: str) -> None:
+    results = full_results(image, photo_file)
+    before, given = copy.deepcopy(results), results.get('img')
+    after = cls(**arguments)(results)
+    assert after is results
+    added = {'freq_channels'} if cls is ChannelSelect else set()
+    assert set(after) == set(before) | {'img'} | added
+    for key in set(before) - {'img'}:
+        np.testing.assert_array_equal(after[key], before[key])
+        assert type(after[key]) is type(before[key])
+    if image is not None:  # the array itself was not written to
+        np.testing.assert_array_equal(given, image)
+
+
+@over_all
+def test_repr(cls: type, arguments: dict, image: Optional[np.ndarray], text: str) -> None:
+    shown = repr(cls(**arguments))
+    assert shown == text or (text.endswith(', ') and shown.startswith(text))
+
+
+@over_all
+def test_pickle(cls: type, arguments: dict, image: Optional[np.ndarray], text: str, photo_file: str) -> None:
+    transform = cls(**arguments)
+    copied = pickle.loads(pickle.dumps(transform))
+    assert repr(copied) == repr(transform)
+    expected = transform(full_results(image, photo_file))
+    result = copied(full_results(image, photo_file))
+    assert result.keys() == expected.keys()
+    assert result['img'].dtype == expected['img'].dtype
+    np.testing.assert_array_equal(result['img'], expected['img'])
+    assert result.get('freq_channels') == expected.get('freq_channels')
+
+
+# Whole pipelines
+
+AUGMENTATION = [{'type': 'RandomResizedCrop', 'scale': 448}, {'type': 'RandomFlip', 'prob': 0.5}]
+
+
+def run_seeded(pipeline: Callable[[dict], Any], results: dict, seed: int) -> dict:
+    np.random.seed(seed)
+    return pipeline(copy.deepcopy(results))
+
+
+@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('loader', ['LoadImageFromFile', 'CheckedLoadImageFromFile'])
+def test_mmpretrain_pipeline(loader: str, seed: int, photo_file: str) -> None:
+    start = [{'type': loader}, *AUGMENTATION]
+    results = {'img_path': photo_file, 'gt_label': 7}
+    packed = run_seeded(build([*start, *FREQ, {'type': 'PackInputs'}], 'mmpretrain'), results, seed)
+    stock = run_seeded(build([*start, {'type': 'PackInputs'}], 'mmpretrain'), results, seed)
+    assert packed['inputs'].dtype == torch.float32
+    assert packed['inputs'].shape == (24, 56, 56)
+    expected = frequency_input(np.ascontiguousarray(stock['inputs'].numpy().transpose(1, 2, 0)))
+    np.testing.assert_allclose(packed['inputs'].numpy(), expected, rtol=1e-4, atol=1e-4)
+    assert packed['data_samples'].gt_label.tolist() == [7]
+    assert packed['data_samples'].metainfo == stock['data_samples'].metainfo
+    assert packed['data_samples'].img_shape[:2] == (448, 448)
+
+
+@pytest.mark.parametrize('flip', [0.0, 1.0])
+def test_mmdet_pipeline(flip: float, photo_file: str) -> None:
+    start = [{'type': 'CheckedLoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True},
+             {'type': 'Resize', 'scale': (1333, 800), 'keep_ratio': False}, {'type': 'RandomFlip', 'prob': flip}]
+    freq = [FREQ[0], {'type': 'BlockDCT', 'upscale': 2}, FREQ[2],
+            {'type': 'FreqNormalize', 'stats': 'dctnet-instance-segmentation'}]
+    pack = [{'type': 'PackDetInputs'}]
+    boxes = [[10., 20., 110., 90.], [0., 0., 220., 160.]]
+    results = {'img_path': photo_file, 'img_id': 5, 'height': 160, 'width': 220,
+               'instances': [{'bbox': box, 'bbox_label': i, 'ignore_flag': 0} for i, box in enumerate(boxes)]}
+    packed = run_seeded(build(start + freq + pack, 'mmdet'), results, 0)
+    stock = run_seeded(build(start + pack, 'mmdet'), results, 0)
+    assert packed['inputs'].dtype == torch.float32
+    assert packed['inputs'].shape == (24, 200, 334)
+    sample = packed['data_samples']
+    assert sample.metainfo == stock['data_samples'].metainfo
+    assert sample.img_shape == (800, 1333)
+    assert sample.ori_shape == (160, 220)
+    left, right = (1333 / 220 * np.array(boxes)[:, [0, 2]]).T
+    expected = np.stack([*((1333 - right, 1333 - left) if flip else (left, right))], axis=1)
+    found = sample.gt_instances.bboxes
+    found = getattr(found, 'tensor', found).numpy()
+    np.testing.assert_allclose(found[:, [0, 2]], expected, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(found[:, [1, 3]], 5 * np.array(boxes)[:, [1, 3]], rtol=1e-5)
+    assert sample.gt_instances.labels.tolist() == [0, 1]
+    bgr = np.ascontiguousarray(stock['inputs'].numpy().transpose(1, 2, 0))
+    expected = frequency_input(bgr, 2, 'dctnet-instance-segmentation')
+    np.testing.assert_allclose(packed['inputs'].numpy(), expected, rtol=1e-4, atol=1e-3)
+
+
+# Bad arguments and bad images
+
+
+@pytest.mark.parametrize(('config', 'message'), [
+    ({'type': 'YCbCr', 'channel_order': 'gbr'}, "channel_order: expected 'bgr' or 'rgb', got 'gbr'"),
+    ({'type': 'YCbCr', 'channel_order': None}, 'channel_order: .*got None'),
+    ({'type': 'YCbCr', 'channel_order': 3}, 'channel_order: .*got 3'),
+    ({'type': 'BlockDCT', 'block_size': 0}, 'block_size: expected an integer >= 1, got 0'),
+    ({'type': 'BlockDCT', 'block_size': 8.0}, 'block_size: .*got 8.0'),
+    ({'type': 'BlockDCT', 'block_size': '8'}, "block_size: .*got '8'"),
+    ({'type': 'BlockDCT', 'block_size': True}, 'block_size: .*got True'),
+    ({'type': 'BlockDCT', 'block_size': None}, 'block_size: .*got None'),
+    ({'type': 'BlockDCT', 'upscale': 0}, 'upscale: expected an integer >= 1, got 0'),
+    ({'type': 'BlockDCT', 'upscale': 1.5}, 'upscale: .*got 1.5'),
+    ({'type': 'BlockDCT', 'upscale': '2'}, "upscale: .*got '2'"),
+    ({'type': 'ChannelSelect', 'channels': '25S'}, "channels: expected one of 6S, 12S, .*got '25S'"),
+    ({'type': 'ChannelSelect', 'channels': 24}, 'channels: expected a name or lists of indices, got int'),
+    ({'type': 'ChannelSelect', 'channels': None}, 'channels: .*got NoneType'),
+    ({'type': 'ChannelSelect', 'channels': []}, 'channels: expected at least one channel'),
+    ({'type': 'ChannelSelect', 'channels': [1, 1]}, r'channels: expected every index once, got \[1\]'),
+    ({'type': 'ChannelSelect', 'channels': [192]}, r'channels: expected integers in 0\.\.191, got 192'),
+    ({'type': 'ChannelSelect', 'channels': '24S', 'block_size': 4}, 'block_size=4'),
+    ({'type': 'ChannelSelect', 'channels': [0], 'block_size': 0}, 'block_size: .*got 0'),
+    ({'type': 'ChannelSelect', 'channels': [0], 'block_size': 8.0}, 'block_size: .*got 8.0'),
+    ({'type': 'FreqNormalize', 'stats': 'imagenet'}, "stats: .*dctnet-classification.*got 'imagenet'"),
+    ({'type': 'FreqNormalize', 'stats': {'mean': [0] * 24, 'std': [1] * 24}}, 'all 192 channels, got 24'),
+    ({'type': 'FreqNormalize', 'stats': {'mean': [0] * 192, 'std': [1] * 191}}, 'of one length'),
+    ({'type': 'FreqNormalize', 'stats': {**STATS, 'std': [0] + [1] * 191}}, 'stats: .*std > 0.*std=0.0 in channel 0'),
+    ({'type': 'FreqNormalize', 'stats': {**STATS, 'std': [1, -2] + [1] * 190}}, 'stats: .*std=-2.0 in channel 1'),
+    ({'type': 'FreqNormalize', 'stats': {**STATS, 'mean': [float('nan')] * 192}}, r'mean=nan.*\(192 such channels\)'),
+    ({'type': 'FreqNormalize', 'stats': {'mean': [0] * 192}}, r"stats: expected the keys mean and std, got \['mean'\]"),
+    ({'type': 'FreqNormalize', 'stats': 'dctnet-classification', 'block_size': 4}, 'all 48 channels, got 192'),
+    ({'type': 'FreqNormalize', 'stats': 'dctnet-classification', 'block_size': 0}, 'block_size: .*got 0'),
+    ({'type': 'FreqNormalize', 'stats': 5}, 'stats: .*got 5'),
+    ({'type': 'FreqNormalize', 'stats': None}, 'stats: .*got None'),
+    ({'type': 'FreqNormalize', 'stats': [[0] * 192, [1] * 192]}, 'stats: '),
+])
+def test_bad_arguments(config: dict, message: str) -> None:
+    arguments = dict(config)
+    cls = TRANSFORMS.get(arguments.pop('type'))
+    with pytest.raises(ValueError, match=message):
+        cls(**arguments)
+
+
+@pytest.mark.parametrize(('transform', 'results', 'message'), [
+    (YCbCr(), {'img': np.zeros((8, 8, 3), np.float32)}, r'uint8 image \(H, W, 3\), got float32 \(8, 8, 3\)'),
+    (YCbCr(), {'img': np.zeros((8, 8), np.uint8)}, r'got uint8 \(8, 8\)'),
+    (YCbCr(), {'img': np.zeros((8, 8, 4), np.uint8)}, r'got uint8 \(8, 8, 4\)'),
+    (YCbCr(), {'img': np.zeros((8, 8, 3), np.uint16)}, 'got uint16'),
+    (YCbCr(), {'img': np.zeros((0, 8, 3), np.uint8)}, r'non-empty.*\(0, 8, 3\)'),
+    (BlockDCT(), {'img': np.zeros((8, 8, 3), np.float32)}, 'uint8 image.*got float32'),
+    (BlockDCT(), {'img': np.zeros((8, 8, 1), np.uint8)}, r'got uint8 \(8, 8, 1\)'),
+    (BlockDCT(upscale=2), {'img': np.zeros((8, 8), np.uint8)}, r'got uint8 \(8, 8\)'),
+    (ChannelSelect('24S'), {'img': np.zeros((8, 8, 24), np.float32)},
+     r'ChannelSelect: expected all 192 channels of BlockDCT, got \(8, 8, 24\)'),
+    (ChannelSelect([0], 4), {'img': np.zeros((8, 8, 192), np.float32)}, r'all 48 channels .*got \(8, 8, 192\)'),
+    (ChannelSelect('24S'), {'img': np.zeros((8, 192), np.float32)}, r'got \(8, 192\)'),
+    (FreqNormalize(STATS), {'img': np.zeros((8, 8, 24), np.float32)},
+     r'FreqNormalize: expected 192 channels, got an image of shape \(8, 8, 24\)'),
+    (FreqNormalize(STATS), {'img': np.zeros((8, 8, 24), np.float32), 'freq_channels': [0, 1]},
+     r'expected 2 channels, got .*\(8, 8, 24\)'),
+    (FreqNormalize(STATS), {'img': np.zeros((8, 192), np.float32)}, r'got .*\(8, 192\)'),
+    (FreqNormalize(STATS), {'img': np.zeros((8, 8, 1), np.float32), 'freq_channels': [700]}, '700'),
+])
+def test_bad_images(transform: Callable[[dict], dict], results: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        transform(results)
+
+
+# Files
+
+
+def encoded(image: Image.Image, file_format: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def orientation(value: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = value
+    return exif
+
+
+def sixteen_bits() -> Image.Image:
+    ramp = np.arange(48 * 64, dtype=np.uint16).reshape(48, 64) * 21
+    return Image.frombytes('I;16', (64, 48), ramp.astype('<u2').tobytes())
+
+
+PICTURE = Image.fromarray(RGB)
+ODD_FILES = {
+    'color.jpg': encoded(PICTURE, 'JPEG', quality=90),
+    'progressive.jpg': encoded(PICTURE, 'JPEG', progressive=True),
+    'grayscale.jpg': encoded(PICTURE.convert('L'), 'JPEG'),
+    'cmyk.jpg': encoded(PICTURE.convert('CMYK'), 'JPEG'),
+    'palette.png': encoded(PICTURE.quantize(16), 'PNG'),
+    'bilevel.png': encoded(PICTURE.convert('1'), 'PNG'),
+    'transparent.png': encoded(PICTURE.convert('RGBA'), 'PNG'),
+    'sixteen_bits.png': encoded(sixteen_bits(), 'PNG'),
+    'rotated.jpg': encoded(PICTURE, 'JPEG', exif=orientation(6)),
+    'mirrored.jpg': encoded(PICTURE, 'JPEG', exif=orientation(2)),
+    **{f'{side}x{side}.jpg': encoded(PICTURE.resize((side, side)), 'JPEG') for side in (1, 3, 7, 9, 17)},
+    **{f'{w}x{h}.png': encoded(PICTURE.resize((w, h)), 'PNG') for w, h in ((1, 17), (300, 1))},
+}  # yapf: disable
+over_odd_files = pytest.mark.parametrize('name', ODD_FILES)
+
+
+def written(folder: Path, name: str, content: Optional[bytes] = None) -> str:
+    path = folder / name
+    path.write_bytes(ODD_FILES[name] if content is None else content)
+    return str(path)
+
+
+def stock_image(path: str, **options: Any) -> Optional[np.ndarray]:
+    """What mmcv's loader makes of a file; None where it fails."""
+    try:
+        return LoadImageFromFile(**options)({'img_path': path})['img']
+    except AssertionError:
+        return None
+
+
+@over_odd_files
+@pytest.mark.parametrize('options', [
+    {},
+    {'to_float32': True},
+    {'color_type': 'grayscale'},
+    {'color_type': 'unchanged'},
+    {'color_type': 'color_ignore_orientation'},
+    {'imdecode_backend': 'pillow'},
+], ids=str)  # yapf: disable
+def test_odd_files_load_as_with_the_stock_loader(name: str, options: dict, tmp_path: Path) -> None:
+    path = written(tmp_path, name)
+    stock = LoadImageFromFile(**options)({'img_path': path, 'sample_idx': 1})
+    with warnings.catch_warnings():
+        warnings.simplefilter('error', TruncatedImageWarning)
+        results = CheckedLoadImageFromFile(**options)({'img_path': path, 'sample_idx': 1})
+    assert results.keys() == stock.keys()
+    assert results['img'].dtype == stock['img'].dtype
+    np.testing.assert_array_equal(results['img'], stock['img'])
+    assert results['img_shape'] == stock['img_shape'] == stock['img'].shape[:2]
+    assert results['ori_shape'] == stock['ori_shape']
+
+
+def test_exif_orientation_is_applied(tmp_path: Path) -> None:
+    """Orientation 6: the camera was turned, the picture is to be turned clockwise; 2: mirrored."""
+    for name, turn in (('rotated.jpg', lambda a: np.rot90(a, -1)), ('mirrored.jpg', lambda a: a[:, ::-1])):
+        path = written(tmp_path, name)
+        as_stored = CheckedLoadImageFromFile(color_type='color_ignore_orientation')({'img_path': path})['img']
+        np.testing.assert_array_equal(CheckedLoadImageFromFile()({'img_path': path})['img'], turn(as_stored))
+
+
+def test_lossless_file_gives_the_pixels(photo_file: str) -> None:
+    results = CheckedLoadImageFromFile()({'img_path': photo_file})
+    np.testing.assert_array_equal(results['img'], bgr_photo())
+    assert results['img_shape'] == results['ori_shape'] == (160, 220)
+
+
+@over_odd_files
+def test_odd_files_go_through_the_transforms(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name)
+    results = build([{'type': 'CheckedLoadImageFromFile'}, *FREQ])({'img_path': path})
+    stock = stock_image(path)
+    assert results['img'].dtype == np.float32
+    np.testing.assert_allclose(results['img'].transpose(2, 0, 1), frequency_input(stock), rtol=1e-4, atol=1e-4)
+    assert results['freq_channels'] == CHANNELS_24S
+    assert results['img_shape'] == stock.shape[:2]
+
+
+@over_odd_files
+def test_odd_files_go_through_mmpretrains_pipeline(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name)
+    start = [{'type': 'CheckedLoadImageFromFile'}, *AUGMENTATION]
+    packed = run_seeded(build([*start, *FREQ, {'type': 'PackInputs'}], 'mmpretrain'), {'img_path': path}, 0)
+    stock = run_seeded(build(start, 'mmpretrain'), {'img_path': path}, 0)
+    assert packed['inputs'].shape == (24, 56, 56)
+    expected = frequency_input(np.ascontiguousarray(stock['img']))
+    np.testing.assert_allclose(packed['inputs'].numpy(), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['grayscale.jpg', 'bilevel.png', 'sixteen_bits.png'])
+def test_grey_files_have_no_chroma(name: str, tmp_path: Path) -> None:
+    results = build([{'type': 'CheckedLoadImageFromFile'}, *FREQ[:2]])({'img_path': written(tmp_path, name)})
+    np.testing.assert_allclose(results['img'][:, :, 64:], 0, atol=1e-4)
+    assert np.abs(results['img'][:, :, :64]).max() > 100
+
+
+# Broken files
+
+JPEG, PNG = ODD_FILES['color.jpg'], encoded(PICTURE, 'PNG')
+FRAME, SCAN = JPEG.index(b'\xff\xc0'), JPEG.index(b'\xff\xda')
+
+
+def with_precision(content: bytes, bits: int) -> bytes:
+    """A JPEG whose frame header states another number of bits per sample."""
+    frame = content.index(b'\xff\xc0')
+    return content[:frame + 4] + bytes([bits]) + content[frame + 5:]
+
+
+def with_thumbnail(content: bytes) -> bytes:
+    """A JPEG with a whole JPEG inside an APP1 segment, before its own headers."""
+    small = encoded(PICTURE.resize((40, 30)), 'JPEG')
+    return content[:2] + b'\xff\xe1' + (8 + len(small)).to_bytes(2, 'big') + b'Exif\0\0' + small + content[2:]
+
+
+BROKEN_FILES = {
+    'empty.jpg': (b'', 'the file is empty'),
+    'text.jpg': (b'Not found\n', "no known image format .*b'Not foun'"),
+    'html.png': (b'<!DOCTYPE html><html></html>', 'no known image format'),
+    'zeros.jpg': (bytes(1000), 'no known image format'),
+    'cut_in_first_header.jpg': (JPEG[:50], 'runcated'),
+    'cut_in_frame_header.jpg': (JPEG[:FRAME + 6], 'runcated'),
+    'cut_before_scan.jpg': (JPEG[:SCAN], 'truncated|incomplete|broken|ends'),
+    'cut_in_thumbnail.jpg': (with_thumbnail(JPEG)[:400], 'runcated'),
+    'twelve_bits.jpg': (with_precision(JPEG, 12), 'a JPEG with 12 bits per sample; only 8 are supported'),
+    'sixteen_bits.jpg': (with_precision(with_thumbnail(JPEG)[:2] + JPEG[2:], 16), 'a JPEG with 16 bits per sample'),
+    'cut.png': (PNG[:len(PNG) * 6 // 10], 'truncated'),
+    'cut_in_header.png': (PNG[:20], 'runcated'),
+}
+over_broken_files = pytest.mark.parametrize('name', BROKEN_FILES)
+
+
+@over_broken_files
+def test_broken_files_are_named_with_a_reason(name: str, tmp_path: Path) -> None:
+    content, reason = BROKEN_FILES[name]
+    path = written(tmp_path, name, content)
+    with pytest.raises(ValueError, match=f'{re.escape(path)}: cannot be decoded as an image: .*({reason})'):
+        CheckedLoadImageFromFile()({'img_path': path})
+
+
+@over_broken_files
+def test_broken_files_with_the_pillow_backend(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name, BROKEN_FILES[name][0])
+    with pytest.raises(ValueError, match=f'{re.escape(path)}: cannot be decoded as an image: .+'):
+        CheckedLoadImageFromFile(imdecode_backend='pillow')({'img_path': path})
+
+
+@over_broken_files
+def test_ignore_empty(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name, BROKEN_FILES[name][0])
+    assert CheckedLoadImageFromFile(ignore_empty=True)({'img_path': path}) is None
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    path = str(tmp_path / 'missing.jpg')
+    with pytest.raises(FileNotFoundError, match=re.escape(path)):
+        CheckedLoadImageFromFile()({'img_path': path})
+    assert CheckedLoadImageFromFile(ignore_empty=True)({'img_path': path}) is None
+
+
+def test_unknown_backend(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'color\.jpg.*backend: gd is not supported'):
+        CheckedLoadImageFromFile(imdecode_backend='gd')({'img_path': written(tmp_path, 'color.jpg')})
+
+
+CUT = {name: content[:len(content) * 6 // 10] for name, content in (
+    ('baseline.jpg', JPEG),
+    ('progressive.jpg', ODD_FILES['progressive.jpg']),
+    ('thumbnail.jpg', with_thumbnail(JPEG)),
+)}  # yapf: disable
+CUT['no_end_marker.jpg'] = JPEG[:-2]
+COMPLETE = {
+    'plain.jpg': JPEG,
+    'progressive.jpg': ODD_FILES['progressive.jpg'],
+    'thumbnail.jpg': with_thumbnail(JPEG),
+    'zeros_behind.jpg': JPEG + bytes(100),
+    'text_behind.jpg': JPEG + b'\nappended by some camera\n',
+    'jpeg_behind.jpg': JPEG + JPEG,
+    'scan_marker_behind.jpg': JPEG + b'a film, say, in which the bytes \xff\xda occur',
+    'cut_jpeg_behind.jpg': JPEG + JPEG[:len(JPEG) // 2],
+}
+
+
+@pytest.mark.parametrize('name', CUT)
+def test_truncated_jpeg_is_what_opencv_makes_of_it(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name, CUT[name])
+    with pytest.warns(TruncatedImageWarning, match=f'{re.escape(path)}: the JPEG file ends before the image does'):
+        results = CheckedLoadImageFromFile()({'img_path': path})
+    expected = cv2.imread(path)
+    assert results['img'].shape == expected.shape
+    np.testing.assert_array_equal(results['img'][:32], expected[:32])
+    if name != 'progressive.jpg':  # what lies before the cut is the whole file's picture
+        np.testing.assert_array_equal(results['img'][:32], mmcv.imfrombytes(JPEG)[:32])
+
+
+@pytest.fixture
+def lenient_decoder(monkeypatch: pytest.MonkeyPatch) -> Callable[[bytes], np.ndarray]:
+    """A decoder that makes an image of a truncated JPEG, as OpenCV up to 4.10 does: given an end marker, all do."""
+    strict = mmcv.imfrombytes
+    monkeypatch.setattr(mmcv, 'imfrombytes', lambda content, **options: strict(content + b'\xff\xd9', **options))
+    return lambda content: strict(content + b'\xff\xd9')
+
+
+@pytest.mark.usefixtures('lenient_decoder')
+def test_truncated_jpeg_warns_once_per_file(tmp_path: Path) -> None:
+    paths = [written(tmp_path, name, CUT['baseline.jpg']) for name in ('a.jpg', 'b.jpg')]
+    loader = CheckedLoadImageFromFile()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('default')
+        for path in paths * 3:
+            loader({'img_path': path})
+    assert [str(w.message).split(': ')[0] for w in caught] == paths
+
+
+@pytest.mark.parametrize('name', COMPLETE)
+def test_complete_jpeg_does_not_warn(name: str, tmp_path: Path) -> None:
+    path = written(tmp_path, name, COMPLETE[name])
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        result = CheckedLoadImageFromFile()({'img_path': path})['img']
+    np.testing.assert_array_equal(result, stock_image(path))
+
+
+@pytest.mark.parametrize('name', CUT)
+def test_is_truncated_jpeg_is_true(name: str) -> None:
+    assert is_truncated_jpeg(CUT[name])
+
+
+@pytest.mark.parametrize('content', [*COMPLETE.values(), PNG, PNG[:100], b'', b'text'],
+                         ids=[*COMPLETE, 'png', 'cut_png', 'empty', 'text'])
+def test_is_truncated_jpeg_is_false(content: bytes) -> None:
+    assert not is_truncated_jpeg(content)
+
+
+@pytest.mark.parametrize(('content', 'expected'), [
+    (JPEG, 8),
+    (ODD_FILES['progressive.jpg'], 8),
+    (with_thumbnail(with_precision(JPEG, 12)), 12),
+    (JPEG[:FRAME + 5], 8),
+    (JPEG[:FRAME + 4], None),
+    (JPEG[:FRAME - 20], None),
+    (PNG, None),
+    (b'\xff\xd8', None),
+    (b'', None),
+], ids=range(9))  # yapf: disable
+def test_jpeg_precision(content: bytes, expected: Optional[int]) -> None:
+    assert jpeg_precision(content) == expected
+
+
+def test_decode_image_file_gives_what_mmcv_gives() -> None:
+    np.testing.assert_array_equal(decode_image_file(JPEG, 'a.jpg'), mmcv.imfrombytes(JPEG))
+    np.testing.assert_array_equal(decode_image_file(JPEG, 'a.jpg', 'grayscale', 'pillow'),
+                                  mmcv.imfrombytes(JPEG, flag='grayscale', backend='pillow'))

@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any, Callable, Optional
 
+import cv2
 import mmcv
 import numpy as np
 import pytest

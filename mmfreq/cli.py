@@ -1,17 +1,21 @@
 """What the command-line tools share: turning their flags into a runner's config, and writing results."""
 import argparse
+import re
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Optional
+from pickle import UnpicklingError
+from typing import Any, Iterator, Optional
 
 import mmengine
 import torch
-from mmengine.config import Config
+from mmengine.config import Config, ConfigDict
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmfreq.compat import prepare_cpu_distributed, restrict_checkpoint_loading
-from mmfreq.config import DATALOADERS, check_channels
+from mmfreq.compat import prepare_cpu_distributed, prepare_host, restrict_checkpoint_loading
+from mmfreq.config import DATALOADERS, check_channels, transform_type
 from mmfreq.files import atomic_write_text
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as a.0.b=value, '
@@ -20,11 +24,16 @@ CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=val
 _DELETE = '_delete_'
 
 
+def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
+    """The config file with ``--cfg-options`` merged into it; exits with a message if there is no such file."""
+    if not Path(path).is_file():
+        raise SystemExit(f'config: no such file: {path}')
+    return merge_options(Config.fromfile(path), options)
+
+
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of ``args.config`` with the flags that every tool has: launcher and work dir."""
-    if not Path(args.config).is_file():
-        raise SystemExit(f'config: no such file: {args.config}')
-    cfg = Config.fromfile(args.config)
+    """The config of ``args.config`` with the flags that training and testing share: launcher and work dir."""
+    cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     # command line > config > name of the config file
     default = str(Path('work_dirs', Path(args.config).stem))
@@ -49,7 +58,7 @@ def train_config(args: argparse.Namespace) -> Config:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
-    return _finish(cfg, args)
+    return _with_host_defaults(cfg)
 
 
 def test_config(args: argparse.Namespace) -> Config:
@@ -60,7 +69,9 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
-    return _finish(cfg, args)
+    if args.tta:
+        _enable_tta(cfg)
+    return _with_host_defaults(cfg)
 
 
 def checkpoint_file(path: str) -> str:
@@ -88,44 +99,82 @@ def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
         hook.update(enable=True, out_dir=out_dir)
 
 
-def _finish(cfg: Config, args: argparse.Namespace) -> Config:
-    _set_host_defaults(cfg)
-    return merge_options(cfg, args.cfg_options)
-
-
 def merge_options(cfg: Config, options: Optional[dict[str, Any]]) -> Config:
     """Merges ``--cfg-options`` into ``cfg``, in place, and returns it. The value ``_delete_`` takes its key out."""
     options = options or {}
     cfg.merge_from_dict({key: value for key, value in options.items() if value != _DELETE})
     for key in (key for key, value in options.items() if value == _DELETE):
         *parents, last = key.split('.')
-        node = cfg
-        for parent in parents:
-            node = node[int(parent)] if isinstance(node, list) else node.get(parent, {})
-        if last not in node:
-            raise SystemExit(f'--cfg-options {key}={_DELETE}: the config has no such key')
-        del node[last]
+        try:
+            node = cfg
+            for parent in parents:
+                node = node[int(parent)] if isinstance(node, list) else node[parent]
+            if last not in node:
+                raise KeyError(last)
+            node.pop(last)
+        except (LookupError, ValueError, TypeError, AttributeError):
+            raise SystemExit(f'--cfg-options {key}={_DELETE}: the config has no such key') from None
     return cfg
 
 
-def _set_host_defaults(cfg: Config) -> None:
+def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
+    """A test pipeline with test-time augmentation by a horizontal flip.
+
+    Pixels are flipped, not DCT coefficients: the augmentation stands before the first of mmfreq's transforms, or before
+    the packer if there is none.
+    """
+    first = next((i for i, step in enumerate(pipeline) if transform_type(step) in ('YCbCr', 'BlockDCT')),
+                 len(pipeline) - 1)
+    packer = deepcopy(pipeline[-1])
+    if transform_type(packer) == 'PackDetInputs':
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+        packer['meta_keys'] = (*packer.get('meta_keys', keys), 'flip', 'flip_direction')
+    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (1., 0.)]
+    tail = [[step] for step in (*deepcopy(pipeline[first:-1]), packer)]
+    return [*deepcopy(pipeline[:first]), dict(type='TestTimeAug', transforms=[flips, *tail])]
+
+
+def _enable_tta(cfg: Config) -> None:
+    """Wraps the model for test-time augmentation: the config's own, or a horizontal flip."""
+    dataset = cfg.test_dataloader.dataset
+    if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+    elif 'tta_model' not in cfg:
+        cfg.tta_model = dict(type='AverageClsScoreTTA')
+    dataset.pipeline = cfg.get('tta_pipeline') or flip_tta_pipeline(dataset.pipeline)
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def _with_host_defaults(cfg: Config) -> Config:
     """Gives the data loaders what mmpretrain's own tools give them unless the config does; its results rest on it."""
-    if cfg.get('default_scope') != 'mmpretrain':
-        return
-    for name in DATALOADERS:
-        loader = cfg.get(name)
-        if loader:
+    if cfg.get('default_scope') == 'mmpretrain':
+        for loader in filter(None, map(cfg.get, DATALOADERS)):
             loader.setdefault('collate_fn', dict(type='default_collate'))
             loader.setdefault('pin_memory', torch.cuda.is_available())
             loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+    return cfg
 
 
 def prepare(cfg: Config) -> Config:
     """Checks the config and readies the process for its run; returns it."""
     check_channels(cfg)
+    prepare_host(cfg)
     restrict_checkpoint_loading()
     prepare_cpu_distributed(cfg)
     return cfg
+
+
+@contextmanager
+def explain_refusal(cfg: Config) -> Iterator[None]:
+    """Exits with a message where a checkpoint holds more than may be read (:func:`restrict_checkpoint_loading`)."""
+    try:
+        yield
+    except UnpicklingError as error:
+        found = re.search(r'(GLOBAL \S+|the checkpoint asks for [^;]*)', str(error))
+        file = cfg.get('load_from') or f'the last checkpoint of {cfg.work_dir}'
+        what = found.group(1) if found else error
+        raise SystemExit(f'checkpoint: refused {file}: it holds more than weights and what mmengine records beside '
+                         f'them ({what}). mmfreq never runs code from a checkpoint.') from error
 
 
 def check_output(path: str) -> None:

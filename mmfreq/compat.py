@@ -5,12 +5,15 @@ from types import FunctionType
 from typing import Any, Callable
 
 import mmengine
+import mmengine.runner.checkpoint
 import numpy as np
 import torch
 import torch.distributed
 from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from mmengine.optim.scheduler import param_scheduler
+
+from mmfreq.ops import provide_ops
 
 # Classes of mmengine whose objects or methods a Runner's checkpoint holds: log histories, and schedulers (OneCycle
 # keeps its annealing function).
@@ -53,6 +56,12 @@ def restrict_checkpoint_loading() -> None:
     if hasattr(mmengine.runner.checkpoint, 'get_torch_safe_globals'):
         mmengine.runner.checkpoint.get_torch_safe_globals = list
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
+
+
+def prepare_host(cfg: Config) -> None:
+    """Lets mmdet run where mmcv has no compiled ops, if ``cfg`` is a config of mmdet."""
+    if cfg.get('default_scope') == 'mmdet':
+        provide_ops()
 
 
 def prepare_cpu_distributed(cfg: Config) -> None:

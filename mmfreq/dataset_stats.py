@@ -68,6 +68,8 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, max_images: Optional[i
         tuple[FreqStats, list[int]]: The statistics, and the channels that never vary. Their std is set to 1, so that
         they normalise to 0.
     """
+    if max_images is not None and max_images < 1:
+        raise ValueError(f'max_images: expected an integer >= 1, got {max_images}')
     images = _ImageStats(coefficient_dataset(cfg), seed)
     total = len(images) if max_images is None else min(max_images, len(images))
     order = np.random.default_rng(seed).permutation(len(images))[:total] if total < len(images) else range(total)
@@ -78,7 +80,7 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, max_images: Optional[i
         for done, part in enumerate(loader):
             running.merge(part)
             bar.update(min(8, total - 8 * done))
-    constant = np.flatnonzero(running.squares == 0).tolist()
+    constant = np.flatnonzero(running.squares <= 1e-16 * running.count).tolist()
     running.squares[constant] = running.count
     return running.finish(_provenance(cfg, total, seed, constant)), constant
 

@@ -7,7 +7,7 @@ They are registered in mmengine's root ``TRANSFORMS``, so that either host finds
 Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in pixels. The maths is in :mod:`mmfreq.dct`, the
 channel lists in :mod:`mmfreq.channels`.
 """
-from typing import Any, Optional, Union
+from typing import Any, Optional, Sequence, Union
 
 import mmengine.fileio as fileio
 import numpy as np
@@ -219,3 +219,7 @@ class FreqNormalize(FreqTransform):
                              f'0..{len(self._mean) - 1}, got channel {max(channels)}')
         results['img'] = (image - self._mean[channels]) / self._std[channels]
         return results
+
+    def inverse(self, image: np.ndarray, channels: Sequence[int]) -> np.ndarray:
+        """The coefficients behind a normalised ``image`` (h, w, C) of these C channels."""
+        return image * self._std[channels] + self._mean[channels]

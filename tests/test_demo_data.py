@@ -22,8 +22,9 @@ import pytest
 
 pytest.importorskip('skimage')
 
-from mmfreq import demo_data
-from mmfreq.demo_data import PHOTOS, make_demo_data
+from mmfreq.demo_data import TASKS, classification, make_demo_data
+from mmfreq.demo_data import photos as demo_photos
+from mmfreq.demo_data.photos import PHOTOS
 
 ROOT = Path(__file__).parents[1]
 PHOTO_FOLDER = Path(importlib.util.find_spec('skimage').origin).parent / 'data'
@@ -41,7 +42,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def two_photos(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two classes alone, for the tests of folders: coins and camera, four crops with SMALL."""
-    monkeypatch.setattr(demo_data, 'PHOTOS', {name: PHOTOS[name] for name in ('coins', 'camera')})
+    monkeypatch.setattr(classification, 'PHOTOS', {name: PHOTOS[name] for name in ('coins', 'camera')})
 
 
 @pytest.fixture(scope='module')
@@ -75,15 +76,15 @@ def covered(files: list[dict[str, Any]], name: str, split: str, shape: tuple) ->
 
 def break_after(monkeypatch: pytest.MonkeyPatch, count: int, error: BaseException) -> None:
     """Let the writing of the JPEG number ``count`` (from 0) raise ``error``."""
-    write, written = demo_data._write_jpeg, []
+    encode, encoded = cv2.imencode, []
 
-    def write_some(path: Path, picture: np.ndarray) -> None:
-        if len(written) == count:
+    def encode_some(*arguments: Any) -> tuple[bool, np.ndarray]:
+        if len(encoded) == count:
             raise error
-        written.append(path)
-        write(path, picture)
+        encoded.append(encode(*arguments))
+        return encoded[-1]
 
-    monkeypatch.setattr(demo_data, '_write_jpeg', write_some)
+    monkeypatch.setattr(cv2, 'imencode', encode_some)
 
 
 def test_writes_as_many_files_as_asked_for(made: Path, files: list[dict[str, Any]]) -> None:
@@ -96,7 +97,7 @@ def test_writes_as_many_files_as_asked_for(made: Path, files: list[dict[str, Any
 
 def test_manifest_says_how_it_was_made(made: Path, photos: dict[str, np.ndarray]) -> None:
     manifest = json.loads((made / 'manifest.json').read_text(encoding='utf-8'))
-    assert manifest['version'] == demo_data.VERSION
+    assert manifest['version'] == classification.VERSION
     assert manifest['arguments'] == {
         'task': 'classification',
         'train_per_class': 12,
@@ -146,7 +147,7 @@ def test_parts_of_default_counts_share_no_pixel(photos: dict[str, np.ndarray]) -
     for name, photo in photos.items():
         masks = []
         for split, count in (('train', 100), ('val', 30)):
-            plan = [demo_data._plan_crop(name, split, i, photo.shape, 1) for i in range(count)]
+            plan = [classification._plan_crop(name, split, i, photo.shape, 1) for i in range(count)]
             masks.append(covered(plan, name, split, photo.shape))
         assert np.count_nonzero(masks[0] & masks[1]) == 0
         assert np.mean(masks[0] | masks[1]) > 0.9
@@ -170,12 +171,12 @@ def test_sizes_and_flips(files: list[dict[str, Any]]) -> None:
 
 
 def test_cells_of_worked_example() -> None:
-    assert demo_data.cells_of('train', 30, 20) == [
+    assert classification.cells_of('train', 30, 20) == [
         (0, 0, 10, 10),
         (20, 0, 30, 10),
         (10, 10, 20, 20),
     ]
-    assert demo_data.cells_of('val', 30, 20) == [
+    assert classification.cells_of('val', 30, 20) == [
         (10, 0, 20, 10),
         (0, 10, 10, 20),
         (20, 10, 30, 20),
@@ -184,9 +185,9 @@ def test_cells_of_worked_example() -> None:
 
 def test_cut_worked_example() -> None:
     photo = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    kept = demo_data.cut(photo, (1, 2, 4, 4), False, (3, 2))
+    kept = demo_photos.cut(photo, (1, 2, 4, 4), False, (3, 2))
     np.testing.assert_array_equal(kept, photo[2:4, 1:4])
-    mirrored = demo_data.cut(photo, (1, 2, 4, 4), True, (3, 2))
+    mirrored = demo_photos.cut(photo, (1, 2, 4, 4), True, (3, 2))
     np.testing.assert_array_equal(mirrored, photo[2:4, 3:0:-1])
 
 
@@ -296,7 +297,8 @@ def test_other_arguments_need_force(tmp_path: Path) -> None:
 @pytest.mark.usefixtures('two_photos')
 def test_other_version_needs_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_demo_data(tmp_path / 'demo', **SMALL)
-    monkeypatch.setattr(demo_data, 'VERSION', demo_data.VERSION + 1)
+    newer = TASKS['classification']._replace(version=classification.VERSION + 1)
+    monkeypatch.setitem(TASKS, 'classification', newer)
     with pytest.raises(FileExistsError, match='--force'):
         make_demo_data(tmp_path / 'demo', **SMALL)
 
@@ -319,7 +321,9 @@ def test_incomplete_folder_needs_force(tmp_path: Path) -> None:
         ({'val_per_class': 2.5}, 'val_per_class must be an integer, got 2.5'),
         ({'train_per_class': True}, 'train_per_class must be an integer, got True'),
         ({'seed': None}, 'seed must be an integer, got None'),
-        ({'task': 'poetry'}, r"task must be one of \['classification'\], got 'poetry'"),
+        ({'task': 'poetry'}, r"task must be one of \['classification', 'detection'\], got 'poetry'"),
+        ({'val_images': 3}, 'val_images: not for task classification, which takes train_per_class, val_per_class'),
+        ({'colour': 3}, 'colour: not for task classification'),
     ],
 )
 def test_invalid_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -335,14 +339,14 @@ def test_missing_scikit_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_missing_or_broken_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo_data, '_photo_folder', lambda: tmp_path)
+    monkeypatch.setattr(demo_photos, 'photo_folder', lambda: tmp_path)
     with pytest.raises(FileNotFoundError, match=r'coins\.png; pip install scikit-image'):
-        demo_data.load_photo('coins')
+        demo_photos.load_photo('coins')
     (tmp_path / 'coins.png').write_bytes(b'no picture')
     with pytest.raises(FileNotFoundError, match='cannot decode'):
-        demo_data.load_photo('coins')
+        demo_photos.load_photo('coins')
     with pytest.raises(ValueError, match="got 'dog'"):
-        demo_data.load_photo('dog')
+        demo_photos.load_photo('dog')
 
 
 def run_tool(*arguments: str) -> subprocess.CompletedProcess:
@@ -351,11 +355,14 @@ def run_tool(*arguments: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, env=environment, capture_output=True, text=True)
 
 
-def test_tool_help() -> None:
-    done = run_tool('--help')
-    assert done.returncode == 0, done.stderr
-    for option in ('--task', '--out', '--train-per-class', '--val-per-class', '--seed', '--force'):
-        assert option in done.stdout
+def test_tool_help(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, 'argv', ['make_demo_data.py', '--help'])
+    with pytest.raises(SystemExit, match='^0$'):
+        runpy.run_path(str(ROOT / 'tools/make_demo_data.py'))['main']()
+    text = capsys.readouterr().out
+    counts = [f'--{name.replace("_", "-")}' for task in TASKS.values() for name in task.counts]
+    assert len(counts) == 4
+    assert [option for option in ('--task', '--out', '--seed', '--force', *counts) if option not in text] == []
 
 
 def test_tool_in_another_process_writes_the_same_bytes(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 from numpy.testing import assert_allclose
 from torch import nn
+from torch.utils.checkpoint import checkpoint as keep_nothing
 
 import mmfreq.models.cls  # noqa: F401  (registers the backbones)
 
@@ -250,12 +251,16 @@ def gradients(model: nn.Module, x: torch.Tensor) -> tuple[torch.Tensor, StateDic
     return output.detach(), {'input': x.grad, **{name: p.grad for name, p in model.named_parameters()}}
 
 
-@pytest.mark.parametrize('depth', [18, 50])
-def test_with_cp_changes_nothing_but_memory(depth: int) -> None:
+@pytest.mark.parametrize(('depth', 'blocks'), [(18, 8), (50, 16)])
+def test_with_cp_changes_nothing_but_memory(depth: int, blocks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(torch.utils.checkpoint, 'checkpoint', lambda function, *args: calls.append(1) or keep_nothing(
+        function, *args, use_reentrant=False))
     plain, checkpointed = randomized(resnet(depth, 24)), resnet(depth, 24, with_cp=True)
     checkpointed.load_state_dict(plain.state_dict())
     x = torch.randn(2, 24, 8, 8)
     (output, grads), (expected, expected_grads) = gradients(checkpointed, x), gradients(plain, x)
+    assert len(calls) == blocks
     assert_allclose(output.numpy(), expected.numpy(), rtol=1e-6)
     for name, grad in expected_grads.items():
         assert_allclose(grads[name].numpy(), grad.numpy(), rtol=1e-4, atol=1e-6 * float(grad.abs().max()), err_msg=name)

@@ -21,7 +21,10 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measures, prints, writes."""
     args = parse_args()
-    rows = compare(args.runs, args.images)
+    try:
+        rows = compare(args.runs, args.images)
+    except ValueError as error:
+        raise SystemExit(f'compare: {error}') from error
     print('\n' + markdown_table(rows))
     if args.out:
         print('written:', *save_comparison(rows, args.out))

@@ -5,9 +5,9 @@ The result is a JSON file for FreqNormalize(stats='FILE.json').
 """
 import argparse
 
-from mmengine.config import Config, DictAction
+from mmengine.config import DictAction
 
-from mmfreq.cli import CFG_OPTIONS_HELP, merge_options
+from mmfreq.cli import CFG_OPTIONS_HELP, read_config
 from mmfreq.dataset_stats import dataset_statistics
 from mmfreq.stats import save_stats
 
@@ -28,8 +28,11 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Computes, writes and sums up."""
     args = parse_args()
-    cfg = merge_options(Config.fromfile(args.config), args.cfg_options)
-    stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed)
+    cfg = read_config(args.config, args.cfg_options)
+    try:
+        stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed)
+    except ValueError as error:
+        raise SystemExit(f'{args.config}: {error}') from error
     save_stats(stats, args.out)
     if constant:
         print(f'{len(constant)} channels never vary (std set to 1): {constant}')

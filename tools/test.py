@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.cli import CFG_OPTIONS_HELP, check_output, prepare, save_results, test_config
+from mmfreq.cli import CFG_OPTIONS_HELP, check_output, explain_refusal, prepare, save_results, test_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,6 +24,8 @@ def parse_args() -> argparse.Namespace:
                         'in WORK_DIR/TIMESTAMP/DIR (DIR itself if it is absolute)')
     parser.add_argument('--interval', type=int, default=1, help='draw every INTERVAL-th image (default: 1)')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (default: 2)')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: the config\'s tta_pipeline, else a '
+                        'horizontal flip of the photo')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
@@ -42,7 +44,8 @@ def main() -> None:
     args = parse_args()
     cfg = prepare(test_config(args))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    save_results(runner, args.out)
+    with explain_refusal(cfg):
+        save_results(runner, args.out)
 
 
 if __name__ == '__main__':

@@ -7,7 +7,7 @@ from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.cli import CFG_OPTIONS_HELP, prepare, train_config
+from mmfreq.cli import CFG_OPTIONS_HELP, explain_refusal, prepare, train_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -38,7 +38,8 @@ def main() -> None:
     args = parse_args()
     cfg = prepare(train_config(args))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    runner.train()
+    with explain_refusal(cfg):
+        runner.train()
 
 
 if __name__ == '__main__':

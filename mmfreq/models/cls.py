@@ -27,7 +27,7 @@ class FreqResNet(StemlessMixin, ResNet):
     Example:
         >>> import torch
         >>> from mmfreq.models.cls import FreqResNet
-        >>> model = FreqResNet(50, in_channels=24).eval()
+        >>> model = FreqResNet(50, in_channels=24)
         >>> tuple(model(torch.rand(1, 24, 56, 56))[0].shape)
         (1, 2048, 7, 7)
     """

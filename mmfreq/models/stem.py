@@ -106,16 +106,18 @@ def adapt_stock_state_dict(state_dict: dict[str, torch.Tensor], prefix: str, own
         return ''
     for key in stem:
         del state_dict[key]
+    shortcut = f'{first_stage}.0.downsample.'
+    has_shortcut = any(key.startswith(prefix + shortcut) for key in state_dict)
     notes = [f'stem dropped ({len(stem)} tensors)']
     for name, weight in own.items():
         if not name.startswith(f'{first_stage}.0.'):
             continue
         stock = state_dict.get(prefix + name)
-        if stock is None:
+        if stock is None and name.startswith(shortcut) and not has_shortcut:
             state_dict[prefix + name] = weight
             if weight.ndim:  # not worth a note: num_batches_tracked
                 notes.append(f'{name} newly made')
-        elif stock.ndim == weight.ndim == 4 and stock.shape != weight.shape:
+        elif stock is not None and stock.ndim == weight.ndim == 4 and stock.shape != weight.shape:
             state_dict[prefix + name], note = fit_input_channels(stock, weight)
             notes.append(f'{name} {note}')
     return ', '.join(notes)

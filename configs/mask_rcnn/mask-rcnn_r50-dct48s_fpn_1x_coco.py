@@ -1,0 +1,13 @@
+# Mask R-CNN with DCT-48S of Xu et al. 2020: 48 x 200 x 334.
+_base_ = './mask-rcnn_r50-dct24s_fpn_1x_coco.py'
+
+model = dict(
+    backbone=dict(
+        in_channels=48, init_cfg=dict(checkpoint='work_dirs/resnet50-dct48s_8xb32_in1k/epoch_100.pth')))
+
+freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='48S'), _base_.freq[3]]
+train_pipeline = [*_base_.train_pipeline[:-5], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:-5], *freq, _base_.test_pipeline[-1]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

@@ -1,0 +1,90 @@
+"""What the network really gets: packed inputs turned back into pictures, with the ground truth on them."""
+from typing import Any
+
+import cv2
+import mmcv
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from torch.utils.data import Dataset
+
+from mmfreq import dct
+from mmfreq.channels import channel_indices
+from mmfreq.config import iter_dicts, pipelines, transform_type
+from mmfreq.transforms import FreqNormalize
+
+
+def rebuild_photo(inputs: torch.Tensor, pipeline: list[dict], image_shape: tuple[int, int]) -> np.ndarray:
+    """The photo that a packed input stands for.
+
+    Args:
+        inputs (torch.Tensor): (C, h, w) as the packer gives it: DCT channels, or pixels without BlockDCT.
+        pipeline (list[dict]): The configs of the transforms that made it.
+        image_shape (tuple[int, int]): Pixels (H, W) of the augmented photo, ``img_shape``.
+
+    Returns:
+        np.ndarray: uint8 BGR (H, W, 3); frequencies that were not selected are zero.
+    """
+    steps = {transform_type(step): step for step in iter_dicts(pipeline) if 'type' in step}
+    image = inputs.permute(1, 2, 0).numpy()
+    if 'BlockDCT' not in steps:
+        return dct.from_ycbcr(image) if 'YCbCr' in steps else image.astype(np.uint8)
+    block_size = steps['BlockDCT'].get('block_size', 8)
+    select = steps.get('ChannelSelect')
+    channels = channel_indices(select['channels'], block_size) if select else list(range(3 * block_size**2))
+    if 'FreqNormalize' in steps:
+        arguments = {key: value for key, value in steps['FreqNormalize'].items() if key not in ('type', '_scope_')}
+        image = FreqNormalize(**arguments).inverse(image, channels)
+    return dct.coefficients_to_bgr(image, channels, image_shape, block_size, steps['BlockDCT'].get('upscale', 1))
+
+
+class Browser:
+    """Draws the samples of a config's data set.
+
+    Args:
+        cfg (Config): A config of either host.
+        dataloader (str): ``'train_dataloader'``, ``'val_dataloader'`` or ``'test_dataloader'``.
+    """
+
+    def __init__(self, cfg: Config, dataloader: str) -> None:
+        init_default_scope(cfg.get('default_scope', 'mmengine'))
+        found = pipelines(cfg, dataloader)
+        if not found:
+            raise ValueError(f'expected a {dataloader} with a pipeline in the config')
+        self.pipeline = found[0]
+        self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
+        self.visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'name': 'browse'})
+        self.visualizer.dataset_meta = self.dataset.metainfo
+
+    def draw(self, index: int) -> tuple[str, np.ndarray]:
+        """One sample as a picture.
+
+        Args:
+            index (int): Number of the sample in the data set.
+
+        Returns:
+            tuple[str, np.ndarray]: Path of the photo, and uint8 RGB (H, W, 3): the original on the left, what the
+            network gets with the ground truth on it on the right.
+        """
+        item = self.dataset[index]
+        sample = item['data_samples']
+        photo = rebuild_photo(item['inputs'], self.pipeline, sample.img_shape)
+        original = mmcv.imread(sample.img_path, channel_order='rgb')
+        return sample.img_path, beside(original, self._annotated(photo[:, :, ::-1], sample))
+
+    def _annotated(self, photo: np.ndarray, sample: Any) -> np.ndarray:
+        photo = np.ascontiguousarray(photo)
+        if hasattr(self.visualizer, 'visualize_cls'):
+            return self.visualizer.visualize_cls(photo, sample, classes=self.dataset.metainfo['classes'],
+                                                 draw_pred=False)
+        self.visualizer.add_datasample('browse', photo, sample, draw_pred=False)
+        return self.visualizer.get_image()
+
+
+def beside(left: np.ndarray, right: np.ndarray, gap: int = 8) -> np.ndarray:
+    """Two uint8 pictures (H, W, 3) side by side on white, the left one scaled to the right one's height."""
+    height = right.shape[0]
+    width = max(1, round(left.shape[1] * height / left.shape[0]))
+    scaled = cv2.resize(left, (width, height), interpolation=cv2.INTER_AREA)
+    return np.concatenate((scaled, np.full((height, gap, 3), 255, np.uint8), right), axis=1)

@@ -1,0 +1,180 @@
+"""Frequency-domain detection keeps the stock pipeline's geometry: same ground truth, same targets, same results."""
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+
+from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet
+
+from mmdet.registry import MODELS  # isort: skip
+from mmdet.structures import DetDataSample  # isort: skip
+
+# (H, W) of the photos of each batch: odd sizes, 1x3 aspect, unequal sizes in one batch
+BATCHES = {
+    '427x640': [(427, 640)],
+    '333x500': [(333, 500)],
+    '1x3': [(100, 300)],
+    '3x1': [(300, 100)],
+    'unequal': [(427, 640), (333, 500), (100, 300), (37, 41)],
+}
+SCALE = (333, 200)
+
+
+def small_mask_rcnn(freq: bool) -> dict[str, Any]:
+    """The stock Mask R-CNN at small width, with ResNet-18."""
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py' if freq else stock_config())
+    cfg.merge_from_dict({
+        'model.backbone.depth': 18,
+        'model.backbone.init_cfg': None,
+        'model.neck.in_channels': [64, 128, 256, 512],
+        'model.neck.out_channels': 32,
+        'model.rpn_head.in_channels': 32,
+        'model.rpn_head.feat_channels': 32,
+        'model.roi_head.bbox_roi_extractor.out_channels': 32,
+        'model.roi_head.bbox_head.in_channels': 32,
+        'model.roi_head.bbox_head.fc_out_channels': 32,
+        'model.roi_head.bbox_head.num_classes': 3,
+        'model.roi_head.mask_roi_extractor.out_channels': 32,
+        'model.roi_head.mask_head.in_channels': 32,
+        'model.roi_head.mask_head.conv_out_channels': 32,
+        'model.roi_head.mask_head.num_classes': 3,
+        'model.test_cfg.rpn.max_per_img': 40,
+        'model.test_cfg.rcnn.score_thr': 0.3,
+    })
+    return cfg
+
+
+def stock_config() -> str:
+    from mmengine.utils import get_installed_path
+    return str(Path(get_installed_path('mmdet'), '.mim/configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'))
+
+
+@pytest.fixture(scope='module')
+def models() -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The stock and the frequency-domain Mask R-CNN with the same weights behind the backbone."""
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    stock, freq = (MODELS.build(small_mask_rcnn(freq).model).eval() for freq in (False, True))
+    for part in ('neck', 'rpn_head', 'roi_head'):
+        getattr(freq, part).load_state_dict(getattr(stock, part).state_dict())
+    return stock, freq
+
+
+def packed(pipeline: list[dict], shape: tuple[int, int], folder: Path) -> dict:
+    """One photo of that shape with two instances, through the pipeline at small scale without the random flip."""
+    height, width = shape
+    path = folder / f'{height}x{width}.png'
+    cv2.imwrite(str(path), np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=label, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
+                 for label, (x0, y0, x1, y1) in enumerate([(1, 2, width * 0.6, height * 0.5),
+                                                           (width * 0.3, height * 0.4, width, height)])]
+    steps = [dict(step) for step in pipeline if step['type'] != 'RandomFlip']
+    for step in steps:
+        if step['type'] == 'Resize':
+            step['scale'] = SCALE
+    return Compose(steps)(dict(img_path=str(path), img_id=height, height=height, width=width, instances=instances,
+                               sample_idx=0))
+
+
+@pytest.fixture(params=BATCHES)
+def batches(request: pytest.FixtureRequest, models: tuple, tmp_path: Path) -> list[dict]:
+    """The same photos as stock and as frequency-domain batch, preprocessed for training."""
+    made = []
+    for model, freq in zip(models, (False, True)):
+        pipeline = small_mask_rcnn(freq).train_pipeline
+        samples = [packed(pipeline, shape, tmp_path) for shape in BATCHES[request.param]]
+        data = dict(inputs=[s['inputs'] for s in samples], data_samples=[s['data_samples'] for s in samples])
+        made.append(model.data_preprocessor(data, training=True))
+    return made
+
+
+def test_ground_truth_and_shapes_agree(batches: list[dict]) -> None:
+    stock, freq = batches
+    assert freq['inputs'].shape[1] == 24
+    assert [4 * side for side in freq['inputs'].shape[-2:]] == list(stock['inputs'].shape[-2:])
+    for a, b in zip(stock['data_samples'], freq['data_samples'], strict=True):
+        for key in ('img_shape', 'ori_shape', 'scale_factor', 'pad_shape', 'batch_input_shape'):
+            assert b.metainfo[key] == a.metainfo[key], key
+        np.testing.assert_array_equal(b.gt_instances.bboxes.numpy(), a.gt_instances.bboxes.numpy())
+        np.testing.assert_array_equal(b.gt_instances.labels.numpy(), a.gt_instances.labels.numpy())
+        np.testing.assert_array_equal(b.gt_instances.masks.to_ndarray(), a.gt_instances.masks.to_ndarray())
+        assert b.gt_instances.masks.to_ndarray().shape[1:] == tuple(stock['inputs'].shape[-2:])
+
+
+def test_anchors_and_valid_flags_agree(models: tuple, batches: list[dict]) -> None:
+    found = []
+    for model, batch in zip(models, batches):
+        with torch.no_grad():
+            sizes = [level.shape[-2:] for level in model.extract_feat(batch['inputs'])]
+        metas = [sample.metainfo for sample in batch['data_samples']]
+        found.append((sizes, *model.rpn_head.get_anchors(sizes, metas, device='cpu')))
+    (stock_sizes, stock_anchors, stock_flags), (sizes, anchors, flags) = found
+    assert sizes == stock_sizes
+    for a, b in zip(stock_anchors, anchors, strict=True):
+        np.testing.assert_array_equal(torch.cat(b).numpy(), torch.cat(a).numpy())
+    for a, b in zip(stock_flags, flags, strict=True):
+        np.testing.assert_array_equal(torch.cat(b).numpy(), torch.cat(a).numpy())
+
+
+def test_results_from_the_same_features_agree(models: tuple, batches: list[dict]) -> None:
+    """Clipped, rescaled boxes and pasted masks of the original photo: the heads see the same features in both."""
+    with torch.no_grad():
+        sizes = [level.shape for level in models[0].extract_feat(batches[0]['inputs'])]
+        torch.manual_seed(1)
+        features = tuple(3 * torch.randn(size) for size in sizes)
+        results = []
+        for model, batch in zip(models, batches):
+            proposals = model.rpn_head.predict(features, batch['data_samples'], rescale=False)
+            results.append(model.roi_head.predict(features, proposals, batch['data_samples'], rescale=True))
+    for sample, a, b in zip(batches[0]['data_samples'], *results, strict=True):
+        assert len(a) > 0
+        np.testing.assert_allclose(b.bboxes.numpy(), a.bboxes.numpy(), atol=1e-4)
+        np.testing.assert_allclose(b.scores.numpy(), a.scores.numpy(), atol=1e-6)
+        np.testing.assert_array_equal(b.masks.numpy(), a.masks.numpy())
+        height, width = sample.ori_shape
+        assert b.masks.shape[1:] == (height, width)
+        assert b.bboxes.min() >= 0
+        assert torch.all(b.bboxes <= torch.tensor([width, height, width, height]) + 1e-3)
+
+
+def test_losses_are_finite_and_reach_the_first_layer(models: tuple, batches: list[dict]) -> None:
+    model = models[1]
+    losses = model.loss(batches[1]['inputs'], batches[1]['data_samples'])
+    total = sum(torch.stack(v).sum() if isinstance(v, list) else v for k, v in losses.items() if 'loss' in k)
+    assert torch.isfinite(total)
+    model.zero_grad()
+    total.backward()
+    assert model.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
+
+
+def test_backbone_is_ready_for_fpn() -> None:
+    levels = FreqResNet(50, in_channels=24, norm_eval=True)(torch.rand(1, 24, 24, 40))
+    assert [tuple(level.shape) for level in levels] == [(1, 256, 24, 40), (1, 512, 12, 20), (1, 1024, 6, 10),
+                                                        (1, 2048, 3, 5)]
+
+
+def test_padding_is_each_channels_mean() -> None:
+    preprocessor = FreqDetDataPreprocessor(pad_size_divisor=32, pad_mask=True)
+    out = preprocessor(dict(inputs=[torch.ones(24, 3, 9), torch.ones(24, 8, 5)],
+                            data_samples=[DetDataSample(), DetDataSample()]))
+    assert out['inputs'].shape == (2, 24, 8, 16)
+    assert out['inputs'][0].sum() == 24 * 27
+    assert [s.pad_shape for s in out['data_samples']] == [(32, 64), (32, 32)]
+    assert {s.batch_input_shape for s in out['data_samples']} == {(32, 64)}
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (dict(pad_size_divisor=30), 'multiple of stride=4 pixels, got 30'),
+    (dict(stride=0), 'stride=0'),
+    (dict(mean=[1, 2, 3], std=[1, 1, 1]), 'mean: expected none'),
+    (dict(bgr_to_rgb=True), 'bgr_to_rgb: expected none'),
+])
+def test_bad_arguments_of_the_preprocessor(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FreqDetDataPreprocessor(**arguments)

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Show what the network really gets, beside the original photo.
+
+The photo is rebuilt from the selected DCT coefficients, after augmentation, with labels, boxes and masks drawn on it.
+For classification and detection configs.
+"""
+import argparse
+from pathlib import Path
+
+import mmcv
+from mmengine.config import DictAction
+from tqdm import tqdm
+
+from mmfreq.browse import Browser
+from mmfreq.cli import CFG_OPTIONS_HELP, read_config
+from mmfreq.compat import prepare_host
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which data loader '
+                        '(default: %(default)s)')
+    parser.add_argument('--out-dir', help='folder for the pictures (default: a window shows them)')
+    parser.add_argument('--number', type=int, default=20, help='how many samples (default: %(default)s)')
+    parser.add_argument('--wait-time', type=float, default=0, help='seconds that a picture stays in the window; 0: '
+                        'until a key is pressed (default)')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Draws sample after sample."""
+    args = parse_args()
+    cfg = read_config(args.config, args.cfg_options)
+    prepare_host(cfg)
+    browser = Browser(cfg, f'{args.phase}_dataloader')
+    for index in tqdm(range(min(args.number, len(browser.dataset))), unit='picture'):
+        path, picture = browser.draw(index)
+        if args.out_dir:
+            mmcv.imwrite(picture[:, :, ::-1], str(Path(args.out_dir, f'{index:05d}-{Path(path).stem}.png')))
+        else:
+            mmcv.imshow(picture[:, :, ::-1], args.config, round(1000 * args.wait_time))
+
+
+if __name__ == '__main__':
+    main()

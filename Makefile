@@ -1,4 +1,5 @@
 # make demo    set up, train RGB and frequency-domain ResNet-18 on real photos, compare
+# make demo-detection    the same with Mask R-CNN on real photos with pasted objects
 # make test    set up, run the test suite
 # make lint    set up, run the linter
 # make clean   remove the demo's data and runs
@@ -6,14 +7,16 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help install demo test lint clean
+.PHONY: help install demo demo-detection test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 WORK ?= work_dirs
 DEMO_DATA := data/demo/manifest.json
+DETECTION_DATA := data/demo_detection/manifest.json
 DEMO_RUNS := resnet18_demo resnet18-dct24s_demo
+DETECTION_RUNS := mask-rcnn_r18_demo mask-rcnn_r18-dct24s_demo
 
 help:
 	@sed -n 's/^# //p' Makefile
@@ -34,14 +37,22 @@ $(VENV)/.installed: setup.py requirements/constraints.txt
 $(DEMO_DATA): | $(VENV)/.installed
 	$(BIN)/python tools/make_demo_data.py --out data/demo
 
+$(DETECTION_DATA): | $(VENV)/.installed
+	$(BIN)/python tools/make_demo_data.py --task detection --out data/demo_detection
+
 # An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last. What is there is
 # used as it is, also after a change to a config: "make clean" starts over.
-$(WORK)/%/metrics.json: | configs/demo/%.py $(DEMO_DATA)
+$(DEMO_RUNS:%=$(WORK)/%/metrics.json): | $(DEMO_DATA)
+$(DETECTION_RUNS:%=$(WORK)/%/metrics.json): | $(DETECTION_DATA)
+$(WORK)/%/metrics.json: | configs/demo/%.py
 	$(BIN)/python tools/train.py configs/demo/$*.py --work-dir $(WORK)/$* --resume
 	$(BIN)/python tools/test.py configs/demo/$*.py $(WORK)/$* --work-dir $(WORK)/$* --out $@
 
 demo: $(DEMO_RUNS:%=$(WORK)/%/metrics.json)
 	$(BIN)/python tools/compare.py $(DEMO_RUNS:%=$(WORK)/%) --out $(WORK)/demo
+
+demo-detection: $(DETECTION_RUNS:%=$(WORK)/%/metrics.json)
+	$(BIN)/python tools/compare.py $(DETECTION_RUNS:%=$(WORK)/%) --out $(WORK)/demo-detection
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
@@ -50,4 +61,4 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
 clean:
-	rm -rf $(WORK) data/demo .pytest_cache .ruff_cache
+	rm -rf $(WORK) data/demo data/demo_detection .pytest_cache .ruff_cache

@@ -78,6 +78,8 @@ class Browser:
         if hasattr(self.visualizer, 'visualize_cls'):
             return self.visualizer.visualize_cls(photo, sample, classes=self.dataset.metainfo['classes'],
                                                  draw_pred=False)
+        boxes = sample.gt_instances.bboxes
+        sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)  # the visualizer knows no box classes
         self.visualizer.add_datasample('browse', photo, sample, draw_pred=False)
         return self.visualizer.get_image()
 

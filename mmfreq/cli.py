@@ -1,5 +1,6 @@
 """What the command-line tools share: turning their flags into a runner's config, and writing results."""
 import argparse
+import importlib
 import re
 from contextlib import contextmanager
 from copy import deepcopy
@@ -138,7 +139,10 @@ def _enable_tta(cfg: Config) -> None:
     """Wraps the model for test-time augmentation: the config's own, or a horizontal flip."""
     dataset = cfg.test_dataloader.dataset
     if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
-        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=100))
+        prepare_host(cfg)
+        importlib.import_module('mmfreq.models.det')  # registers the model
+        nms = dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = dict(type='InstanceSegTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
     elif 'tta_model' not in cfg:
         cfg.tta_model = dict(type='AverageClsScoreTTA')
     dataset.pipeline = cfg.get('tta_pipeline') or flip_tta_pipeline(dataset.pipeline)

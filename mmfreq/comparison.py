@@ -1,18 +1,27 @@
 """One row of figures for each model: what it reaches, what it takes in, what it costs."""
 import json
 import time
+from copy import deepcopy
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
+from mmcv.transforms import Compose
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
+from mmfreq.compat import prepare_host
 from mmfreq.config import pipelines, transform_type
 from mmfreq.files import atomic_write_text
+
+# What a table shows of a run's metrics; a run that has none of these shows all it has.
+_HEADLINES = ('accuracy/top1', 'accuracy/top5', 'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP',
+              'coco/segm_mAP_50')
 
 
 @dataclass
@@ -91,23 +100,23 @@ class _Subject:
 
 def _prepare(config: Path, work_dir: Optional[Path], images: int) -> _Subject:
     cfg = Config.fromfile(str(config))
+    prepare_host(cfg)
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     notes: list[str] = []
-    sample = model_input(cfg)
+    packed = packed_sample(cfg)
+    sample = packed['inputs']
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model).eval()
-    flops = FlopAnalyzer(model, (torch.rand(1, *sample.shape), ))
-    flops.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     row = Row(
         name=config.stem,
         metrics=_read_metrics(work_dir, notes),
         input_shape=tuple(sample.shape),
         input_bytes=sample.numel() * sample.element_size(),
         parameters=sum(p.numel() for p in model.parameters()),
-        flops=int(flops.total()),
+        flops=count_flops(model, packed),
         notes=notes)
-    return _Subject(row, _forward_work(model, sample), _loading_work(cfg, images, notes))
+    return _Subject(row, _forward_work(model, packed), _loading_work(cfg, images, notes))
 
 
 def _read_metrics(work_dir: Optional[Path], notes: list[str]) -> dict[str, float]:
@@ -123,19 +132,35 @@ def _read_metrics(work_dir: Optional[Path], notes: list[str]) -> dict[str, float
     return {}
 
 
-def model_input(cfg: Config) -> torch.Tensor:
-    """What the test pipeline of ``cfg`` packs for one image: (C, h, w).
+def packed_sample(cfg: Config) -> dict[str, Any]:
+    """What the test pipeline of ``cfg`` packs for one image: ``inputs`` (C, h, w) and ``data_samples``.
 
     The image is noise of 500 x 375 pixels, so that no data set is needed.
     """
-    from mmcv.transforms import Compose
     found = pipelines(cfg, 'test_dataloader') or pipelines(cfg, 'val_dataloader')
     if not found:
         raise ValueError('expected a test_dataloader or val_dataloader with a pipeline')
     steps = [step for step in found[0] if not transform_type(step).startswith(('Load', 'CheckedLoad'))]
     noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
-    results = dict(img=noise, img_path='noise', img_shape=noise.shape[:2], ori_shape=noise.shape[:2], gt_label=0)
-    return Compose(steps)(results)['inputs']
+    return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],
+                               ori_shape=noise.shape[:2], gt_label=0))
+
+
+def _batch(model: torch.nn.Module, packed: dict[str, Any], size: int) -> dict[str, Any]:
+    """``size`` copies of a packed sample, preprocessed as for a test."""
+    return model.data_preprocessor(pseudo_collate([deepcopy(packed) for _ in range(size)]))
+
+
+def count_flops(model: torch.nn.Module, packed: dict[str, Any]) -> int:
+    """Multiply-adds of the network for one packed sample, whatever its number of channels."""
+    batch = _batch(model, packed, 1)
+    forward = model.forward
+    model.forward = partial(forward, data_samples=batch['data_samples'])
+    counter = FlopAnalyzer(model, (batch['inputs'], ))
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    total = int(counter.total())
+    model.forward = forward
+    return total
 
 
 def _loading_work(cfg: Config, images: int, notes: list[str]) -> Callable[[], int]:
@@ -155,18 +180,19 @@ def _loading_work(cfg: Config, images: int, notes: list[str]) -> Callable[[], in
     return work
 
 
-def _forward_work(model: torch.nn.Module, sample: torch.Tensor, batch_size: int = 16) -> Callable[[], int]:
-    """One forward pass of the network, on the GPU if there is one."""
+def _forward_work(model: torch.nn.Module, packed: dict[str, Any]) -> Callable[[], int]:
+    """One forward pass of the network, on the GPU if there is one: 16 images, or 2 of more than 256 x 256 pixels."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    inputs = torch.rand(batch_size, *sample.shape, device=device)
     model = model.to(device)
+    shape = packed['data_samples'].img_shape
+    batch = _batch(model, packed, 16 if max(shape) <= 256 else 2)
 
     def work() -> int:
         with torch.no_grad():
-            model(inputs)
+            model(**batch)
         if device == 'cuda':
             torch.cuda.synchronize()
-        return batch_size
+        return len(batch['inputs'])
 
     return work
 
@@ -184,14 +210,20 @@ def _rates(works: Sequence[Callable[[], int]], repeats: int) -> list[Optional[fl
     return [count / float(median) if count else None for count, median in zip(counts, medians)]
 
 
+def shown_metrics(rows: Sequence[Row]) -> list[str]:
+    """Names of the metrics to show of all rows, in order of appearance."""
+    found = list(dict.fromkeys(key for row in rows for key in row.metrics))
+    return [key for key in found if key in _HEADLINES] or found
+
+
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     """Header and cells of the comparison table; sizes are normalised by the first row's."""
-    metrics = list(dict.fromkeys(key for row in rows for key in row.metrics))
+    metrics = shown_metrics(rows)
     header = ['model', *metrics, 'input', 'values', 'bytes', 'normalised size', 'parameters', 'FLOPs (multiply-adds)',
               'loading images/s', 'network images/s']
     cells = [[
         row.name,
-        *(_number(row.metrics.get(key), '.2f') for key in metrics),
+        *(_number(row.metrics.get(key), '.4g') for key in metrics),
         ' x '.join(map(str, row.input_shape)),
         f'{row.input_values:,}',
         f'{row.input_bytes:,}',

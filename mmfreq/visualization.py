@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from mmfreq import dct
 from mmfreq.channels import ChannelSpec, channel_indices
-from mmfreq.comparison import Row
+from mmfreq.comparison import Row, shown_metrics
 from mmfreq.files import atomic_write_bytes
 
 matplotlib.use('Agg')
@@ -24,9 +24,8 @@ def save_figure(figure: Figure, path: str) -> None:
 
 def plot_comparison(rows: Sequence[Row], path: str) -> None:
     """Draws one small bar chart for each figure of the comparison; the first row, the baseline, is grey."""
-    metrics = list(dict.fromkeys(key for row in rows for key in row.metrics))
     panels: list[tuple[str, Callable[[Row], Optional[float]], str]] = [
-        *((key, lambda row, key=key: row.metrics.get(key), '{:.1f}') for key in metrics),
+        *((key, lambda row, key=key: row.metrics.get(key), '{:.4g}') for key in shown_metrics(rows)),
         ('normalised input size', lambda row: row.input_values / rows[0].input_values, '{:.3g}'),
         ('input, kB per image', lambda row: row.input_bytes / 1000, '{:.1f}'),
         ('parameters, millions', lambda row: row.parameters / 1e6, '{:.2f}'),

@@ -1,7 +1,6 @@
 # The same network without its stem, on 24 DCT channels of the photo enlarged twice: one block covers 4x4 pixels.
 _base_ = './mask-rcnn_r18_demo.py'
 
-custom_imports = dict(imports=['mmfreq.models.det'])
 model = dict(
     data_preprocessor=dict(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False),
     backbone=dict(type='FreqResNet', in_channels=24))

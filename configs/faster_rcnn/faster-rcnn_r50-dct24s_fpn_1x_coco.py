@@ -18,6 +18,7 @@ freq = [
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [load, *_base_.train_pipeline[1:-1], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [load, *_base_.test_pipeline[1:-1], *freq, _base_.test_pipeline[-1]]
-train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
-val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader
+custom_hooks = [dict(type='NumClassCheckHook')]

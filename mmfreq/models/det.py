@@ -1,17 +1,25 @@
-"""What mmfreq registers in mmdet: modified backbones, and the preprocessor that keeps geometry in pixels.
+"""What mmfreq registers in mmdet: modified backbones, a preprocessor that keeps geometry in pixels, a checked data set.
 
 Name this module under ``custom_imports`` in a config. Importing it also makes mmdet run where mmcv has no compiled ops
 (:mod:`mmfreq.ops`).
 """
 from typing import Any
 
+import torch
+from mmengine.logging import print_log
+from mmengine.structures import InstanceData
+
 from mmfreq.ops import provide_ops
 
 provide_ops()  # before mmdet imports mmcv.ops
 
+from mmcv.ops import batched_nms  # noqa: E402
+from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.models.backbones import ResNet, ResNetV1d  # noqa: E402
 from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
-from mmdet.registry import MODELS  # noqa: E402
+from mmdet.models.test_time_augs import DetTTAModel  # noqa: E402
+from mmdet.registry import DATASETS, MODELS  # noqa: E402
+from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmfreq.models.stem import StemlessMixin  # noqa: E402
 
@@ -97,3 +105,77 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
 
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         return [tuple(self.stride * side for side in shape) for shape in super()._get_pad_shape(data)]
+
+
+@DATASETS.register_module()
+class CheckedCocoDataset(CocoDataset):
+    """mmdet's CocoDataset that says what it leaves out, and refuses annotations that do not fit its classes.
+
+    Arguments and samples are those of :class:`mmdet.datasets.CocoDataset`. One log line counts the images and
+    annotations of the file, and those that are not used: images without instances or too small (``filter_cfg``),
+    annotations without area or of other categories.
+
+    Raises:
+        ValueError: The annotation file lacks a category for one of the classes, or no image is left. It is named.
+    """
+
+    def load_data_list(self) -> list[dict]:
+        """Loads the annotation file; checks its categories."""
+        self._annotations = 0
+        samples = super().load_data_list()
+        classes = self.metainfo['classes']
+        if len(self.cat_ids) != len(classes):
+            raise ValueError(f'{self.ann_file}: expected a category for each of the {len(classes)} classes '
+                             f'{", ".join(classes)}, found {len(self.cat_ids)}; set metainfo=dict(classes=...) to the '
+                             "file's own category names, and num_classes of the heads with it")
+        return samples
+
+    def parse_data_info(self, raw_data_info: dict) -> dict:
+        """Parses one image's annotations, and counts them."""
+        self._annotations += len(raw_data_info['raw_ann_info'])
+        return super().parse_data_info(raw_data_info)
+
+    def filter_data(self) -> list[dict]:
+        """Filters images as ``filter_cfg`` says; logs how many stay."""
+        kept = super().filter_data()
+        used = sum(len(sample['instances']) for sample in kept)
+        print_log(f'{self.ann_file}: {len(kept)} of {len(self.data_list)} images and {used} of {self._annotations} '
+                  f'annotations in use (filter_cfg={self.filter_cfg}, test_mode={self.test_mode})', logger='current')
+        if not kept:
+            raise ValueError(f'{self.ann_file}: expected images to use, got none of its {len(self.data_list)} '
+                             f'(filter_cfg={self.filter_cfg}, folder {self.data_prefix["img"]})')
+        return kept
+
+
+# Axes of a mask (N, H, W) that each of mmdet's flip directions turns round.
+_FLIPPED_AXES = {'horizontal': (2, ), 'vertical': (1, ), 'diagonal': (1, 2)}
+
+
+@MODELS.register_module()
+class InstanceSegTTAModel(DetTTAModel):
+    """mmdet's DetTTAModel for instance segmentation too: every box that the merging NMS keeps brings its own mask.
+
+    Arguments and results for detectors without masks are those of :class:`mmdet.models.DetTTAModel`.
+    """
+
+    def _merge_single_sample(self, data_samples: list[DetDataSample]) -> DetDataSample:
+        views = [sample.pred_instances for sample in data_samples]
+        metas = [sample.metainfo for sample in data_samples]
+        if 'masks' not in views[0]:
+            return super()._merge_single_sample(data_samples)
+        boxes, scores = self.merge_aug_bboxes([v.bboxes for v in views], [v.scores for v in views], metas)
+        labels = torch.cat([v.labels for v in views])
+        masks = torch.cat([unflip(v.masks, meta) for v, meta in zip(views, metas)])
+        merged = data_samples[0]
+        if len(boxes):
+            found, kept = batched_nms(boxes, scores, labels, self.tta_cfg['nms'])
+            best = slice(self.tta_cfg['max_per_img'])
+            kept = kept[best]
+            merged.pred_instances = InstanceData(bboxes=boxes[kept], scores=found[best, -1], labels=labels[kept],
+                                                 masks=masks[kept])
+        return merged
+
+
+def unflip(masks: torch.Tensor, meta: dict) -> torch.Tensor:
+    """Masks (N, H, W) of a flipped view, as they lie in the photo."""
+    return torch.flip(masks, _FLIPPED_AXES[meta['flip_direction']]) if meta.get('flip') else masks

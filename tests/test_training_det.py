@@ -1,0 +1,261 @@
+"""Mask R-CNN end to end on demo data: training, evaluation by pycocotools, pictures, and data that does not fit."""
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.testing import assert_allclose
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from mmfreq.demo_data import make_demo_data
+
+ROOT = Path(__file__).parents[1]
+CONFIG = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
+ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp('detection') / 'data'
+    make_demo_data(folder, 'detection', train_images=8, val_images=3)
+    return folder
+
+
+def tool(name: str, *arguments: Any, succeeds: bool = True) -> str:
+    command = [sys.executable, f'tools/{name}.py', *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, timeout=600, check=False)
+    assert (done.returncode == 0) == succeeds, done.stdout[-6000:]
+    return done.stdout
+
+
+def options(data: Path, **others: Any) -> list[str]:
+    """Two iterations of two small images, a few proposals."""
+    values = {
+        'train_dataloader.batch_size': 4,
+        'train_cfg.max_epochs': 1,
+        'train_cfg.val_interval': 1,
+        'default_hooks.logger.interval': 1,
+        'model.test_cfg.rcnn.score_thr': 0.0,
+        'model.test_cfg.rcnn.max_per_img': 5,
+        'val_evaluator.ann_file': data / 'annotations/val.json',
+        'test_evaluator.ann_file': data / 'annotations/val.json',
+    }
+    for name in ('train', 'val', 'test'):
+        prefix = f'{name}_dataloader'
+        values |= {f'{prefix}.dataset.data_root': f'{data}/', f'{prefix}.num_workers': 0,
+                   f'{prefix}.persistent_workers': False}
+    values |= {key.replace('__', '.'): value for key, value in others.items()}
+    return ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+
+
+@pytest.fixture(scope='module')
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    work_dir = tmp_path_factory.mktemp('run')
+    return work_dir, tool('train', CONFIG, '--work-dir', work_dir, *options(data))
+
+
+@pytest.fixture(scope='module')
+def tested(data: Path, trained: tuple[Path, str]) -> tuple[dict[str, float], Path]:
+    """Metrics, and the folder with the detections in COCO's format and the pictures."""
+    folder = trained[0] / 'tested'
+    tool('test', CONFIG, trained[0], '--work-dir', folder, '--out', folder / 'metrics.json', '--show-dir',
+         folder / 'pictures', *options(data, test_evaluator__outfile_prefix=folder / 'detections'))
+    return json.loads((folder / 'metrics.json').read_text()), folder
+
+
+def test_two_iterations_of_training_and_a_validation(trained: tuple[Path, str]) -> None:
+    file, = trained[0].glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in file.read_text().splitlines()]
+    losses = [line for line in lines if 'loss' in line]
+    assert len(losses) == 2
+    parts = ('loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox', 'loss_mask')
+    for line in losses:
+        assert_allclose(sum(line[part] for part in parts), line['loss'], rtol=1e-4)
+        assert np.isfinite(line['loss'])
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(lines[-1])
+    assert '8 of 8 images' in trained[1]
+
+
+def test_metrics_are_pycocotools_own(data: Path, tested: tuple[dict[str, float], Path]) -> None:
+    metrics, folder = tested
+    truth = COCO(str(data / 'annotations/val.json'))
+    for kind in ('bbox', 'segm'):
+        found = truth.loadRes(str(folder / f'detections.{kind}.json'))
+        evaluation = COCOeval(truth, found, kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+        assert_allclose(metrics[f'coco/{kind}_mAP'], evaluation.stats[0], atol=1e-3)
+        assert_allclose(metrics[f'coco/{kind}_mAP_50'], evaluation.stats[1], atol=1e-3)
+
+
+def test_detections_lie_in_the_original_photo(data: Path, tested: tuple[dict[str, float], Path]) -> None:
+    truth = COCO(str(data / 'annotations/val.json'))
+    detections = json.loads((tested[1] / 'detections.segm.json').read_text())
+    assert {d['image_id'] for d in detections} == set(truth.imgs)
+    for detection in detections:
+        image = truth.imgs[detection['image_id']]
+        assert detection['segmentation']['size'] == [image['height'], image['width']]
+        x, y, width, height = detection['bbox']
+        assert min(x, y, width, height) >= 0
+        assert x + width <= image['width'] + 1e-2
+        assert y + height <= image['height'] + 1e-2
+
+
+def test_pictures_are_drawn_on_the_photos(data: Path, tested: tuple[dict[str, float], Path]) -> None:
+    pictures = sorted((tested[1] / 'pictures').glob('*.jpg'))
+    assert [p.name for p in pictures] == [p.name for p in sorted((data / 'val').glob('*.jpg'))]
+    for picture in pictures:
+        photo, drawn = cv2.imread(str(data / 'val' / picture.name)), cv2.imread(str(picture))
+        # ground truth on the left, predictions on the right
+        assert drawn.shape == (photo.shape[0], 2 * photo.shape[1], 3)
+        assert np.median(np.abs(drawn[:, :photo.shape[1]].astype(int) - photo)) < 10
+
+
+def test_flip_augmentation_at_test_time(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+    tool('test', CONFIG, trained[0], '--tta', '--work-dir', tmp_path, '--out', tmp_path / 'metrics.json',
+         *options(data, test_evaluator__outfile_prefix=tmp_path / 'detections'))
+    truth = COCO(str(data / 'annotations/val.json'))
+    for detection in json.loads((tmp_path / 'detections.segm.json').read_text()):
+        image = truth.imgs[detection['image_id']]
+        assert detection['segmentation']['size'] == [image['height'], image['width']]
+    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(json.loads((tmp_path / 'metrics.json').read_text()))
+
+
+class BaseModelStub(torch.nn.Module):
+    """As much of a model as a TTA model wants of the one it wraps."""
+
+    def test_step(self) -> None:
+        raise NotImplementedError
+
+
+def test_merged_views_lie_in_the_photo() -> None:
+    """Worked case: one object seen in the photo and, mirrored, in its flipped view, and a second one there only."""
+    from mmdet.structures import DetDataSample
+    from mmengine.structures import InstanceData
+
+    from mmfreq.models.det import InstanceSegTTAModel
+
+    def view(boxes: list[list[float]], scores: list[float], flip: bool) -> DetDataSample:
+        masks = torch.zeros(len(boxes), 10, 20, dtype=torch.bool)
+        for mask, (x0, y0, x1, y1) in zip(masks, np.array(boxes, int)):
+            mask[y0:y1, x0:x1] = True
+        sample = DetDataSample(metainfo=dict(ori_shape=(10, 20), flip=flip, flip_direction='horizontal'))
+        sample.pred_instances = InstanceData(bboxes=torch.tensor(boxes), scores=torch.tensor(scores),
+                                             labels=torch.zeros(len(boxes), dtype=torch.long), masks=masks)
+        return sample
+
+    model = InstanceSegTTAModel(tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5),
+                                module=BaseModelStub())
+    merged = model._merge_single_sample([
+        view([[1., 2., 5., 8.]], [0.6], flip=False),
+        view([[15., 2., 19., 8.], [0., 0., 4., 4.]], [0.9, 0.3], flip=True),
+    ]).pred_instances
+    assert_allclose(merged.bboxes.numpy(), [[1, 2, 5, 8], [16, 0, 20, 4]])
+    assert_allclose(merged.scores.numpy(), [0.9, 0.3])
+    assert merged.masks[0].nonzero().min(0).values.tolist() == [2, 1]
+    assert merged.masks[0].nonzero().max(0).values.tolist() == [7, 4]
+    assert merged.masks[1].nonzero().min(0).values.tolist() == [0, 16]
+    assert merged.masks.flatten(1).sum(1).tolist() == [24, 16]
+
+
+def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+    for name in ('epoch_1.pth', 'last_checkpoint'):
+        (tmp_path / name).symlink_to(trained[0] / name)
+    multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomChoiceResize',
+                   'train_dataloader__dataset__pipeline__2__scales': '[(128,96),(160,120)]',
+                   'train_dataloader__dataset__pipeline__2__scale': '_delete_'}
+    output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate',
+                  *options(data, train_cfg__max_epochs=2, **multi_scale))
+    assert 'resumed epoch: 1' in output
+    assert (tmp_path / 'epoch_2.pth').is_file()
+
+
+def changed(data: Path, tmp_path: Path, **changes: Any) -> Path:
+    """The path of a copy of the training annotations with some top-level keys replaced."""
+    content = json.loads((data / 'annotations/train.json').read_text())
+    path = tmp_path / 'changed.json'
+    path.write_text(json.dumps({**content, **changes}))
+    return path
+
+
+def dataset(data: Path, ann_file: Path, **arguments: Any) -> Any:
+    from mmfreq.models.det import CheckedCocoDataset
+    classes = arguments.pop('classes', ('box', 'disc', 'star'))
+    return CheckedCocoDataset(ann_file=str(ann_file), data_root=str(data), data_prefix=dict(img='train'), pipeline=[],
+                              metainfo=dict(classes=classes), **arguments)
+
+
+def test_annotations_without_images_are_named(data: Path, tmp_path: Path) -> None:
+    path = changed(data, tmp_path, images=[], annotations=[])
+    with pytest.raises(ValueError, match=f'{path.name}.*got none of its 0'):
+        dataset(data, path)
+
+
+def test_all_images_filtered_out_is_an_error(data: Path) -> None:
+    with pytest.raises(ValueError, match="train.json.*got none of its 8.*'min_size': 4000"):
+        dataset(data, data / 'annotations/train.json', filter_cfg=dict(min_size=4000))
+
+
+def test_categories_that_do_not_fit_are_named(data: Path) -> None:
+    with pytest.raises(ValueError, match=r'train\.json: expected a category for each of the 2 classes box, balloon'):
+        dataset(data, data / 'annotations/train.json', classes=('box', 'balloon'))
+
+
+def test_missing_annotation_file_is_named(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match='absent.json'):
+        dataset(data, tmp_path / 'absent.json')
+
+
+def test_images_without_instances_and_crowds(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    content = json.loads((data / 'annotations/train.json').read_text())
+    first = content['images'][0]['id']
+    annotations = [{**a, 'iscrowd': int(a['image_id'] == 2)} for a in content['annotations'] if a['image_id'] != first]
+    path = changed(data, tmp_path, annotations=annotations)
+    kept = dataset(data, path, filter_cfg=dict(filter_empty_gt=True))
+    assert len(kept) == 7
+    assert len(dataset(data, path)) == 8
+    flags = {info['ignore_flag'] for i in range(7) for info in kept.get_data_info(i)['instances']
+             if kept.get_data_info(i)['img_id'] == 2}
+    assert flags == ({1} if any(a['image_id'] == 2 for a in annotations) else set())
+
+
+def test_unreadable_image_stops_training_and_is_named(data: Path, tmp_path: Path) -> None:
+    images = tmp_path / 'images'
+    images.mkdir()
+    for photo in (data / 'train').glob('*.jpg'):
+        (images / photo.name).write_bytes(photo.read_bytes())
+    broken = sorted(images.iterdir())[0]
+    broken.write_bytes(b'')
+    output = tool('train', CONFIG, '--work-dir', tmp_path / 'run', *options(
+        data, train_dataloader__dataset__data_prefix__img=images), succeeds=False)
+    assert f'{broken}: cannot be decoded as an image: the file is empty' in output
+
+
+def test_wrong_number_of_classes_stops_training(data: Path, tmp_path: Path) -> None:
+    output = tool('train', CONFIG, '--work-dir', tmp_path, *options(
+        data, model__roi_head__bbox_head__num_classes=5), succeeds=False)
+    assert 'num_classes' in output.splitlines()[-1]
+
+
+def test_image_smaller_than_a_block_goes_through(tmp_path: Path) -> None:
+    from mmcv.transforms import Compose
+    from mmengine.config import Config
+    from mmengine.registry import init_default_scope
+
+    import mmfreq.models.det  # noqa: F401
+    init_default_scope('mmdet')
+    cv2.imwrite(str(tmp_path / 'tiny.png'), np.full((3, 5, 3), 90, np.uint8))
+    pipeline = Config.fromfile(str(ROOT / CONFIG)).test_pipeline
+    out = Compose(pipeline)(dict(img_path=str(tmp_path / 'tiny.png'), img_id=0, height=3, width=5, instances=[]))
+    height, width = out['data_samples'].img_shape
+    assert (height, width) == (154, 256)
+    assert out['inputs'].shape == (24, -(-2 * height // 8), 64)

@@ -10,6 +10,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
 
+from mmfreq.config import check_channels
 from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet
 
 from mmdet.registry import MODELS  # isort: skip
@@ -178,3 +179,72 @@ def test_padding_is_each_channels_mean() -> None:
 def test_bad_arguments_of_the_preprocessor(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FreqDetDataPreprocessor(**arguments)
+
+
+CONFIGS = sorted(Path(__file__).parents[1].glob('configs/*_rcnn/*.py'))
+
+
+def test_every_promised_config_is_there() -> None:
+    expected = {f'{kind}-rcnn_r50-dct{c}s_fpn_1x_coco' for kind in ('mask', 'faster') for c in (24, 48, 64)}
+    assert {path.stem for path in CONFIGS} == expected | {'mask-rcnn_r50-dct24s_fpn_20e_coco'}
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config_takes_the_papers_input_and_keeps_the_stock_heads(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 25
+    cfg, channels = Config.fromfile(str(path)), int(path.stem.split('-dct')[1].split('s')[0])
+    check_channels(cfg)
+    init_default_scope('mmdet')
+    noise = np.random.default_rng(0).integers(0, 256, (800, 1333, 3), dtype=np.uint8)
+    steps = [step for step in cfg.test_pipeline if 'Load' not in step['type']]
+    packed_noise = Compose(steps)(dict(img=noise, img_id=0, img_path='', img_shape=(800, 1333), ori_shape=(800, 1333)))
+    assert packed_noise['inputs'].shape == (channels, 200, 334)
+    assert packed_noise['data_samples'].img_shape == (800, 1333)
+    stock = Config.fromfile(stock_config().replace('mask', path.stem.split('-')[0]))
+    for part in ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
+        assert cfg.model[part] == stock.model[part], part
+    cfg.model.backbone.init_cfg = None
+    model = MODELS.build(cfg.model)
+    levels = model.extract_feat(torch.rand(1, channels, 16, 24))
+    assert [tuple(level.shape) for level in levels] == [(1, 256, -(-16 // 2**i), -(-24 // 2**i)) for i in range(5)]
+
+
+def test_recipe_of_the_released_code() -> None:
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_20e_coco.py')
+    assert cfg.train_cfg.max_epochs == 20
+    assert cfg.param_scheduler[1].milestones == [16, 19]
+    assert cfg.optim_wrapper.optimizer.lr == 0.0025
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size == 2
+    assert cfg.optim_wrapper.clip_grad.max_norm == 35
+
+
+def test_backbone_starts_from_a_classifier_of_the_other_host(tmp_path: Path) -> None:
+    from mmfreq.models.cls import FreqResNet as ClassifierBackbone
+    source = ClassifierBackbone(18, in_channels=24).state_dict()
+    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in source.items()}), tmp_path / 'cls.pth')
+    backbone = FreqResNet(18, in_channels=24, init_cfg=dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'cls.pth'), prefix='backbone.'))
+    backbone.init_weights()
+    assert backbone.state_dict().keys() == source.keys()
+    for key, value in backbone.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), source[key].numpy(), err_msg=key)
+
+
+def test_backbone_starts_from_stock_rgb_weights(tmp_path: Path) -> None:
+    import torchvision
+    source = torchvision.models.resnet50(weights=None).state_dict()
+    torch.save(source, tmp_path / 'rgb.pth')
+    backbone = FreqResNet(50, in_channels=24, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth')))
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        first = key in ('layer1.0.conv1.weight', 'layer1.0.downsample.0.weight')
+        expected = source[key][:, :24] if first else source[key]
+        np.testing.assert_array_equal(value.numpy(), expected.numpy(), err_msg=key)
+
+
+def test_frozen_stages_and_norm_eval() -> None:
+    backbone = FreqResNet(18, in_channels=24, frozen_stages=1, norm_eval=True)
+    backbone.train()
+    frozen = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in backbone.named_parameters() if name.startswith('layer1.')}
+    assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))

@@ -12,6 +12,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+$(if $(word 2,$(VENV)),$(error VENV: a path without spaces is needed, got "$(VENV)"))
 WORK ?= work_dirs
 DEMO_DATA := data/demo/manifest.json
 DETECTION_DATA := data/demo_detection/manifest.json
@@ -19,7 +20,7 @@ DEMO_RUNS := resnet18_demo resnet18-dct24s_demo
 DETECTION_RUNS := mask-rcnn_r18_demo mask-rcnn_r18-dct24s_demo
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^SHELL/q; s/^# //p' Makefile
 
 install: $(VENV)/.installed
 
@@ -46,7 +47,7 @@ $(DEMO_RUNS:%=$(WORK)/%/metrics.json): | $(DEMO_DATA)
 $(DETECTION_RUNS:%=$(WORK)/%/metrics.json): | $(DETECTION_DATA)
 $(WORK)/%/metrics.json: | configs/demo/%.py
 	$(BIN)/python tools/train.py configs/demo/$*.py --work-dir $(WORK)/$* --resume
-	$(BIN)/python tools/test.py configs/demo/$*.py $(WORK)/$* --work-dir $(WORK)/$* --out $@
+	$(BIN)/python tools/test.py configs/demo/$*.py $(WORK)/$* --work-dir $(WORK)/$*/test --out $@
 
 demo: $(DEMO_RUNS:%=$(WORK)/%/metrics.json)
 	$(BIN)/python tools/compare.py $(DEMO_RUNS:%=$(WORK)/%) --out $(WORK)/demo
@@ -61,4 +62,5 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
 clean:
-	rm -rf $(WORK) data/demo data/demo_detection .pytest_cache .ruff_cache
+	rm -rf data/demo data/demo_detection $(foreach run,$(DEMO_RUNS) $(DETECTION_RUNS),$(WORK)/$(run))
+	rm -f $(foreach table,demo demo-detection,$(WORK)/$(table).md $(WORK)/$(table).png)

@@ -14,7 +14,7 @@ setup(
     long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     license='Apache-2.0',
-    python_requires='>=3.10',
+    python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmfreq', 'mmfreq.*']),
     package_data={'mmfreq': ['data/*.json']},
     install_requires=[
@@ -26,15 +26,16 @@ setup(
         'onedl-mmdetection>=3.5.1,<4.0',
         'numpy>=1.26',
         'Pillow>=10.0',
+        'matplotlib>=3.7',
+        'packaging',
         'pycocotools>=2.0.7',
         'tqdm>=4.60',
     ],
     extras_require={
-        'demo': ['scikit-image>=0.24', 'matplotlib>=3.7'],
+        'demo': ['scikit-image>=0.24'],
         'test': ['pytest>=7.0', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6'],
     },
     classifiers=[
-        'License :: OSI Approved :: Apache Software License',
         'Programming Language :: Python :: 3',
         'Topic :: Scientific/Engineering :: Artificial Intelligence',
     ],

@@ -2,7 +2,6 @@
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
@@ -12,6 +11,7 @@ from torch.utils.data import Dataset
 from mmfreq import dct
 from mmfreq.channels import channel_indices
 from mmfreq.config import iter_dicts, pipelines, transform_type
+from mmfreq.image_files import read_image_file
 from mmfreq.transforms import FreqNormalize
 
 
@@ -70,7 +70,7 @@ class Browser:
         item = self.dataset[index]
         sample = item['data_samples']
         photo = rebuild_photo(item['inputs'], self.pipeline, sample.img_shape)
-        original = mmcv.imread(sample.img_path, channel_order='rgb')
+        original = read_image_file(sample.img_path)[:, :, ::-1]
         return sample.img_path, beside(original, self._annotated(photo[:, :, ::-1], sample))
 
     def _annotated(self, photo: np.ndarray, sample: Any) -> np.ndarray:

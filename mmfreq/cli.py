@@ -1,28 +1,36 @@
 """What the command-line tools share: turning their flags into a runner's config, and writing results."""
 import argparse
 import importlib
-import re
+import os
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Iterator, Optional
 
 import mmengine
 import torch
-from mmengine.config import Config, ConfigDict
+from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner, find_latest_checkpoint
 
-from mmfreq.compat import prepare_cpu_distributed, prepare_host, restrict_checkpoint_loading
-from mmfreq.config import DATALOADERS, check_channels, transform_type
+from mmfreq.compat import RefusedCheckpointError, prepare_cpu_distributed, prepare_host, restrict_checkpoint_loading
+from mmfreq.config import DATALOADERS, check_channels, datasets_with_pipeline, transform_type
 from mmfreq.files import atomic_write_text
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as a.0.b=value, '
                     'lists as key="[a,b]" or key=a,b, no white space inside a value; key=_delete_ takes a key out')
 
 _DELETE = '_delete_'
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that training and testing share."""
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run were started; see tools/dist_*.sh')
+    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
@@ -34,6 +42,7 @@ def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
 
 def load_config(args: argparse.Namespace) -> Config:
     """The config of ``args.config`` with the flags that training and testing share: launcher and work dir."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     # command line > config > name of the config file
@@ -52,11 +61,12 @@ def train_config(args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else checkpoint_file(args.resume)
+    if args.resume and args.resume != 'auto':
+        cfg.update(resume=True, load_from=checkpoint_file(args.resume))
+    elif args.resume and Path(cfg.work_dir, 'last_checkpoint').is_file():
+        cfg.update(resume=True, load_from=checkpoint_file(cfg.work_dir))
     if args.auto_scale_lr:
-        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+        if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
     return _with_host_defaults(cfg)
@@ -65,7 +75,9 @@ def train_config(args: argparse.Namespace) -> Config:
 def test_config(args: argparse.Namespace) -> Config:
     """The config that ``tools/test.py`` runs; see its ``--help`` for the flags."""
     cfg = load_config(args)
-    cfg.load_from = checkpoint_file(args.checkpoint)
+    cfg.update(resume=False, load_from=checkpoint_file(args.checkpoint))
+    if not args.work_dir:  # the training run's own config and logs stay as they are
+        cfg.work_dir = str(Path(cfg.work_dir, 'test'))
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show or args.show_dir:
@@ -83,6 +95,8 @@ def checkpoint_file(path: str) -> str:
         if found is None:
             raise SystemExit(f'checkpoint: {path} is a folder without a last_checkpoint file; expected a checkpoint or '
                              'the work dir of a training run')
+        if Path(path, Path(found).name).is_file():  # the file names an absolute path: the work dir may have moved
+            found = str(Path(path, Path(found).name))
     if '://' not in found and not Path(found).is_file():
         raise SystemExit(f'checkpoint: no such file: {found}')
     return found
@@ -94,7 +108,7 @@ def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
         raise SystemExit('--show, --show-dir: the config has no default_hooks.visualization')
     out_dir = str(Path(args.show_dir).resolve()) if args.show_dir else None
     hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
-    if hook.type.endswith('DetVisualizationHook'):
+    if transform_type(hook).endswith('DetVisualizationHook'):
         hook.update(draw=True, test_out_dir=out_dir)
     else:
         hook.update(enable=True, out_dir=out_dir)
@@ -137,7 +151,6 @@ def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
 
 def _enable_tta(cfg: Config) -> None:
     """Wraps the model for test-time augmentation: the config's own, or a horizontal flip."""
-    dataset = cfg.test_dataloader.dataset
     if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
         prepare_host(cfg)
         importlib.import_module('mmfreq.models.det')  # registers the model
@@ -145,7 +158,8 @@ def _enable_tta(cfg: Config) -> None:
         cfg.tta_model = dict(type='InstanceSegTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
     elif 'tta_model' not in cfg:
         cfg.tta_model = dict(type='AverageClsScoreTTA')
-    dataset.pipeline = cfg.get('tta_pipeline') or flip_tta_pipeline(dataset.pipeline)
+    for dataset in datasets_with_pipeline(cfg.test_dataloader.dataset):
+        dataset['pipeline'] = cfg.get('tta_pipeline') or flip_tta_pipeline(dataset['pipeline'])
     cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
@@ -169,16 +183,12 @@ def prepare(cfg: Config) -> Config:
 
 
 @contextmanager
-def explain_refusal(cfg: Config) -> Iterator[None]:
-    """Exits with a message where a checkpoint holds more than may be read (:func:`restrict_checkpoint_loading`)."""
+def explain_refusal() -> Iterator[None]:
+    """Exits with one line where a checkpoint is refused."""
     try:
         yield
-    except UnpicklingError as error:
-        found = re.search(r'(GLOBAL \S+|the checkpoint asks for [^;]*)', str(error))
-        file = cfg.get('load_from') or f'the last checkpoint of {cfg.work_dir}'
-        what = found.group(1) if found else error
-        raise SystemExit(f'checkpoint: refused {file}: it holds more than weights and what mmengine records beside '
-                         f'them ({what}). mmfreq never runs code from a checkpoint.') from error
+    except RefusedCheckpointError as error:
+        raise SystemExit(str(error)) from error
 
 
 def check_output(path: str) -> None:

@@ -33,8 +33,8 @@ class Row:
         metrics (dict[str, float]): Results of ``tools/test.py --out metrics.json``; empty if there are none.
         input_shape (tuple[int, int, int]): Channels, height, width of what the network receives for one image.
         input_bytes (int): Bytes of it as the data loader hands them over.
-        parameters (int): Number of trainable values.
-        flops (int): Multiply-adds of one forward pass for one image.
+        parameters (int): Number of values that training changes, frozen ones included.
+        flops (int): Multiply-adds of one forward pass for one image (normalisation and pooling count too, some 0.3 %).
         loader_rate (float | None): Images per second through the training pipeline, one process; None without data.
         network_rate (float | None): Images per second through the network, forward only.
         notes (list[str]): What is missing, and why.
@@ -237,7 +237,7 @@ def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
 
 
 def _number(value: Any, pattern: str) -> str:
-    return '-' if value is None else format(value, pattern)
+    return format(value, pattern) if isinstance(value, (int, float)) else '-'
 
 
 def markdown_table(rows: Sequence[Row]) -> str:

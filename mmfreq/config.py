@@ -17,10 +17,20 @@ def iter_dicts(node: Any) -> Iterator[dict]:
             yield from iter_dicts(child)
 
 
+def datasets_with_pipeline(node: Any) -> list[dict]:
+    """The configs of the data sets inside ``node`` that have a pipeline, outermost only.
+
+    A wrapper with its own pipeline, such as MultiImageMixDataset, counts; what it wraps has only the first steps.
+    """
+    if isinstance(node, dict) and node.get('pipeline'):
+        return [node]
+    children = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
+    return [found for child in children for found in datasets_with_pipeline(child)]
+
+
 def pipelines(cfg: Config, dataloader: str) -> list[list[dict]]:
-    """The pipelines of a dataloader's dataset, wrapped datasets included; empty without such a dataloader."""
-    dataset = (cfg.get(dataloader) or {}).get('dataset')
-    return [node['pipeline'] for node in iter_dicts(dataset) if 'pipeline' in node]
+    """The pipelines of a dataloader's data sets; empty if the config has no such dataloader."""
+    return [node['pipeline'] for node in datasets_with_pipeline((cfg.get(dataloader) or {}).get('dataset'))]
 
 
 def transform_type(transform: dict) -> str:

@@ -1,6 +1,7 @@
 """Mean and standard deviation of all DCT channels over a config's training pipeline."""
 import datetime
 import random
+from copy import deepcopy
 from typing import Any, Optional
 
 import numpy as np
@@ -10,7 +11,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmfreq.config import iter_dicts, transform_type
+from mmfreq.config import datasets_with_pipeline, pipelines, transform_type
 from mmfreq.stats import FreqStats, RunningStats, merged
 
 
@@ -25,14 +26,12 @@ def coefficient_pipeline(pipeline: list[dict]) -> list[dict]:
 def coefficient_dataset(cfg: Config) -> Dataset:
     """The training set of ``cfg``, whose items hold all DCT coefficients in ``'img'``: float32 (h, w, 3*N*N)."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    dataset_cfg = cfg.train_dataloader.dataset.copy()
-    cut = 0
-    for node in iter_dicts(dataset_cfg):
-        if node.get('pipeline'):
-            node['pipeline'] = coefficient_pipeline(node['pipeline'])
-            cut += 1
-    if not cut:
+    dataset_cfg = deepcopy(cfg.train_dataloader.dataset)
+    found = datasets_with_pipeline(dataset_cfg)
+    if not found:
         raise ValueError('expected a train_dataloader.dataset with a pipeline')
+    for node in found:
+        node['pipeline'] = coefficient_pipeline(node['pipeline'])
     return DATASETS.build(dataset_cfg)
 
 
@@ -86,11 +85,11 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, max_images: Optional[i
 
 
 def _provenance(cfg: Config, images: int, seed: int, constant: list[int]) -> dict[str, Any]:
-    pipelines = [node['pipeline'] for node in iter_dicts(cfg.train_dataloader.dataset) if node.get('pipeline')]
+    steps = coefficient_pipeline(pipelines(cfg, 'train_dataloader')[0])
     meta: dict[str, Any] = dict(
         source='tools/dataset_stats.py',
         config=str(cfg.filename).rpartition('/')[2],
-        pipeline=[dict(transform) for transform in coefficient_pipeline(pipelines[0])],
+        pipeline=[{**step, 'type': transform_type(step)} for step in steps],
         images=images,
         seed=seed,
         date=datetime.date.today().isoformat())

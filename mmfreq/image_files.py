@@ -5,6 +5,7 @@ import warnings
 from typing import Iterator, Optional
 
 import mmcv
+import mmengine.fileio as fileio
 import numpy as np
 from PIL import Image
 
@@ -47,6 +48,11 @@ def decode_image_file(data: bytes, path: str, color_type: str = 'color', backend
         warnings.warn(f'{path}: the JPEG file ends before the image does; the rest is what the decoder made of it',
                       TruncatedImageWarning, stacklevel=2)
     return image
+
+
+def read_image_file(path: str) -> np.ndarray:
+    """Reads and decodes an image: uint8 BGR (H, W, 3); raises as :func:`decode_image_file` and the file system do."""
+    return decode_image_file(fileio.get(path), path)
 
 
 def _try_to_decode(data: bytes, color_type: str, backend: str) -> tuple[Optional[np.ndarray], Optional[Exception]]:

@@ -11,7 +11,6 @@ from mmfreq.channels import ChannelSpec, channel_indices
 from mmfreq.comparison import Row, shown_metrics
 from mmfreq.files import atomic_write_bytes
 
-matplotlib.use('Agg')
 _BASELINE, _OTHERS, _INK = '#8a8f98', '#2563a8', '#222222'
 
 

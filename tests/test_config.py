@@ -25,7 +25,7 @@ from mmfreq.config import check_channels, iter_dicts, pipeline_channels, pipelin
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 ALL_PATHS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('[!_]*/*.py'))
-PATHS = [path for path in ALL_PATHS if '_coco' not in path]  # classification; detection has tests of its own
+PATHS = [path for path in ALL_PATHS if 'rcnn' not in path]  # classification; detection has tests of its own
 IMAGENET = [path for path in PATHS if '_in1k' in path]
 DEMO24 = 'demo/resnet18-dct24s_demo.py'
 
@@ -261,9 +261,14 @@ def test_auto_scale_lr_without_a_base_batch_size(tmp_path: Path) -> None:
 def test_resume(tmp_path: Path) -> None:
     checkpoint = tmp_path / 'epoch_1.pth'
     checkpoint.touch()
-    auto = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume'))
+    work_dir = ('--work-dir', str(tmp_path))
+    fresh = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', *work_dir))
+    assert (fresh.resume, fresh.load_from) == (False, None)
+    # the file that mmengine leaves names an absolute path, here of a work dir that has moved since
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_1.pth')
+    auto = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', *work_dir))
     given = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', str(checkpoint)))
-    assert (auto.resume, auto.load_from) == (True, None)
+    assert (auto.resume, auto.load_from) == (True, str(checkpoint))
     assert (given.resume, given.load_from) == (True, str(checkpoint))
     with pytest.raises(SystemExit, match=f'no such file: {tmp_path}/epoch_2.pth'):
         cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', str(tmp_path / 'epoch_2.pth')))
@@ -428,3 +433,17 @@ def test_hooks_build(path: str) -> None:
         HOOKS.build(hook)
     shows_photos = cfg.default_hooks.visualization.type == 'FreqVisualizationHook'
     assert shows_photos == ('YCbCr' in map(transform_type, pipelines(cfg, 'test_dataloader')[0]))
+
+
+def test_wrapped_data_sets_count_once() -> None:
+    """A wrapper with a pipeline of its own hides the first steps of what it wraps."""
+    inner = dict(type='CustomDataset', pipeline=[dict(type='CheckedLoadImageFromFile')])
+    steps = [dict(type='YCbCr'), dict(type='BlockDCT'), dict(type='ChannelSelect', channels='24S')]
+    mixed = dict(type='MultiImageMixDataset', dataset=inner, pipeline=steps)
+    cfg = Config(dict(model=dict(backbone=dict(type='FreqResNet', in_channels=24)),
+                      train_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=[mixed, mixed]))))
+    assert pipelines(cfg, 'train_dataloader') == [steps, steps]
+    check_channels(cfg)
+    cfg.model.backbone.in_channels = 48
+    with pytest.raises(ValueError, match='in_channels=48.*gives 24'):
+        check_channels(cfg)

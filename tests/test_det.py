@@ -174,6 +174,7 @@ def test_padding_is_each_channels_mean() -> None:
     (dict(pad_size_divisor=30), 'multiple of stride=4 pixels, got 30'),
     (dict(stride=0), 'stride=0'),
     (dict(mean=[1, 2, 3], std=[1, 1, 1]), 'mean: expected none'),
+    (dict(batch_augments=[dict(type='BatchSyncRandomResize')]), 'batch_augments: expected none'),
     (dict(bgr_to_rgb=True), 'bgr_to_rgb: expected none'),
 ])
 def test_bad_arguments_of_the_preprocessor(arguments: dict, message: str) -> None:

@@ -308,9 +308,21 @@ def test_a_checkpoint_with_code_is_refused(trained: Path, tmp_path: Path) -> Non
     output = tool('test', trained / f'{NAME}.py', tmp_path / 'evil.pth', '--work-dir', tmp_path, succeeds=False)
     assert not marker.exists()
     assert 'evil.pth' in output
-    assert 'Weights only load failed' in output
+    assert 'evil.pth: it holds more than weights' in output.splitlines()[-1]
     torch.load(tmp_path / 'evil.pth', weights_only=False)
     assert marker.exists()  # it would have run
+
+
+def test_resume_runs_no_code_of_a_checkpoint(trained: Path, tmp_path: Path) -> None:
+    """A Runner that resumes executes ``meta['config']`` as Python, unless it is taken out."""
+    marker = tmp_path / 'marker'
+    content = checkpoint(trained / 'epoch_1.pth')
+    content['meta']['config'] = f'open({str(marker)!r}, "w")'
+    torch.save(content, tmp_path / 'evil.pth')
+    output = tool('train', trained / f'{NAME}.py', '--work-dir', tmp_path, '--no-validate', '--resume',
+                  tmp_path / 'evil.pth', '--cfg-options', 'train_cfg.max_epochs=2')
+    assert 'resumed epoch: 1' in output
+    assert not marker.exists()
 
 
 LOAD_EACH = '''
@@ -340,6 +352,7 @@ def load_in_restricted_process(files: list[Path]) -> dict[str, Any]:
 def test_restricted_loading_reads_log_histories_and_nothing_more(tmp_path: Path) -> None:
     objects = dict(
         history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
+        html=None,
         other_class=Reduces(getattr, OrderedDict, 'fromkeys'),
         dunder=Reduces(getattr, HistoryBuffer, '__init__'),
         static=Reduces(getattr, HistoryBuffer, '_statistics_methods'),
@@ -348,9 +361,12 @@ def test_restricted_loading_reads_log_histories_and_nothing_more(tmp_path: Path)
         evaluate=Reduces(eval, f'open({str(tmp_path / "marker")!r}, "w")'))
     for name, value in objects.items():
         torch.save(dict(x=value), tmp_path / name)
+    (tmp_path / 'html').write_text('<html>Not Found</html>')
     results = load_in_restricted_process([tmp_path / name for name in objects])
     for key, result in results.items():
-        if key.startswith(str(tmp_path / 'history')):
+        if key.startswith(str(tmp_path / 'html')):
+            assert 'Error' in str(result), key
+        elif key.startswith(str(tmp_path / 'history')):
             assert result == [[1.5, 2.5, 5.0], [1, 1, 2], 9.0 / 4]
         else:
             assert 'UnpicklingError' in str(result), key

@@ -22,7 +22,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which data loader '
                         '(default: %(default)s)')
-    parser.add_argument('--out-dir', help='folder for the pictures (default: a window shows them)')
+    parser.add_argument('--out-dir', default='browse', help='folder for the pictures (default: %(default)s)')
+    parser.add_argument('--show', action='store_true', help='show the pictures in a window instead; needs '
+                        'opencv-python (the headless package has no windows)')
     parser.add_argument('--number', type=int, default=20, help='how many samples (default: %(default)s)')
     parser.add_argument('--wait-time', type=float, default=0, help='seconds that a picture stays in the window; 0: '
                         'until a key is pressed (default)')
@@ -36,12 +38,15 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     prepare_host(cfg)
     browser = Browser(cfg, f'{args.phase}_dataloader')
-    for index in tqdm(range(min(args.number, len(browser.dataset))), unit='picture'):
+    total = min(args.number, len(browser.dataset))
+    for index in tqdm(range(total), unit='picture'):
         path, picture = browser.draw(index)
-        if args.out_dir:
-            mmcv.imwrite(picture[:, :, ::-1], str(Path(args.out_dir, f'{index:05d}-{Path(path).stem}.png')))
-        else:
+        if args.show:
             mmcv.imshow(picture[:, :, ::-1], args.config, round(1000 * args.wait_time))
+        else:
+            mmcv.imwrite(picture[:, :, ::-1], str(Path(args.out_dir, f'{index:05d}-{Path(path).stem}.png')))
+    if not args.show:
+        print(f'{total} pictures in {args.out_dir}')
 
 
 if __name__ == '__main__':

@@ -2,9 +2,8 @@
 """Show what a choice of DCT channels keeps of a photo: the photo, its channels, the photo rebuilt from the choice."""
 import argparse
 
-import mmcv
-
 from mmfreq.channels import CHANNEL_NAMES
+from mmfreq.image_files import read_image_file
 from mmfreq.visualization import plot_channels
 
 
@@ -21,7 +20,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Reads the photo, draws, writes."""
     args = parse_args()
-    image = mmcv.imread(args.image)
+    if not args.out.endswith(('.png', '.svg')):
+        raise SystemExit(f'--out: expected a .png or .svg file, got {args.out}')
+    try:
+        image = read_image_file(args.image)
+    except (OSError, ValueError) as error:
+        raise SystemExit(f'show_dct: {error}') from error
     plot_channels(image, args.channels, args.out)
     print('written:', args.out)
 

@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 """Evaluate a checkpoint with the test set and metrics of its config."""
 import argparse
-import os
 
-from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.cli import CFG_OPTIONS_HELP, check_output, explain_refusal, prepare, save_results, test_config
+from mmfreq.cli import add_run_arguments, check_output, explain_refusal, prepare, save_results, test_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -15,27 +13,21 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
-    parser.add_argument('--work-dir', help='folder for the log and the metrics (default: the config\'s, else '
+    parser.add_argument('--work-dir', help='folder for the log (default: test/ in the config\'s, else in '
                         'work_dirs/<name of the config>)')
     parser.add_argument('--out', metavar='FILE', help='write the metrics to a .json file, or every prediction to a '
                         '.pkl file')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='save pictures of the predictions, drawn on the photos, '
-                        'in WORK_DIR/TIMESTAMP/DIR (DIR itself if it is absolute)')
+    parser.add_argument('--show-dir', metavar='DIR', help='save pictures of the predictions, drawn on the photos')
     parser.add_argument('--interval', type=int, default=1, help='draw every INTERVAL-th image (default: 1)')
     parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (default: 2)')
     parser.add_argument('--tta', action='store_true', help='test-time augmentation: the config\'s tta_pipeline, else a '
                         'horizontal flip of the photo')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes of a distributed run were started; see tools/dist_test.sh')
-    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+    add_run_arguments(parser)
     args = parser.parse_args()
     if args.out:
         check_output(args.out)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     return args
 
 
@@ -44,7 +36,7 @@ def main() -> None:
     args = parse_args()
     cfg = prepare(test_config(args))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    with explain_refusal(cfg):
+    with explain_refusal():
         save_results(runner, args.out)
 
 

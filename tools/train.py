@@ -1,13 +1,11 @@
 #!/usr/bin/env python3
 """Train a model from an OpenMMLab config, in the frequency domain or not."""
 import argparse
-import os
 
-from mmengine.config import DictAction
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.cli import CFG_OPTIONS_HELP, explain_refusal, prepare, train_config
+from mmfreq.cli import add_run_arguments, explain_refusal, prepare, train_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,14 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--no-validate', action='store_true', help='do not evaluate during training')
     parser.add_argument('--auto-scale-lr', action='store_true',
                         help='scale the learning rate by the actual over the config\'s base batch size')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
-    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes of a distributed run were started; see tools/dist_train.sh')
-    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
-    args = parser.parse_args()
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    return args
+    add_run_arguments(parser)
+    return parser.parse_args()
 
 
 def main() -> None:
@@ -38,7 +30,7 @@ def main() -> None:
     args = parse_args()
     cfg = prepare(train_config(args))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    with explain_refusal(cfg):
+    with explain_refusal():
         runner.train()
 
 

@@ -5,13 +5,13 @@ Name this module under ``custom_imports`` in a config.
 from pathlib import Path
 from typing import Any, Sequence
 
-import mmcv
 import torch
 from mmpretrain.engine.hooks import VisualizationHook
 from mmpretrain.models.backbones import ResNet, ResNetV1c, ResNetV1d
 from mmpretrain.registry import HOOKS, MODELS
 from mmpretrain.structures import DataSample
 
+from mmfreq.image_files import read_image_file
 from mmfreq.models.stem import StemlessMixin
 
 
@@ -50,7 +50,7 @@ class _Photos:
         self.paths = paths
 
     def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(mmcv.imread(self.paths[index], channel_order='rgb')).permute(2, 0, 1)
+        return torch.from_numpy(read_image_file(self.paths[index])[:, :, ::-1].copy()).permute(2, 0, 1)
 
 
 @HOOKS.register_module()

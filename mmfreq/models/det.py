@@ -60,12 +60,12 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
         pad_size_divisor (int): Pixels that the padded image is a multiple of, as in the stock config; a multiple of
             ``stride``. Defaults to 32.
         stride (int): Pixels of the resized image that one DCT block covers: block size / upscale. Defaults to 4.
-        **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``, ``boxtype2tensor``,
-            ``non_blocking`` and ``batch_augments`` of :class:`mmdet.models.DetDataPreprocessor`.
+        **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``, ``boxtype2tensor`` and
+            ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.
 
     Raises:
-        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``, or a pixel normalisation or colour conversion
-            is asked for.
+        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``; a pixel normalisation or colour conversion is
+            asked for, or ``batch_augments``, which resize pixels.
     """
 
     def __init__(self, pad_size_divisor: int = 32, stride: int = 4, **kwargs: Any) -> None:
@@ -75,6 +75,9 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
             if kwargs.get(key):
                 raise ValueError(f'{key}: expected none, since FreqNormalize normalises DCT channels in the pipeline; '
                                  f'got {kwargs[key]!r}')
+        if kwargs.get('batch_augments'):
+            raise ValueError('batch_augments: expected none, since they resize pixels and the inputs are DCT channels '
+                             f'(augment in the pipeline, before YCbCr); got {kwargs["batch_augments"]!r}')
         super().__init__(pad_size_divisor=pad_size_divisor // stride, **kwargs)
         self.stride = stride
 
@@ -83,12 +86,12 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
 
         Args:
             data (dict): ``inputs`` (list of (C, h, w) tensors, or one (N, C, h, w)) and ``data_samples``.
-            training (bool): Whether to pad masks and run the batch augmentations. Defaults to False.
+            training (bool): Whether to pad masks. Defaults to False.
 
         Returns:
             dict: ``inputs`` (float32 (N, C, h, w)) and ``data_samples``.
         """
-        data = super().forward(data, training=False)  # leaves masks and batch augmentations to us
+        data = super().forward(data, training=False)  # leaves padding the masks to us
         inputs, samples = data['inputs'], data['data_samples']
         if samples is not None:
             batch_input_shape = tuple(self.stride * side for side in inputs.shape[-2:])
@@ -98,9 +101,6 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
                 self.pad_gt_masks(samples)
             if training and self.pad_seg:
                 self.pad_gt_sem_seg(samples)
-        if training and self.batch_augments is not None:
-            for augment in self.batch_augments:
-                inputs, samples = augment(inputs, samples)
         return dict(inputs=inputs, data_samples=samples)
 
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:

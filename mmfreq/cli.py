@@ -15,7 +15,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmfreq.compat import RefusedCheckpointError, prepare_cpu_distributed, prepare_host, restrict_checkpoint_loading
-from mmfreq.config import DATALOADERS, check_channels, datasets_with_pipeline, transform_type
+from mmfreq.config import DATALOADERS, check_channels, config_path, datasets_with_pipeline, transform_type
 from mmfreq.files import atomic_write_text
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as a.0.b=value, '
@@ -35,9 +35,11 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     """The config file with ``--cfg-options`` merged into it; exits with a message if there is no such file."""
-    if not Path(path).is_file():
-        raise SystemExit(f'config: no such file: {path}')
-    return merge_options(Config.fromfile(path), options)
+    try:
+        file = config_path(path)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    return merge_options(Config.fromfile(str(file)), options)
 
 
 def load_config(args: argparse.Namespace) -> Config:

@@ -16,7 +16,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmfreq.compat import prepare_host
-from mmfreq.config import pipelines, transform_type
+from mmfreq.config import config_path, pipelines, transform_type
 from mmfreq.files import atomic_write_text
 
 # What a table shows of a run's metrics; a run that has none of these shows all it has.
@@ -62,9 +62,9 @@ def find_config(run_or_config: str) -> tuple[Path, Optional[Path]]:
         ValueError: Neither a config file nor a folder with the one config that its training run left.
     """
     path = Path(run_or_config)
-    if path.is_file() and path.suffix == '.py':
-        return path, None
-    configs = sorted(path.glob('*.py')) if path.is_dir() else []
+    if not path.is_dir():
+        return config_path(run_or_config), None
+    configs = sorted(path.glob('*.py'))
     if len(configs) != 1:
         raise ValueError(f'{run_or_config}: expected a config file or a work dir with one config in it, found '
                          f'{len(configs)}')

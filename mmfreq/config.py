@@ -1,4 +1,6 @@
 """Reading OpenMMLab configs: their pipelines, and whether the channels they select fit their model."""
+import importlib.util
+from pathlib import Path
 from typing import Any, Iterator
 
 from mmengine.config import Config
@@ -6,6 +8,24 @@ from mmengine.config import Config
 from mmfreq.channels import channel_indices
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+
+
+def config_path(config: str) -> Path:
+    """The file of a config: a path, or ``package::file`` for one that ships with a host, as in ``_base_``.
+
+    Raises:
+        ValueError: There is no such file or package; the message names it.
+    """
+    package, _, name = config.rpartition('::')
+    path = Path(name)
+    if package:
+        spec = importlib.util.find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ValueError(f'config: no package {package!r} for {config}')
+        path = Path(spec.submodule_search_locations[0], '.mim', 'configs', name)
+    if not path.is_file():
+        raise ValueError(f'config: no such file: {config}')
+    return path
 
 
 def iter_dicts(node: Any) -> Iterator[dict]:

@@ -20,7 +20,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from mmfreq import cli
-from mmfreq.config import check_channels, iter_dicts, pipeline_channels, pipelines, transform_type
+from mmfreq.config import check_channels, config_path, iter_dicts, pipeline_channels, pipelines, transform_type
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
@@ -447,3 +447,22 @@ def test_wrapped_data_sets_count_once() -> None:
     cfg.model.backbone.in_channels = 48
     with pytest.raises(ValueError, match='in_channels=48.*gives 24'):
         check_channels(cfg)
+
+
+def test_configs_of_the_hosts_have_names() -> None:
+    assert config_path('mmpretrain::resnet/resnet50_8xb32_in1k.py').read_text().startswith('_base_')
+    assert config_path(str(CONFIGS / DEMO24)) == CONFIGS / DEMO24
+    for name in ('mmpretrain::resnet/none.py', 'no_such_package::a.py', 'none.py'):
+        with pytest.raises(ValueError, match=f'config: no .*{name}'):
+            config_path(name)
+
+
+def test_config_in_the_readme_is_the_shipped_one(tmp_path: Path) -> None:
+    text = (ROOT / 'README.md').read_text().split('```python\n')[1].split('```')[0]
+    (tmp_path / 'readme.py').write_text(text)
+    cfg, shipped = Config.fromfile(str(tmp_path / 'readme.py')), load('resnet/resnet50-dct24s_8xb32_in1k.py')
+    check_channels(cfg)
+    for key in ('model', 'data_preprocessor', 'optim_wrapper', 'param_scheduler', 'test_dataloader'):
+        assert cfg[key] == shipped[key], key
+    kinds = [[step['type'] for step in c.train_dataloader.dataset.pipeline] for c in (cfg, shipped)]
+    assert kinds[0] == kinds[1]

@@ -78,8 +78,8 @@ class StemlessMixin:
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         report = adapt_stock_state_dict(state_dict, prefix, self.state_dict(), self.res_layers[0])
         if report:
-            print_log(f'{type(self).__name__}: stock RGB weights loaded into {self.conv_in.in_channels} DCT channels; '
-                      f'{report}', logger='current', level=logging.INFO)
+            print_log(f'{type(self).__name__}: stock RGB weights loaded into {self.conv_in.in_channels} DCT channels, '
+                      f'to be trained before use; {report}', logger='current', level=logging.WARNING)
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

@@ -13,6 +13,7 @@ from typing import Optional, Sequence
 
 import cv2
 import numpy as np
+import torch
 
 LEVEL_SHIFT = 128
 
@@ -103,6 +104,11 @@ def block_basis(block_size: int = 8) -> np.ndarray:
     return basis
 
 
+@cache
+def _basis_tensor(block_size: int) -> torch.Tensor:
+    return torch.tensor(block_basis(block_size))
+
+
 def _result_dtype(array: np.ndarray) -> type:
     """Sums run in float64; the result is float32 unless the input was float64."""
     return np.float64 if array.dtype == np.float64 else np.float32
@@ -133,8 +139,7 @@ def block_dct(image: np.ndarray, block_size: int = 8) -> np.ndarray:
         np.ndarray: (ceil(H/N), ceil(W/N), C*N*N), float64 for float64 input, else float32. Channel
         ``N*N*component + N*vertical + horizontal``.
     """
-    n = block_size
-    basis = block_basis(n)
+    n = check_positive_int('block_size', block_size)
     if image.ndim != 3 or 0 in image.shape:
         raise ValueError(f'expected a non-empty image (H, W, C), got {image.shape}')
     height, width, components = image.shape
@@ -144,8 +149,9 @@ def block_dct(image: np.ndarray, block_size: int = 8) -> np.ndarray:
     # (rows, n, cols, n, C) -> (rows, cols, C, n, n)
     blocks = image.reshape(rows, n, cols, n, components).transpose(0, 2, 4, 1, 3)
     blocks = np.subtract(blocks, LEVEL_SHIFT, dtype=np.float64, order='C')
-    coefficients = (blocks.reshape(-1, n * n) @ basis).reshape(rows, cols, components * n * n)
-    return coefficients.astype(_result_dtype(image), copy=False)
+    # torch keeps to one thread inside a data loader's worker, where NumPy's BLAS would take them all
+    coefficients = (torch.from_numpy(blocks.reshape(-1, n * n)) @ _basis_tensor(n)).numpy()
+    return coefficients.reshape(rows, cols, components * n * n).astype(_result_dtype(image), copy=False)
 
 
 def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:

@@ -34,7 +34,6 @@ test_pipeline = [
 data_root = 'data/demo_detection/'
 metainfo = dict(classes=('box', 'disc', 'star'))
 train_dataloader = dict(
-    batch_size=4,
     num_workers=1,
     dataset=dict(
         type='CheckedCocoDataset',
@@ -56,12 +55,13 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
 
-train_cfg = dict(max_epochs=10, val_interval=5)
+train_cfg = dict(max_epochs=10, val_interval=10)
 param_scheduler = [
-    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),
+    dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=10, T_max=10, convert_to_iter_based=True),
 ]
-optim_wrapper = dict(optimizer=dict(lr=0.02), clip_grad=dict(max_norm=35, norm_type=2))
-default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
+optim_wrapper = dict(
+    optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.05), clip_grad=dict(max_norm=35, norm_type=2))
+default_hooks = dict(logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=2))
 custom_hooks = [dict(type='NumClassCheckHook')]
 randomness = dict(seed=0)

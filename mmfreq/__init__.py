@@ -1,6 +1,6 @@
 """mmfreq: learning in the frequency domain for mmpretrain and mmdet.
 
-Importing the package registers what both hosts share (the transforms, in mmengine's root registry) and imports
+Importing the package registers what both hosts share (transforms and hooks, in mmengine's root registries) and imports
 neither host. The modified backbones live in :mod:`mmfreq.models.cls` (mmpretrain), which a config names under
 ``custom_imports``.
 """
@@ -8,6 +8,6 @@ from mmfreq.version import __version__, check_versions
 
 check_versions()
 
-from mmfreq import transforms  # noqa: E402
+from mmfreq import hooks, transforms  # noqa: E402
 
-__all__ = ['__version__', 'transforms']
+__all__ = ['__version__', 'hooks', 'transforms']

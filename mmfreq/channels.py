@@ -4,6 +4,8 @@ A channel is one DCT frequency of one colour component, numbered
 ``64 * component + 8 * vertical_frequency + horizontal_frequency`` with the components Y, Cb, Cr (0, 1, 2): JPEG's
 natural order, not zigzag. The patterns are those of Xu et al., "Learning in the Frequency Domain", CVPR 2020.
 """
+import json
+from pathlib import Path
 from typing import Sequence, Union
 
 ChannelSpec = Union[str, Sequence[int], Sequence[Sequence[int]]]
@@ -74,6 +76,7 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
             - a name: ``'6S' '12S' '24S' '32S' '48S' '64S'`` (upper-left square), the same with ``T`` (upper-left
               triangle: the first frequencies of the zigzag, as many per component as S keeps), ``'24D'`` (kept by the
               paper's gate), ``'192'`` (all). Names are for 8x8 blocks.
+            - the path of a JSON file with a list ``channels``, as ``tools/select_channels.py`` writes it;
             - three lists of frequencies for Y, Cb and Cr, each in ``0 .. block_size**2 - 1``;
             - one list of channels in ``0 .. 3 * block_size**2 - 1``.
         block_size (int): Side of a DCT block in pixels. Defaults to 8.
@@ -82,15 +85,18 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
         list[int]: Channel numbers in ``0 .. 3 * block_size**2 - 1``. Names give them ascending; lists keep their order.
 
     Raises:
-        ValueError: Unknown name, empty selection, index that is not an integer, out of range or given twice.
+        ValueError: Unknown name; no such file, or blocks of another size in it; empty selection; index that is not an
+            integer, out of range or given twice.
     """
     if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
         raise ValueError(f'block_size: expected an integer >= 1, got {block_size!r}')
     size = block_size**2
+    if isinstance(channels, str) and channels.endswith('.json'):
+        return _from_file(channels, block_size)
     if isinstance(channels, str):
         if channels not in CHANNEL_NAMES:
-            raise ValueError(f'channels: expected one of {", ".join(CHANNEL_NAMES)} or lists of indices, '
-                             f'got {channels!r}')
+            raise ValueError(f'channels: expected one of {", ".join(CHANNEL_NAMES)}, the path of a JSON file or lists '
+                             f'of indices, got {channels!r}')
         if block_size != 8:
             raise ValueError(f'channels={channels!r} names a pattern of 8x8 blocks; with block_size={block_size} '
                              'give the indices')
@@ -100,6 +106,21 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
     if any(isinstance(part, Sequence) for part in channels):
         return _from_components(channels, size)
     return _checked(channels, 3 * size, 'channels')
+
+
+def _from_file(path: str, block_size: int) -> list[int]:
+    try:
+        values = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError:
+        raise ValueError(f'channels: no such file: {path}') from None
+    except ValueError as error:
+        raise ValueError(f'{path}: not a JSON file ({error})') from error
+    if not isinstance(values, dict) or not isinstance(values.get('channels'), list):
+        raise ValueError(f'{path}: expected a JSON object with a list "channels"')
+    if values.get('block_size', 8) != block_size:
+        raise ValueError(f'{path}: expected channels of {block_size}x{block_size} blocks, its block_size is '
+                         f'{values["block_size"]}')
+    return _checked(values['channels'], 3 * block_size**2, path)
 
 
 def _from_components(parts: Sequence[Sequence[int]], size: int) -> list[int]:

@@ -1,7 +1,7 @@
 """Reading OpenMMLab configs: their pipelines, and whether the channels they select fit their model."""
 import importlib.util
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 from mmengine.config import Config
 
@@ -59,15 +59,23 @@ def transform_type(transform: dict) -> str:
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
-def pipeline_channels(pipeline: list[dict]) -> int:
-    """Number of channels that a pipeline gives: 3 without :class:`BlockDCT`."""
-    channels = 3
+def dct_channels(pipeline: list[dict]) -> Optional[tuple[list[int], int]]:
+    """Channel numbers that a pipeline gives, in order, and the side of its blocks; None without :class:`BlockDCT`."""
+    found = None
     for transform in iter_dicts(pipeline):
         if transform_type(transform) == 'BlockDCT':
-            channels = 3 * transform.get('block_size', 8)**2
+            block_size = transform.get('block_size', 8)
+            found = list(range(3 * block_size**2)), block_size
         elif transform_type(transform) == 'ChannelSelect':
-            channels = len(channel_indices(transform['channels'], transform.get('block_size', 8)))
-    return channels
+            block_size = transform.get('block_size', 8)
+            found = channel_indices(transform['channels'], block_size), block_size
+    return found
+
+
+def pipeline_channels(pipeline: list[dict]) -> int:
+    """Number of channels that a pipeline gives: 3 without :class:`BlockDCT`."""
+    found = dct_channels(pipeline)
+    return len(found[0]) if found else 3
 
 
 def check_channels(cfg: Config) -> None:

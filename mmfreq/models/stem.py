@@ -3,11 +3,13 @@
 Framework-free: the same mixin serves the ResNets of mmpretrain and mmdet (Xu et al. 2020, Fig. 3).
 """
 import logging
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from mmengine.logging import print_log
 from torch import nn
+
+from mmfreq.models.gate import ChannelGate
 
 # Modules of the stems that this mixin removes, as a stock state dict names them.
 _STEM_MODULES = ('conv1', 'bn1', 'gn1', 'stem')
@@ -49,6 +51,9 @@ class StemlessMixin:
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
+        gate (dict | None): Arguments of :class:`~mmfreq.models.gate.ChannelGate` besides ``channels``; ``dict()``
+            for its defaults. The gate is the first thing that the input meets. ``frozen_stages`` does not freeze it.
+            Defaults to None: no gate.
         *args: Arguments of the stock class.
         **kwargs: Arguments of the stock class. ``stem_channels``, which an inherited config may hold, means nothing
             without a stem and is dropped.
@@ -57,12 +62,17 @@ class StemlessMixin:
         ValueError: ``in_channels`` is not an integer >= 1.
     """
 
-    def __init__(self, *args: Any, in_channels: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None, **kwargs: Any) -> None:
         if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'{type(self).__name__}: expected in_channels to be an integer >= 1 (the number of DCT '
                              f'channels), got {in_channels!r}')
         kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
+        self.gate = None if gate is None else ChannelGate(in_channels, **gate)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The stock forward pass over the input (N, C, h, w), gated if there is a gate."""
+        return super().forward(x if self.gate is None else self.gate(x))
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
         entry = FreqInput(in_channels, type(self).__name__)

@@ -1,0 +1,13 @@
+# Mask R-CNN on all 192 channels behind a gate.
+_base_ = './mask-rcnn_r18-dct24s_demo.py'
+
+model = dict(backbone=dict(in_channels=192, gate=dict()))
+freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='192'), _base_.freq[3]]
+train_pipeline = [*_base_.train_pipeline[:-5], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:-5], *freq, _base_.test_pipeline[-1]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+# The demo is short: the logits of the gate learn faster than the rest.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=10)}))
+custom_hooks = [*_base_.custom_hooks, dict(type='GateLossHook', loss_weight=0.01)]

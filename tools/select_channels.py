@@ -1,0 +1,71 @@
+#!/usr/bin/env python3
+"""Select the channels that a trained gate keeps most often, and write the config that trains on them alone.
+
+Channels of equal on-rate are ranked by the mean probability with which training keeps them, then low frequencies first.
+"""
+import argparse
+import re
+from pathlib import Path
+
+from mmfreq.config import config_path
+from mmfreq.files import atomic_write_text
+from mmfreq.on_rates import OnRates, load_on_rates, overlap, save_selection, static_config
+
+
+def parse_args() -> argparse.Namespace:
+    """Reads the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('rates', help='gate_rates_*.json, which training leaves beside its checkpoints, or the JSON '
+                        'file of tools/gate_heatmap.py')
+    parser.add_argument('--channels', type=int, default=24, help='how many (default: %(default)s)')
+    parser.add_argument('--config', help='config that the gate was trained with (default: the one that RATES names)')
+    parser.add_argument('--out', help="selection for ChannelSelect(channels='FILE.json') (default: selection-N.json "
+                        'beside RATES)')
+    parser.add_argument('--out-config', help='config that trains on the selection (default: beside the selection, '
+                        'named after the config)')
+    return parser.parse_args()
+
+
+def static_name(dynamic: str, count: int) -> str:
+    """``resnet50-dct192-gate_8xb32_in1k`` -> ``resnet50-dct24-learned_8xb32_in1k``."""
+    name, found = re.subn(r'dct\d+\w*?-gate', f'dct{count}-learned', dynamic, count=1)
+    return name if found else f'{dynamic}-dct{count}-learned'
+
+
+def report(rates: OnRates, channels: list[int]) -> str:
+    """What was chosen, in numbers of channels."""
+    size = rates.block_size**2
+    parts = ', '.join(f'{name} {sum(channel // size == i for channel in channels)}'
+                      for i, name in enumerate(('Y', 'Cb', 'Cr')))
+    lines = [f'{len(channels)} of {len(rates.channels)} channels: {channels}', f'components: {parts}']
+    by_channel = dict(zip(rates.channels.tolist(), rates.on_rate))
+    rest = [by_channel[i] for i in by_channel if i not in channels]
+    lines.append(f'lowest on-rate chosen: {min(by_channel[i] for i in channels):.3f}' +
+                 (f', highest left out: {max(rest):.3f}' if rest else ''))
+    if rates.block_size == 8:
+        lines += [f'in common with {name}: {len(overlap(channels, name))} of 24' for name in ('24S', '24D')]
+    return '\n'.join(lines)
+
+
+def main() -> None:
+    """Selects, writes, reports."""
+    args = parse_args()
+    try:
+        rates = load_on_rates(args.rates)
+        channels = rates.top(args.channels)
+        config = args.config or rates.meta.get('config')
+        if not config:
+            raise ValueError(f'{args.rates} names no config; give --config')
+        dynamic = config_path(config)
+        selection = Path(args.out or Path(args.rates).with_name(f'selection-{len(channels)}.json'))
+        out = Path(args.out_config or selection.with_name(f'{static_name(dynamic.stem, len(channels))}.py'))
+        save_selection(rates, channels, str(selection))
+        atomic_write_text(out, static_config(dynamic, selection, out))
+    except ValueError as error:
+        raise SystemExit(f'select_channels: {error}') from error
+    print(report(rates, channels))
+    print(f'written: {selection} {out}')
+
+
+if __name__ == '__main__':
+    main()

@@ -210,6 +210,31 @@ def test_categories_that_do_not_fit_are_named(data: Path) -> None:
         dataset(data, data / 'annotations/train.json', classes=('box', 'balloon'))
 
 
+@pytest.mark.parametrize('classes', [('star', 'box', 'disc'), ('disc', 'box')])
+def test_classes_in_another_order_than_the_files_are_refused(data: Path, classes: tuple[str, ...]) -> None:
+    """Labels follow the file's order: its first category would bear the name of the first class."""
+    with pytest.raises(ValueError, match=rf'train\.json: .* classes {", ".join(classes)}, in this order, found box, '
+                       'disc, star;'):
+        dataset(data, data / 'annotations/train.json', classes=classes)
+
+
+def test_labels_are_the_classes_of_the_file(data: Path) -> None:
+    content = json.loads((data / 'annotations/train.json').read_text())
+    names = {category['id']: category['name'] for category in content['categories']}
+    classes = ('box', 'star')
+    made = dataset(data, data / 'annotations/train.json', classes=classes)
+    for info in map(made.get_data_info, range(len(made))):
+        expected = [names[a['category_id']] for a in content['annotations'] if a['image_id'] == info['img_id']]
+        found = [classes[instance['bbox_label']] for instance in info['instances']]
+        assert found == [name for name in expected if name in classes]
+
+
+def test_categories_of_one_name_are_refused(data: Path, tmp_path: Path) -> None:
+    path = changed(data, tmp_path, categories=[dict(id=i, name='box') for i in range(1, 4)])
+    with pytest.raises(ValueError, match='found box, box, box;'):
+        dataset(data, path)
+
+
 def test_missing_annotation_file_is_named(data: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='absent.json'):
         dataset(data, tmp_path / 'absent.json')

@@ -116,19 +116,26 @@ class CheckedCocoDataset(CocoDataset):
     annotations without area or of other categories.
 
     Raises:
-        ValueError: The annotation file lacks a category for one of the classes, or no image is left. It is named.
+        ValueError: The annotation file's categories are not the classes in their order (labels follow the file's), or
+            no image is left. The file is named.
     """
+
+    def COCOAPI(self, annotation_file: str) -> Any:
+        """Reads the annotation file, as the stock attribute of this name does; checks its categories."""
+        coco = super().COCOAPI(annotation_file)
+        classes = self.metainfo['classes']
+        found = [category['name'] for category in coco.dataset.get('categories', [])]
+        if [name for name in found if name in classes] != list(classes):
+            raise ValueError(f'{self.ann_file}: expected a category for each of the {len(classes)} classes '
+                             f'{", ".join(classes)}, in this order, found {", ".join(found) or "none"}; set '
+                             "metainfo=dict(classes=...) to the file's own category names in the file's order, and "
+                             'num_classes of the heads with it')
+        return coco
 
     def load_data_list(self) -> list[dict]:
         """Loads the annotation file; checks its categories."""
         self._annotations = 0
-        samples = super().load_data_list()
-        classes = self.metainfo['classes']
-        if len(self.cat_ids) != len(classes):
-            raise ValueError(f'{self.ann_file}: expected a category for each of the {len(classes)} classes '
-                             f'{", ".join(classes)}, found {len(self.cat_ids)}; set metainfo=dict(classes=...) to the '
-                             "file's own category names, and num_classes of the heads with it")
-        return samples
+        return super().load_data_list()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
         """Parses one image's annotations, and counts them."""

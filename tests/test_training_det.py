@@ -1,8 +1,10 @@
 """Mask R-CNN end to end on demo data: training, evaluation by pycocotools, pictures, and data that does not fit."""
 import json
+import logging
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from numpy.testing import assert_allclose
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -190,8 +193,8 @@ def changed(data: Path, tmp_path: Path, **changes: Any) -> Path:
 def dataset(data: Path, ann_file: Path, **arguments: Any) -> Any:
     from mmfreq.models.det import CheckedCocoDataset
     classes = arguments.pop('classes', ('box', 'disc', 'star'))
-    return CheckedCocoDataset(ann_file=str(ann_file), data_root=str(data), data_prefix=dict(img='train'), pipeline=[],
-                              metainfo=dict(classes=classes), **arguments)
+    return CheckedCocoDataset(ann_file=str(ann_file), data_root=str(data), data_prefix=dict(img='train'),
+                              metainfo=dict(classes=classes), **{'pipeline': [], **arguments})
 
 
 def test_annotations_without_images_are_named(data: Path, tmp_path: Path) -> None:
@@ -251,6 +254,82 @@ def test_images_without_instances_and_crowds(data: Path, tmp_path: Path, caplog:
     flags = {info['ignore_flag'] for i in range(7) for info in kept.get_data_info(i)['instances']
              if kept.get_data_info(i)['img_id'] == 2}
     assert flags == ({1} if any(a['image_id'] == 2 for a in annotations) else set())
+
+
+def summary(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
+    """The one record of a data set's counts."""
+    record, = (record for record in caplog.records if 'annotations in use' in record.getMessage())
+    return record
+
+
+@pytest.fixture
+def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    logger = MMLogger.get_current_instance()
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
+# What makes mmdet leave an annotation out without a word.
+DROPPED = {
+    'no area': dict(area=0),
+    'under a pixel': dict(bbox=[10, 10, 0.5, 20]),
+    'outside': dict(bbox=[5000, 10, 20, 20]),
+    'category': dict(category_id=99),
+}
+
+
+@pytest.mark.parametrize('change', DROPPED.values(), ids=DROPPED)
+def test_dropped_annotations_are_a_warning(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture,
+                                           change: dict) -> None:
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    annotations[3] |= change
+    dataset(data, changed(data, tmp_path, annotations=annotations))
+    record = summary(said)
+    assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
+    assert '1 dropped' in record.getMessage()
+    assert record.levelno == logging.WARNING
+
+
+@pytest.mark.parametrize('test_mode', [False, True])
+@pytest.mark.parametrize('change', DROPPED.values(), ids=DROPPED)
+def test_no_annotation_to_train_on_is_an_error(data: Path, tmp_path: Path, change: dict, test_mode: bool) -> None:
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    path = changed(data, tmp_path, annotations=[a | change for a in annotations])
+    if test_mode:
+        assert len(dataset(data, path, test_mode=True)) == 8
+    else:
+        with pytest.raises(ValueError, match=rf'changed\.json: .* none of its {len(annotations)}'):
+            dataset(data, path)
+
+
+@pytest.mark.parametrize('change', [dict(), dict(iscrowd=1), dict(iscrowd=1, area=0), dict(ignore=1)])
+def test_crowds_and_ignored_annotations_are_not_missed(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture,
+                                                       change: dict) -> None:
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    annotations[3] |= change
+    dataset(data, changed(data, tmp_path, annotations=annotations))
+    assert summary(said).levelno == logging.INFO
+
+
+def test_images_without_any_annotation_are_no_error(data: Path, tmp_path: Path) -> None:
+    assert len(dataset(data, changed(data, tmp_path, annotations=[]))) == 8
+
+
+@pytest.mark.parametrize('segmentation', [None, [], 'absent'])
+def test_annotation_without_a_mask_is_named_where_masks_are_loaded(data: Path, tmp_path: Path,
+                                                                   segmentation: Any) -> None:
+    from mmdet.datasets.transforms import LoadAnnotations
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    bare = annotations[3]
+    bare['segmentation'] = segmentation
+    if segmentation == 'absent':
+        del bare['segmentation']
+    path = changed(data, tmp_path, annotations=annotations)
+    with pytest.raises(ValueError, match=rf'changed\.json: .*annotation {bare["id"]} of image {bare["image_id"]} has'):
+        dataset(data, path, pipeline=[LoadAnnotations(with_bbox=True, with_mask=True)])
+    boxes = dataset(data, path, pipeline=[LoadAnnotations(with_bbox=True)])
+    assert sum(len(boxes[i]['gt_bboxes']) for i in range(len(boxes))) == len(annotations)
 
 
 def test_unreadable_image_stops_training_and_is_named(data: Path, tmp_path: Path) -> None:

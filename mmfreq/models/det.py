@@ -3,6 +3,7 @@
 Name this module under ``custom_imports`` in a config. Importing it also makes mmdet run where mmcv has no compiled ops
 (:mod:`mmfreq.ops`).
 """
+import logging
 from typing import Any
 
 import torch
@@ -113,11 +114,13 @@ class CheckedCocoDataset(CocoDataset):
 
     Arguments and samples are those of :class:`mmdet.datasets.CocoDataset`. One log line counts the images and
     annotations of the file, and those that are not used: images without instances or too small (``filter_cfg``),
-    annotations without area or of other categories.
+    annotations without area or of other categories. It is a warning if annotations are dropped that are neither crowds
+    nor marked as ``ignore``.
 
     Raises:
-        ValueError: The annotation file's categories are not the classes in their order (labels follow the file's), or
-            no image is left. The file is named.
+        ValueError: The annotation file's categories are not the classes in their order (labels follow the file's); an
+            annotation has no segmentation and the pipeline loads masks; no image is left, or for training
+            (``test_mode=False``) none of the file's annotations. The file is named.
     """
 
     def COCOAPI(self, annotation_file: str) -> Any:
@@ -133,24 +136,41 @@ class CheckedCocoDataset(CocoDataset):
         return coco
 
     def load_data_list(self) -> list[dict]:
-        """Loads the annotation file; checks its categories."""
-        self._annotations = 0
+        """Loads the annotation file."""
+        self._annotations = self._wanted = 0
+        self._loads_masks = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
         return super().load_data_list()
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
-        """Parses one image's annotations, and counts them."""
-        self._annotations += len(raw_data_info['raw_ann_info'])
-        return super().parse_data_info(raw_data_info)
+        """Parses one image's annotations, counts them, and checks that they have the masks that the pipeline loads."""
+        annotations = raw_data_info['raw_ann_info']
+        self._annotations += len(annotations)
+        self._wanted += sum(not (a.get('iscrowd') or a.get('ignore')) for a in annotations)
+        sample = super().parse_data_info(raw_data_info)
+        if self._loads_masks and any('mask' not in instance for instance in sample['instances']):
+            bare = next(a['id'] for a in annotations if not a.get('segmentation'))
+            raise ValueError(f'{self.ann_file}: expected a segmentation in every annotation, since the pipeline loads '
+                             f'masks (with_mask=True); annotation {bare} of image {sample["img_id"]} has none. Boxes '
+                             'alone train a detector without masks, such as Faster R-CNN')
+        return sample
 
     def filter_data(self) -> list[dict]:
         """Filters images as ``filter_cfg`` says; logs how many stay."""
         kept = super().filter_data()
-        used = sum(len(sample['instances']) for sample in kept)
-        print_log(f'{self.ann_file}: {len(kept)} of {len(self.data_list)} images and {used} of {self._annotations} '
-                  f'annotations in use (filter_cfg={self.filter_cfg}, test_mode={self.test_mode})', logger='current')
+        used = [instance for sample in kept for instance in sample['instances']]
+        dropped = self._wanted - sum(not instance['ignore_flag'] for instance in used)
+        reasons = ('no area, a side under a pixel, outside the image, of a category that is none of the classes, or of '
+                   'an image left out')
+        print_log(f'{self.ann_file}: {len(kept)} of {len(self.data_list)} images and {len(used)} of '
+                  f'{self._annotations} annotations in use (filter_cfg={self.filter_cfg}, test_mode={self.test_mode})'
+                  + (f'; {dropped} dropped: {reasons}' if dropped else ''), logger='current',
+                  level=logging.WARNING if dropped else logging.INFO)
         if not kept:
             raise ValueError(f'{self.ann_file}: expected images to use, got none of its {len(self.data_list)} '
                              f'(filter_cfg={self.filter_cfg}, folder {self.data_prefix["img"]})')
+        if self._annotations and not used and not self.test_mode:
+            raise ValueError(f'{self.ann_file}: expected annotations to train on, got none of its {self._annotations}: '
+                             f'{reasons}')
         return kept
 
 

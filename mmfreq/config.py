@@ -78,18 +78,51 @@ def pipeline_channels(pipeline: list[dict]) -> int:
     return len(found[0]) if found else 3
 
 
+def pipeline_blocks(pipeline: list[dict]) -> tuple[int, int]:
+    """``block_size`` and ``upscale`` of a pipeline; 1 and 1 without :class:`BlockDCT`."""
+    blocks = 1, 1
+    for transform in iter_dicts(pipeline):
+        if transform_type(transform) == 'BlockDCT':
+            blocks = transform.get('block_size', 8), transform.get('upscale', 1)
+    return blocks
+
+
+def detection_stride(cfg: Config) -> Optional[int]:
+    """Stride of a detector's FreqDetDataPreprocessor; None if ``cfg`` is no config of mmdet.
+
+    Raises:
+        ValueError: The preprocessor is a stock one, which takes the input's cells for pixels.
+    """
+    nodes = [node for node in [*iter_dicts(cfg.get('model')), *iter_dicts(cfg.get('data_preprocessor'))]
+             if transform_type(node).endswith('DataPreprocessor')]
+    if cfg.get('default_scope') != 'mmdet' and not any('Det' in transform_type(node) for node in nodes):
+        return None
+    strides = [node.get('stride', 4) for node in nodes if transform_type(node).startswith('Freq')]
+    if not strides:
+        raise ValueError("a frequency-domain detector expects data_preprocessor=dict(type='FreqDetDataPreprocessor', "
+                         f'...), got {", ".join(map(transform_type, nodes)) or "none"}')
+    return strides[0]
+
+
 def check_channels(cfg: Config) -> None:
-    """Raises ValueError if a pipeline does not give as many channels as a frequency-domain backbone takes.
+    """Raises ValueError if a pipeline does not give what a frequency-domain backbone takes.
 
     Args:
-        cfg (Config): Backbones whose type starts with ``Freq`` are checked against every dataloader's pipelines.
+        cfg (Config): Backbones whose type starts with ``Freq`` are checked against every dataloader's pipelines: the
+            number of channels, and in mmdet the preprocessor and the pixels that a cell covers, its ``stride``.
     """
     for node in iter_dicts(cfg.get('model')):
         expected = node.get('in_channels')
         if not transform_type(node).startswith('Freq') or expected is None:
             continue
+        stride = detection_stride(cfg)
         for name in DATALOADERS:
             for pipeline in pipelines(cfg, name):
                 if pipeline_channels(pipeline) != expected:
                     raise ValueError(f'{transform_type(node)} expects in_channels={expected}, but the pipeline of '
                                      f'{name} gives {pipeline_channels(pipeline)} channels')
+                block_size, upscale = pipeline_blocks(pipeline)
+                if stride is not None and block_size != stride * upscale:
+                    raise ValueError(f'FreqDetDataPreprocessor expects block_size / upscale to be its stride={stride}, '
+                                     f'but BlockDCT in the pipeline of {name} has block_size={block_size} and '
+                                     f'upscale={upscale}')

@@ -170,6 +170,65 @@ def test_padding_is_each_channels_mean() -> None:
     assert {s.batch_input_shape for s in out['data_samples']} == {(32, 64)}
 
 
+@pytest.mark.parametrize(('stride', 'pixels', 'cells'), [
+    (4, (427, 640), (107, 160)),
+    (4, (428, 641), (107, 161)),
+    (8, (427, 640), (54, 80)),
+    (1, (5, 7), (5, 7)),
+])
+def test_an_input_has_a_cell_for_each_stride_of_pixels(stride: int, pixels: tuple, cells: tuple) -> None:
+    preprocessor = FreqDetDataPreprocessor(stride=stride)
+    sample = DetDataSample(metainfo=dict(img_shape=pixels))
+    out = preprocessor(dict(inputs=[torch.ones(24, *cells)], data_samples=[sample]))
+    assert out['data_samples'][0].img_shape == pixels
+    message = rf'img_shape=\({pixels[0]}, {pixels[1]}\) at stride={stride}, .*block_size / upscale'
+    for wrong in ((cells[0] + 1, cells[1]), (cells[0], cells[1] - 1)):
+        with pytest.raises(ValueError, match=message):
+            preprocessor(dict(inputs=[torch.ones(24, *wrong)], data_samples=[sample]))
+
+
+def test_blocks_that_do_not_fit_the_stride_stop_the_batch(tmp_path: Path) -> None:
+    """Without upscale=2, a cell covers 8 pixels: boxes would lie on a canvas of a quarter of the image."""
+    cfg = small_mask_rcnn(freq=True)
+    for step in cfg.train_pipeline:
+        if step['type'] == 'BlockDCT':
+            step.pop('upscale')
+    init_default_scope('mmdet')
+    sample = packed(cfg.train_pipeline, (100, 300), tmp_path)
+    with pytest.raises(ValueError, match=r'BlockDCT\(block_size, upscale\)'):
+        MODELS.build(cfg.model.data_preprocessor)(
+            dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), training=True)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'train_dataloader.dataset.pipeline.5.upscale': 1}, 'stride=4, .* train_dataloader has .*=8 and upscale=1'),
+    ({'test_dataloader.dataset.pipeline.4.upscale': 3}, 'stride=4, .* test_dataloader has .*=8 and upscale=3'),
+    ({'model.data_preprocessor.stride': 8}, 'stride=8, .* train_dataloader has .*=8 and upscale=2'),
+    ({'model.data_preprocessor.type': 'DetDataPreprocessor'}, "'FreqDetDataPreprocessor'.* got DetDataPreprocessor"),
+    ({'model.data_preprocessor.type': 'mmdet.DetDataPreprocessor', 'default_scope': None}, 'got DetDataPreprocessor'),
+    ({'model.data_preprocessor': None}, 'got none'),
+])
+def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, message: str) -> None:
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
+    assert cfg.train_dataloader.dataset.pipeline[5].type == cfg.test_dataloader.dataset.pipeline[4].type == 'BlockDCT'
+    cfg.merge_from_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        check_channels(cfg)
+
+
+@pytest.mark.parametrize('changes', [
+    {'model.data_preprocessor.stride': 8, 'train_dataloader.dataset.pipeline.5.upscale': 1,
+     'val_dataloader.dataset.pipeline.4.upscale': 1, 'test_dataloader.dataset.pipeline.4.upscale': 1},
+    {'model.data_preprocessor.type': 'mmfreq.FreqDetDataPreprocessor'},
+])
+def test_other_strides_and_scopes_fit(changes: dict) -> None:
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
+    cfg.merge_from_dict(changes)
+    check_channels(cfg)
+    cfg.model = dict(type='InstanceSegTTAModel', module=cfg.model)
+    check_channels(cfg)
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(pad_size_divisor=30), 'multiple of stride=4 pixels, got 30'),
     (dict(stride=0), 'stride=0'),

@@ -91,7 +91,11 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
 
         Returns:
             dict: ``inputs`` (float32 (N, C, h, w)) and ``data_samples``.
+
+        Raises:
+            ValueError: An input is not as many cells as its sample's ``img_shape`` has at this ``stride``.
         """
+        self._check_cells(data)
         data = super().forward(data, training=False)  # leaves padding the masks to us
         inputs, samples = data['inputs'], data['data_samples']
         if samples is not None:
@@ -103,6 +107,15 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
             if training and self.pad_seg:
                 self.pad_gt_sem_seg(samples)
         return dict(inputs=inputs, data_samples=samples)
+
+    def _check_cells(self, data: dict) -> None:
+        for cells, sample in zip(data['inputs'], data.get('data_samples') or ()):
+            pixels = sample.get('img_shape')
+            expected = pixels and tuple(-(-side // self.stride) for side in pixels[:2])
+            if expected and tuple(cells.shape[-2:]) != expected:
+                raise ValueError(f'FreqDetDataPreprocessor: expected {expected} cells for img_shape={pixels} at '
+                                 f'stride={self.stride}, got an input of shape {tuple(cells.shape)}; stride must be '
+                                 'block_size / upscale of BlockDCT(block_size, upscale) in the pipeline')
 
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         return [tuple(self.stride * side for side in shape) for shape in super()._get_pad_shape(data)]

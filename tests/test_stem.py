@@ -376,9 +376,34 @@ def test_own_checkpoint_reloads_without_a_word(log: list[str], tmp_path: Path) -
 
 
 @pytest.mark.parametrize('strict', [True, False])
-def test_checkpoint_for_other_channels_is_refused(strict: bool) -> None:
-    with pytest.raises(RuntimeError, match=r'size mismatch for layer1.0.conv1.weight'):
-        resnet(50, 48).load_state_dict(resnet(50, 24).state_dict(), strict=strict)
+@pytest.mark.parametrize('kind', ['ResNet', 'ResNetV1d'])
+@pytest.mark.parametrize(('depth', 'kernel'), [(18, 3), (50, 1)])
+def test_checkpoint_for_other_channels_is_refused(depth: int, kernel: int, kind: str, strict: bool) -> None:
+    given, model = (freq(dict(type=kind, depth=depth), channels) for channels in (24, 48))
+    with pytest.raises(ValueError, match=rf'Freq{kind}: .*in_channels=48.* layer1\.0\.conv1\.weight has shape '
+                       rf'\(64, 24, {kernel}, {kernel}\), 24 input channels'):
+        model.load_state_dict(given.state_dict(), strict=strict)
+
+
+@pytest.mark.parametrize('load', [load_by_runner, load_by_init_cfg])
+def test_checkpoint_for_other_channels_is_refused_by_the_hosts_too(load: Any, tmp_path: Path) -> None:
+    """Their own loading is not strict, and would go on with the first block at random."""
+    torch.save(dict(state_dict=classifier('FreqResNet', in_channels=24).state_dict()), tmp_path / 'dct24.pth')
+    with pytest.raises(ValueError, match=r'in_channels=48.*layer1\.0\.conv1\.weight .* 24 input channels'):
+        load(tmp_path / 'dct24.pth', 48)
+
+
+def test_stock_weights_that_lost_their_stem_are_refused(stock_file: Path) -> None:
+    with pytest.raises(ValueError, match='in_channels=24, or a stock one with its stem.* 64 input channels'):
+        resnet(50, 24).load_state_dict(without_stem(backbone_of(stock_file)))
+
+
+@pytest.mark.parametrize(('frozen', 'told'), [(-1, False), (0, False), (1, True), (4, True)])
+def test_stock_weights_in_frozen_stages_are_a_warning(stock_file: Path, log: list[str], frozen: int,
+                                                      told: bool) -> None:
+    resnet(50, 24, frozen_stages=frozen).load_state_dict(backbone_of(stock_file))
+    line, = said(log)
+    assert (f'frozen_stages={frozen} keeps the first stage from being trained: set it to 0 or -1' in line) == told
 
 
 def test_checkpoint_of_another_depth_is_refused(stock_file: Path) -> None:

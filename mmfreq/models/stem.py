@@ -47,7 +47,8 @@ class StemlessMixin:
     ``load_state_dict``). In the first block, the first C input channels of the stock weights are taken (as the authors
     do for C <= 64); for C > 64 the further input channels keep this model's initialisation. A shortcut convolution
     that the stock block does not have (ResNet-18/34) keeps its initialisation too. One log line says what was done. A
-    checkpoint without stem weights is loaded as it stands.
+    checkpoint without stem weights is loaded as it stands, and refused if its first block takes another number of
+    channels.
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
@@ -59,7 +60,8 @@ class StemlessMixin:
             without a stem and is dropped.
 
     Raises:
-        ValueError: ``in_channels`` is not an integer >= 1.
+        ValueError: ``in_channels`` is not an integer >= 1; on loading, a checkpoint without a stem takes another number
+            of channels (hosts would only warn, and leave the first block, perhaps a frozen one, at random).
     """
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None, **kwargs: Any) -> None:
@@ -86,10 +88,18 @@ class StemlessMixin:
         self.maxpool = nn.Identity()
 
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+        channels = self.conv_in.in_channels
         report = adapt_stock_state_dict(state_dict, prefix, self.state_dict(), self.res_layers[0])
         if report:
-            print_log(f'{type(self).__name__}: stock RGB weights loaded into {self.conv_in.in_channels} DCT channels, '
-                      f'to be trained before use; {report}', logger='current', level=logging.WARNING)
+            frozen = (f'frozen_stages={self.frozen_stages} keeps the first stage from being trained: set it to 0 or '
+                      '-1; ' if self.frozen_stages >= 1 else '')
+            print_log(f'{type(self).__name__}: stock RGB weights loaded into {channels} DCT channels, to be trained '
+                      f'before use; {frozen}{report}', logger='current', level=logging.WARNING)
+        key = f'{prefix}{self.res_layers[0]}.0.conv1.weight'
+        weight = state_dict.get(key)
+        if not report and weight is not None and weight.shape[1] != channels:
+            raise ValueError(f'{type(self).__name__}: expected a checkpoint for in_channels={channels}, or a stock one '
+                             f'with its stem; {key} has shape {tuple(weight.shape)}, {weight.shape[1]} input channels')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     @property

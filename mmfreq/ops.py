@@ -17,8 +17,13 @@ _FULL_MMCV = ('install an mmcv with compiled ops: "pip install --no-build-isolat
               'minutes), or take a prebuilt mmcv for your torch and CUDA')
 
 
+def _full(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor in float32 where it is half or bfloat16: either is too coarse for coordinates."""
+    return tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor
+
+
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int) -> torch.Tensor:
-    """Non-maximum suppression, as mmcv's compiled op.
+    """Non-maximum suppression, as mmcv's compiled op; in float32 where half or bfloat16 comes.
 
     Args:
         boxes (torch.Tensor): (N, 4), x1, y1, x2, y2.
@@ -29,9 +34,11 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
     Returns:
         torch.Tensor: int64, indices of the boxes that stay, best score first.
     """
+    boxes, scores = _full(boxes), _full(scores)
+    dtype = torch.promote_types(boxes.dtype, scores.dtype)
     if offset:
         boxes = torch.cat((boxes[:, :2], boxes[:, 2:] + offset), dim=1)
-    return torchvision.ops.nms(boxes, scores, iou_threshold)
+    return torchvision.ops.nms(boxes.to(dtype), scores.to(dtype), iou_threshold)
 
 
 def _require_average(pool_mode: int) -> None:
@@ -44,6 +51,8 @@ def roi_align_forward(input: torch.Tensor, rois: torch.Tensor, output: torch.Ten
                       argmax_x: torch.Tensor, *, aligned_height: int, aligned_width: int, spatial_scale: float,
                       sampling_ratio: int, pool_mode: int, aligned: bool) -> None:
     """RoIAlign with average pooling, as mmcv's compiled op: fills ``output`` (R, C, aligned_height, aligned_width).
+
+    Half and bfloat16 are computed in float32, whatever autocast says (backward runs outside it).
 
     Args:
         input (torch.Tensor): (N, C, H, W).
@@ -59,8 +68,10 @@ def roi_align_forward(input: torch.Tensor, rois: torch.Tensor, output: torch.Ten
         aligned (bool): Whether boxes are shifted by half a cell.
     """
     _require_average(pool_mode)
-    output.copy_(torchvision.ops.roi_align(input, rois.to(input.dtype), (aligned_height, aligned_width), spatial_scale,
-                                           sampling_ratio, aligned))
+    features = _full(input)
+    # Not torchvision.ops.roi_align, which torch.use_deterministic_algorithms sends through torch.compile on a GPU.
+    output.copy_(torch.ops.torchvision.roi_align(features, rois.to(features.dtype), spatial_scale, aligned_height,
+                                                 aligned_width, sampling_ratio, aligned))
 
 
 def roi_align_backward(grad_output: torch.Tensor, rois: torch.Tensor, argmax_y: torch.Tensor, argmax_x: torch.Tensor,
@@ -68,9 +79,10 @@ def roi_align_backward(grad_output: torch.Tensor, rois: torch.Tensor, argmax_y: 
                        sampling_ratio: int, pool_mode: int, aligned: bool) -> None:
     """Gradient of :func:`roi_align_forward`: fills ``grad_input`` (N, C, H, W); arguments as there."""
     _require_average(pool_mode)
+    grad = _full(grad_output)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
-        grad_output, rois.to(grad_output.dtype), spatial_scale, aligned_height, aligned_width, *grad_input.shape,
-        sampling_ratio, aligned))
+        grad, rois.to(grad.dtype), spatial_scale, aligned_height, aligned_width, *grad_input.shape, sampling_ratio,
+        aligned))
 
 
 class _TorchvisionOps(ModuleType):
@@ -82,6 +94,8 @@ class _TorchvisionOps(ModuleType):
         self.nms = nms
         self.roi_align_forward = roi_align_forward
         self.roi_align_backward = roi_align_backward
+        # mmcv.utils.collect_env asks for these, and itself says so of an mmcv without ops
+        self.get_compiler_version = self.get_compiling_cuda_version = lambda: 'n/a'
 
     def __getattr__(self, name: str) -> Callable:
         if name.startswith('__'):

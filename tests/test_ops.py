@@ -3,9 +3,11 @@ import math
 import subprocess
 import sys
 
+import mmcv
 import numpy as np
 import pytest
 import torch
+import torchvision
 
 from mmfreq.ops import provide_ops
 
@@ -96,14 +98,36 @@ def test_nms_filters_by_score_and_number_and_takes_nothing() -> None:
     assert nms(boxes[:0], scores[:0], 0.5)[1].tolist() == []
 
 
-def test_batched_nms_keeps_classes_apart() -> None:
+@pytest.mark.parametrize('scores_dtype', [torch.half, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize('boxes_dtype', [torch.half, torch.bfloat16, torch.float32])
+def test_nms_of_any_precision(boxes_dtype: torch.dtype, scores_dtype: torch.dtype) -> None:
+    boxes = torch.from_numpy(random_boxes(50, seed=11)).to(boxes_dtype)
+    scores = torch.from_numpy(np.random.default_rng(12).permutation(50) / 64).to(scores_dtype)  # exact in each
+    kept = nms(boxes, scores, 0.5)[1]
+    assert kept.tolist() == plain_nms(boxes.double().numpy(), scores.double().numpy(), 0.5)
+
+
+@pytest.mark.parametrize('split_thr', [10000, 60, 1])
+def test_batched_nms_keeps_classes_apart(split_thr: int) -> None:
+    """From ``split_thr`` boxes on, mmcv goes through the classes one by one."""
     boxes, scores = random_boxes(60, seed=4), np.random.default_rng(5).permutation(60).astype(np.float32)
     classes = np.arange(60) % 3
-    _, kept = batched_nms(*map(torch.from_numpy, (boxes, scores, classes)), dict(type='nms', iou_threshold=0.5))
+    _, kept = batched_nms(*map(torch.from_numpy, (boxes, scores, classes)),
+                          dict(type='nms', iou_threshold=0.5, split_thr=split_thr))
     expected = [np.flatnonzero(classes == c)[i] for c in range(3)
                 for i in plain_nms(boxes[classes == c], scores[classes == c], 0.5)]
     assert sorted(kept.tolist()) == sorted(expected)
     assert np.all(np.diff(scores[kept.numpy()]) < 0)
+
+
+@pytest.mark.parametrize('by_config', [False, True])
+def test_class_agnostic_nms_is_nms(by_config: bool) -> None:
+    boxes, scores = random_boxes(60, seed=4), np.random.default_rng(5).permutation(60).astype(np.float32)
+    cfg = dict(type='nms', iou_threshold=0.5, **(dict(class_agnostic=True) if by_config else {}))
+    dets, kept = batched_nms(*map(torch.from_numpy, (boxes, scores, np.arange(60) % 3)), cfg,
+                             class_agnostic=not by_config)
+    assert kept.tolist() == plain_nms(boxes, scores, 0.5)
+    np.testing.assert_array_equal(dets.numpy(), np.column_stack((boxes, scores))[kept.numpy()])
 
 
 @pytest.mark.parametrize('aligned', [True, False])
@@ -139,7 +163,43 @@ def test_roi_align_gradient(sampling: int, aligned: bool) -> None:
 
 
 def test_roi_align_of_no_rois() -> None:
-    assert roi_align(torch.rand(1, 4, 8, 8), torch.zeros(0, 5), (7, 7), 1.0).shape == (0, 4, 7, 7)
+    features = torch.rand(1, 4, 8, 8, requires_grad=True)
+    result = roi_align(features, torch.zeros(0, 5), (7, 7), 1.0)
+    assert result.shape == (0, 4, 7, 7)
+    result.sum().backward()
+    np.testing.assert_array_equal(features.grad.numpy(), np.zeros((1, 4, 8, 8)))
+
+
+# Coordinates that half (a step of 0.5 there) and bfloat16 (4 or 8) cannot hold; image numbers and scale are exact.
+FINE_ROIS = torch.tensor([[0, 513.3, 700.7, 790.9, 941.2], [1, 601.1, 530.4, 1009.6, 777.7]])
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+@pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
+def test_roi_align_in_half_precision_keeps_the_coordinates(dtype: torch.dtype, autocast: bool) -> None:
+    features = torch.from_numpy(np.random.default_rng(9).normal(size=(2, 3, 64, 64))).to(dtype).requires_grad_()
+    grad = torch.from_numpy(np.random.default_rng(10).normal(size=(2, 3, 4, 4))).to(dtype)
+    with torch.autocast('cpu', dtype=dtype, enabled=autocast):
+        result = roi_align(features, FINE_ROIS, (4, 4), 0.0625, 2)
+    result.backward(grad)  # outside autocast, as mmengine does
+    assert result.dtype == features.grad.dtype == dtype
+    exact = features.detach().double().requires_grad_()
+    roi_align(exact, FINE_ROIS.double(), (4, 4), 0.0625, 2).backward(grad.double())  # see test_roi_align_gradient
+    expected = plain_roi_align(exact.detach().numpy(), FINE_ROIS.double().numpy(), (4, 4), 0.0625, 2, True)
+    tolerance = dict(rtol=torch.finfo(dtype).eps, atol=1e-5)
+    np.testing.assert_allclose(result.detach().double().numpy(), expected, **tolerance)
+    np.testing.assert_allclose(features.grad.double().numpy(), exact.grad.numpy(), **tolerance)
+
+
+def test_roi_align_stays_with_the_compiled_op(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Torchvision's Python function changes over to torch.compile for deterministic algorithms on a GPU."""
+    monkeypatch.setattr(torchvision.ops, 'roi_align', lambda *args: pytest.fail('went through the Python function'))
+    torch.use_deterministic_algorithms(True)
+    try:
+        result = roi_align(torch.arange(16.).reshape(1, 1, 4, 4), torch.tensor([[0., 1, 1, 3, 3]]), (1, 1), 1.0)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    np.testing.assert_allclose(result.item(), 7.5, rtol=1e-6)
 
 
 ABSENT_OPS = '''
@@ -154,6 +214,14 @@ try:
     mmcv.ops.soft_nms(torch.rand(3, 4), torch.rand(3))
 except NotImplementedError as error:
     print(error)
+'''
+
+COLLECT_ENV = '''
+import mmfreq.ops
+assert mmfreq.ops.provide_ops()
+from mmcv.utils import collect_env
+info = collect_env()
+print(info['MMCV'], info['MMCV Compiler'], info['MMCV CUDA Compiler'])
 '''
 
 COMPILED_WINS = '''
@@ -182,6 +250,10 @@ def test_other_ops_name_themselves_and_the_way_out() -> None:
     assert "pool_mode='max'" in output
     assert "'softnms'" in output
     assert output.count('onedl-mmcv') == 2
+
+
+def test_environment_is_told_as_without_ops() -> None:
+    assert run_python(COLLECT_ENV).split() == [mmcv.__version__, 'n/a', 'n/a']
 
 
 def test_compiled_ops_win() -> None:

@@ -35,12 +35,12 @@ class FreqResNet(StemlessMixin, ResNet):
 
 @MODELS.register_module()
 class FreqResNetV1c(StemlessMixin, ResNetV1c):
-    """mmpretrain's ResNetV1c without its deep stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+    """mmpretrain's ResNetV1c without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqResNetV1d(StemlessMixin, ResNetV1d):
-    """mmpretrain's ResNetV1d without its deep stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+    """mmpretrain's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 class _Photos:

@@ -45,7 +45,7 @@ class FreqResNet(StemlessMixin, ResNet):
 
 @MODELS.register_module()
 class FreqResNetV1d(StemlessMixin, ResNetV1d):
-    """mmdet's ResNetV1d without its deep stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+    """mmdet's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()

@@ -1,4 +1,5 @@
 """Frequency-domain detection keeps the stock pipeline's geometry: same ground truth, same targets, same results."""
+import json
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,13 @@ import pytest
 import torch
 from mmcv.transforms import Compose
 from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmfreq.config import check_channels
-from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet
+from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet, FreqResNetV1d
 
-from mmdet.registry import MODELS  # isort: skip
+from mmdet.registry import DATASETS, MODELS  # isort: skip
 from mmdet.structures import DetDataSample  # isort: skip
 
 # (H, W) of the photos of each batch: odd sizes, 1x3 aspect, unequal sizes in one batch
@@ -33,6 +35,7 @@ def small_mask_rcnn(freq: bool) -> dict[str, Any]:
     cfg.merge_from_dict({
         'model.backbone.depth': 18,
         'model.backbone.init_cfg': None,
+        'model.backbone.frozen_stages': -1,
         'model.neck.in_channels': [64, 128, 256, 512],
         'model.neck.out_channels': 32,
         'model.rpn_head.in_channels': 32,
@@ -67,6 +70,15 @@ def models() -> tuple[torch.nn.Module, torch.nn.Module]:
     return stock, freq
 
 
+def at_small_scale(pipeline: list[dict]) -> list[dict]:
+    """The pipeline without the random flip, resizing to ``SCALE``."""
+    steps = [dict(step) for step in pipeline if step['type'] != 'RandomFlip']
+    for step in steps:
+        if step['type'] == 'Resize':
+            step['scale'] = SCALE
+    return steps
+
+
 def packed(pipeline: list[dict], shape: tuple[int, int], folder: Path) -> dict:
     """One photo of that shape with two instances, through the pipeline at small scale without the random flip."""
     height, width = shape
@@ -75,12 +87,8 @@ def packed(pipeline: list[dict], shape: tuple[int, int], folder: Path) -> dict:
     instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=label, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
                  for label, (x0, y0, x1, y1) in enumerate([(1, 2, width * 0.6, height * 0.5),
                                                            (width * 0.3, height * 0.4, width, height)])]
-    steps = [dict(step) for step in pipeline if step['type'] != 'RandomFlip']
-    for step in steps:
-        if step['type'] == 'Resize':
-            step['scale'] = SCALE
-    return Compose(steps)(dict(img_path=str(path), img_id=height, height=height, width=width, instances=instances,
-                               sample_idx=0))
+    return Compose(at_small_scale(pipeline))(dict(img_path=str(path), img_id=height, height=height, width=width,
+                                                  instances=instances, sample_idx=0))
 
 
 @pytest.fixture(params=BATCHES)
@@ -151,13 +159,87 @@ def test_losses_are_finite_and_reach_the_first_layer(models: tuple, batches: lis
     assert torch.isfinite(total)
     model.zero_grad()
     total.backward()
-    assert model.neck.lateral_convs[0].conv.weight.grad.abs().sum() > 0
+    assert model.backbone.layer1[0].conv1.weight.grad.abs().sum() > 0
 
 
-def test_backbone_is_ready_for_fpn() -> None:
-    levels = FreqResNet(50, in_channels=24, norm_eval=True)(torch.rand(1, 24, 24, 40))
-    assert [tuple(level.shape) for level in levels] == [(1, 256, 24, 40), (1, 512, 12, 20), (1, 1024, 6, 10),
-                                                        (1, 2048, 3, 5)]
+def crowded_file(folder: Path, crowd: bool = True) -> str:
+    """Annotations of one photo: a box as a polygon and, as COCO has it, a crowd as RLE."""
+    cv2.imwrite(str(folder / 'photo.png'), np.random.default_rng(3).integers(0, 256, (120, 200, 3), dtype=np.uint8))
+    mask = np.zeros((120, 200), np.uint8)
+    mask[30:110, 90:190] = 1
+    mask[50:60, 100:120] = 0  # not the whole box
+    runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=0, append=0)), prepend=0).tolist()
+    polygon = [10, 10, 80, 10, 80, 70, 10, 70]
+    annotations = [dict(id=1, image_id=1, category_id=2, bbox=[10, 10, 70, 60], area=4200, segmentation=[polygon],
+                        iscrowd=0),
+                   dict(id=2, image_id=1, category_id=1, bbox=[90, 30, 100, 80], area=int(mask.sum()), iscrowd=1,
+                        segmentation=dict(size=[120, 200], counts=[*runs, mask.size - sum(runs)]))]
+    (folder / 'crowd.json').write_text(json.dumps(dict(
+        images=[dict(id=1, file_name='photo.png', height=120, width=200)], annotations=annotations[:1 + crowd],
+        categories=[dict(id=i, name=name) for i, name in enumerate('abc', 1)])))
+    return str(folder / 'crowd.json')
+
+
+def losses_of_equal_features(models: tuple, ann_file: str) -> tuple[list[DetDataSample], list[dict[str, float]]]:
+    """The sample, and the losses of each model's heads on the same features, of a file's only photo."""
+    samples, losses = [], []
+    for model, freq in zip(models, (False, True)):
+        kind = 'CheckedCocoDataset' if freq else 'CocoDataset'
+        dataset = DATASETS.build(dict(
+            type=kind, ann_file=ann_file, data_prefix=dict(img=str(Path(ann_file).parent)),
+            metainfo=dict(classes=('a', 'b', 'c')), pipeline=at_small_scale(small_mask_rcnn(freq).train_pipeline)))
+        batch = model.data_preprocessor(pseudo_collate([dataset[0]]), training=True)
+        height, width = batch['data_samples'][0].batch_input_shape
+        torch.manual_seed(2)
+        features = tuple(torch.randn(1, 32, -(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64))
+        rpn, proposals = model.rpn_head.loss_and_predict(features, batch['data_samples'],
+                                                         proposal_cfg=model.train_cfg.rpn_proposal)
+        found = {f'rpn_{key}': torch.stack(value).sum() for key, value in rpn.items()}
+        found |= model.roi_head.loss(features, proposals, batch['data_samples'])
+        samples.append(batch['data_samples'][0])
+        losses.append({key: value.item() for key, value in found.items()})
+    return samples, losses
+
+
+@pytest.mark.parametrize('ignore_iof_thr', [-1, 0.5])
+def test_crowd_counts_as_in_the_stock_model(ignore_iof_thr: float, models: tuple, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RLE crowd is no instance to find; with ``ignore_iof_thr``, what it covers is no background either."""
+    for model in models:
+        for assigner in (model.rpn_head.assigner, model.roi_head.bbox_assigner):
+            monkeypatch.setattr(assigner, 'ignore_iof_thr', ignore_iof_thr)
+    (stock, freq), (expected, losses) = losses_of_equal_features(models, crowded_file(tmp_path))
+    _, (_, without) = losses_of_equal_features(models, crowded_file(tmp_path, crowd=False))
+    for part, label in (('gt_instances', 1), ('ignored_instances', 0)):
+        a, b = stock.get(part), freq.get(part)
+        np.testing.assert_array_equal(b.bboxes.numpy(), a.bboxes.numpy())
+        assert b.labels.tolist() == a.labels.tolist() == [label]
+        np.testing.assert_array_equal(b.masks.to_ndarray(), a.masks.to_ndarray())
+    # 8000 pixels less the hole of 200, at 333 / 200 times the size
+    np.testing.assert_allclose(freq.ignored_instances.masks.areas, 7800 * (333 / 200)**2, rtol=0.02)
+    assert losses.keys() == expected.keys() >= {'rpn_loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask'}
+    for key, value in expected.items():
+        assert np.isfinite(value)
+        np.testing.assert_allclose(losses[key], value, rtol=1e-5, err_msg=key)
+    assert (losses['rpn_loss_rpn_cls'] == without['rpn_loss_rpn_cls']) == (ignore_iof_thr < 0)
+
+
+@pytest.mark.parametrize('kind', ['ResNet', 'ResNetV1d'])
+def test_backbone_is_ready_for_fpn(kind: str) -> None:
+    """Levels of the shapes that the stock backbone makes of the photo."""
+    init_default_scope('mmdet')
+    stock = MODELS.build(dict(type=kind, depth=50))
+    freq = MODELS.build(dict(type=f'Freq{kind}', depth=50, in_channels=24, norm_eval=True))
+    with torch.no_grad():
+        expected = [tuple(level.shape) for level in stock(torch.rand(1, 3, 96, 160))]
+        levels = freq(torch.rand(1, 24, 24, 40))
+    assert [tuple(level.shape) for level in levels] == expected == [
+        (1, 256, 24, 40), (1, 512, 12, 20), (1, 1024, 6, 10), (1, 2048, 3, 5)]
+
+
+def test_backbones_by_their_documented_arguments() -> None:
+    for model in (FreqResNet(18, in_channels=24), FreqResNetV1d(depth=50, in_channels=24)):
+        assert model.layer1[0].conv1.weight.shape[1] == 24
 
 
 def test_padding_is_each_channels_mean() -> None:

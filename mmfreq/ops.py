@@ -5,6 +5,7 @@ from a module named ``mmcv._ext``. Where that is missing, :func:`provide_ops` su
 """
 import importlib.util
 import sys
+import warnings
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any, Callable
@@ -118,5 +119,8 @@ def provide_ops() -> bool:
         return True
     if _EXT in sys.modules or importlib.util.find_spec(_EXT) is not None:
         return False
+    if any(name.startswith('mmdet.models') for name in sys.modules):
+        warnings.warn('mmdet was imported before mmfreq.models.det, and stays without nms and RoIAlign: import '
+                      'mmfreq.models.det (or cls) first', stacklevel=2)
     sys.modules[_EXT] = _TorchvisionOps()
     return True

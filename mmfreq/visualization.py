@@ -127,8 +127,9 @@ def _draw_on_rates(axis: 'matplotlib.axes.Axes', rates: np.ndarray) -> 'matplotl
     for zigzag, index in enumerate(zigzag_order(size)):
         row, column = divmod(index, size)
         rate = rates[row, column]
-        axis.text(column, row, zigzag, ha='center', va='center', fontsize=8,
-                  color='#b0b0b0' if np.isnan(rate) else '#000000' if rate > 0.6 else '#ffffff')
+        color = '#b0b0b0' if np.isnan(rate) else '#000000' if rate > 0.6 else '#ffffff'
+        label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=8, color=color)
+        label.set_in_layout(False)  # it lies inside its square: the layout need not measure it
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)

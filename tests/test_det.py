@@ -1,5 +1,6 @@
 """Frequency-domain detection keeps the stock pipeline's geometry: same ground truth, same targets, same results."""
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -328,13 +329,14 @@ CONFIGS = sorted(Path(__file__).parents[1].glob('configs/*_rcnn/*.py'))
 
 def test_every_promised_config_is_there() -> None:
     expected = {f'{kind}-rcnn_r50-dct{c}s_fpn_1x_coco' for kind in ('mask', 'faster') for c in (24, 48, 64)}
-    assert {path.stem for path in CONFIGS} == expected | {'mask-rcnn_r50-dct24s_fpn_20e_coco'}
+    expected |= {'mask-rcnn_r50-dct24s_fpn_20e_coco', 'mask-rcnn_r50-dct192-gate_fpn_1x_coco'}
+    assert {path.stem for path in CONFIGS} == expected
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
 def test_config_takes_the_papers_input_and_keeps_the_stock_heads(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= 25
-    cfg, channels = Config.fromfile(str(path)), int(path.stem.split('-dct')[1].split('s')[0])
+    cfg, channels = Config.fromfile(str(path)), int(re.search(r'-dct(\d+)', path.stem)[1])
     check_channels(cfg)
     init_default_scope('mmdet')
     noise = np.random.default_rng(0).integers(0, 256, (800, 1333, 3), dtype=np.uint8)

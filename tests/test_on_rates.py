@@ -191,7 +191,8 @@ def test_heat_map_has_the_rate_and_the_zigzag_index_of_every_channel(tmp_path: P
     assert np.array_equal(image.get_array(), values)
     labels = {text.get_position(): int(text.get_text()) for text in axis.texts}
     # (column, row) of the first and last places of JPEG's zigzag
-    assert [labels[place] for place in ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0), (7, 7))] == [0, 1, 2, 3, 4, 5, 63]
+    places = ((0, 0), (1, 0), (0, 1), (0, 2), (1, 1), (2, 0), (7, 7))
+    assert [labels[place] for place in places] == [0, 1, 2, 3, 4, 5, 63]
     some = OnRates(np.array([0, 64, 130]), np.array([1.0, 0.5, 0.0]), np.ones(3), 5)
     for suffix, start in (('png', b'\x89PNG'), ('svg', b'<?xml')):
         plot_on_rates([rates(values.repeat(3)), some], ['all', 'some'], str(tmp_path / f'map.{suffix}'))

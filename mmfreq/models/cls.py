@@ -6,13 +6,18 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import torch
-from mmpretrain.engine.hooks import VisualizationHook
-from mmpretrain.models.backbones import ResNet, ResNetV1c, ResNetV1d
-from mmpretrain.registry import HOOKS, MODELS
-from mmpretrain.structures import DataSample
 
-from mmfreq.image_files import read_image_file
-from mmfreq.models.stem import StemlessMixin
+from mmfreq.ops import provide_ops
+
+provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops from then on
+
+from mmpretrain.engine.hooks import VisualizationHook  # noqa: E402
+from mmpretrain.models.backbones import ResNet, ResNetV1c, ResNetV1d  # noqa: E402
+from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
+from mmpretrain.structures import DataSample  # noqa: E402
+
+from mmfreq.image_files import read_image_file  # noqa: E402
+from mmfreq.models.stem import StemlessMixin  # noqa: E402
 
 
 @MODELS.register_module()

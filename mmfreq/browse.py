@@ -15,28 +15,57 @@ from mmfreq.image_files import read_image_file
 from mmfreq.transforms import FreqNormalize
 
 
-def rebuild_photo(inputs: torch.Tensor, pipeline: list[dict], image_shape: tuple[int, int]) -> np.ndarray:
-    """The photo that a packed input stands for.
+class PhotoRebuilder:
+    """Turns packed inputs back into the photos that they stand for.
 
     Args:
-        inputs (torch.Tensor): (C, h, w) as the packer gives it: DCT channels, or pixels without BlockDCT.
-        pipeline (list[dict]): The configs of the transforms that made it.
-        image_shape (tuple[int, int]): Pixels (H, W) of the augmented photo, ``img_shape``.
-
-    Returns:
-        np.ndarray: uint8 BGR (H, W, 3); frequencies that were not selected are zero.
+        pipeline (list[dict]): The configs of the transforms that make the inputs.
     """
-    steps = {transform_type(step): step for step in iter_dicts(pipeline) if 'type' in step}
-    image = inputs.permute(1, 2, 0).numpy()
-    if 'BlockDCT' not in steps:
-        return dct.from_ycbcr(image) if 'YCbCr' in steps else image.astype(np.uint8)
-    block_size = steps['BlockDCT'].get('block_size', 8)
-    select = steps.get('ChannelSelect')
-    channels = channel_indices(select['channels'], block_size) if select else list(range(3 * block_size**2))
-    if 'FreqNormalize' in steps:
-        arguments = {key: value for key, value in steps['FreqNormalize'].items() if key not in ('type', '_scope_')}
-        image = FreqNormalize(**arguments).inverse(image, channels)
-    return dct.coefficients_to_bgr(image, channels, image_shape, block_size, steps['BlockDCT'].get('upscale', 1))
+
+    def __init__(self, pipeline: list[dict]) -> None:
+        steps = {transform_type(step): step for step in iter_dicts(pipeline) if 'type' in step}
+        self._ycbcr, self._dct = 'YCbCr' in steps, steps.get('BlockDCT')
+        if self._dct is None:
+            return
+        self._block_size = self._dct.get('block_size', 8)
+        select, normalize = steps.get('ChannelSelect'), steps.get('FreqNormalize')
+        self._channels = (channel_indices(select['channels'], self._block_size) if select
+                          else list(range(3 * self._block_size**2)))
+        self._normalize = normalize and FreqNormalize(**{key: value for key, value in normalize.items()
+                                                         if key not in ('type', '_scope_')})
+
+    def rebuild(self, inputs: torch.Tensor, image_shape: tuple[int, int]) -> np.ndarray:
+        """The photo behind a packed input.
+
+        Args:
+            inputs (torch.Tensor): (C, h, w) as the packer gives it: DCT channels, or pixels without BlockDCT.
+            image_shape (tuple[int, int]): Pixels (H, W) of the augmented photo, ``img_shape``.
+
+        Returns:
+            np.ndarray: uint8 BGR (H, W, 3); frequencies that were not selected are zero.
+        """
+        image = inputs.permute(1, 2, 0).numpy()
+        if self._dct is None:
+            return dct.from_ycbcr(image) if self._ycbcr else image.astype(np.uint8)
+        if self._normalize:
+            image = self._normalize.inverse(image, self._channels)
+        return dct.coefficients_to_bgr(image, self._channels, image_shape, self._block_size,
+                                       self._dct.get('upscale', 1))
+
+
+def truth_in_original_pixels(pipeline: list[dict]) -> bool:
+    """Whether annotations are loaded behind the resizing, as in mmdet's test pipelines, and so are not resized."""
+    kinds = [transform_type(step) for step in iter_dicts(pipeline) if 'type' in step]
+    loads = [i for i, kind in enumerate(kinds) if kind.startswith('Load') and kind.endswith('Annotations')]
+    return bool(loads) and any('Resize' in kind for kind in kinds[:loads[0]])
+
+
+def original_size(photo: np.ndarray, sample: Any) -> np.ndarray:
+    """An augmented photo at its sample's ``ori_shape``: without padding on the right and below, and resized back."""
+    height, width = sample.ori_shape
+    x_scale, y_scale = sample.scale_factor
+    unpadded = photo[:round(height * y_scale), :round(width * x_scale)]
+    return cv2.resize(unpadded, (width, height), interpolation=cv2.INTER_AREA)
 
 
 class Browser:
@@ -52,7 +81,8 @@ class Browser:
         found = pipelines(cfg, dataloader)
         if not found:
             raise ValueError(f'expected a {dataloader} with a pipeline in the config')
-        self.pipeline = found[0]
+        self.rebuilder = PhotoRebuilder(found[0])
+        self.truth_in_original_pixels = truth_in_original_pixels(found[0])
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
         self.visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'name': 'browse'})
         self.visualizer.dataset_meta = self.dataset.metainfo
@@ -65,11 +95,13 @@ class Browser:
 
         Returns:
             tuple[str, np.ndarray]: Path of the photo, and uint8 RGB (H, W, 3): the original on the left, what the
-            network gets with the ground truth on it on the right.
+            network gets with the ground truth on it on the right, at the size that the ground truth refers to.
         """
         item = self.dataset[index]
         sample = item['data_samples']
-        photo = rebuild_photo(item['inputs'], self.pipeline, sample.img_shape)
+        photo = self.rebuilder.rebuild(item['inputs'], sample.img_shape)
+        if self.truth_in_original_pixels:
+            photo = original_size(photo, sample)
         original = read_image_file(sample.img_path)[:, :, ::-1]
         return sample.img_path, beside(original, self._annotated(photo[:, :, ::-1], sample))
 

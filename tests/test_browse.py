@@ -252,3 +252,16 @@ def test_tool_writes_pictures(path: str, phase: str, folders: Path, coco: Path, 
     for file in tmp_path.iterdir():
         assert cv2.imread(str(file)).std() > 5
     assert f'{len(names)} pictures in {tmp_path}' in capsys.readouterr().out
+
+
+def test_shuffled_samples_come_from_all_classes_and_stay_the_same(folders: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    for run, flags in enumerate(([], ['--shuffle'], ['--shuffle'], ['--shuffle', '--seed', 1])):
+        browse(monkeypatch, CLASSIFICATION, folders, '--number', 5, '--out-dir', tmp_path / str(run), *flags)
+        shown.append({int(file.name.split('-')[0]) for file in (tmp_path / str(run)).iterdir()})
+    first, shuffled, again, other = shown
+    assert first == set(range(5))
+    assert shuffled == again != other
+    assert {index < 6 for index in shuffled} == {True, False}
+    assert len(shuffled) == len(other) == 5

@@ -8,6 +8,7 @@ import argparse
 from pathlib import Path
 
 import mmcv
+import numpy as np
 from mmengine.config import DictAction
 from tqdm import tqdm
 
@@ -26,6 +27,10 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--show', action='store_true', help='show the pictures in a window instead; needs '
                         'opencv-python (the headless package has no windows)')
     parser.add_argument('--number', type=int, default=20, help='how many samples (default: %(default)s)')
+    parser.add_argument('--shuffle', action='store_true', help='draw samples from all over the data set instead of its '
+                        'first ones')
+    parser.add_argument('--seed', type=int, default=0, help='another one gives --shuffle other samples (default: '
+                        '%(default)s)')
     parser.add_argument('--wait-time', type=float, default=0, help='seconds that a picture stays in the window; 0: '
                         'until a key is pressed (default)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
@@ -38,15 +43,18 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     prepare_host(cfg)
     browser = Browser(cfg, f'{args.phase}_dataloader')
-    total = min(args.number, len(browser.dataset))
-    for index in tqdm(range(total), unit='picture'):
+    indices = range(len(browser.dataset))
+    if args.shuffle:
+        indices = np.random.default_rng(args.seed).permutation(indices).tolist()
+    indices = indices[:args.number]
+    for index in tqdm(indices, unit='picture'):
         path, picture = browser.draw(index)
         if args.show:
             mmcv.imshow(picture[:, :, ::-1], args.config, round(1000 * args.wait_time))
         else:
             mmcv.imwrite(picture[:, :, ::-1], str(Path(args.out_dir, f'{index:05d}-{Path(path).stem}.png')))
     if not args.show:
-        print(f'{total} pictures in {args.out_dir}')
+        print(f'{len(indices)} pictures in {args.out_dir}')
 
 
 if __name__ == '__main__':

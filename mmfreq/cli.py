@@ -138,15 +138,16 @@ def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
     """A test pipeline with test-time augmentation by a horizontal flip.
 
     Pixels are flipped, not DCT coefficients: the augmentation stands before the first of mmfreq's transforms, or before
-    the packer if there is none.
+    the packer if there is none. Ground truth is not flipped: annotations are loaded behind the augmentation. The view
+    that is not flipped comes first, since merged samples keep the ground truth and the shapes of the first view.
     """
-    first = next((i for i, step in enumerate(pipeline) if transform_type(step) in ('YCbCr', 'BlockDCT')),
-                 len(pipeline) - 1)
+    behind = ('LoadAnnotations', 'YCbCr', 'BlockDCT')
+    first = next((i for i, step in enumerate(pipeline) if transform_type(step) in behind), len(pipeline) - 1)
     packer = deepcopy(pipeline[-1])
     if transform_type(packer) == 'PackDetInputs':
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
         packer['meta_keys'] = (*packer.get('meta_keys', keys), 'flip', 'flip_direction')
-    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (1., 0.)]
+    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)]
     tail = [[step] for step in (*deepcopy(pipeline[first:-1]), packer)]
     return [*deepcopy(pipeline[:first]), dict(type='TestTimeAug', transforms=[flips, *tail])]
 

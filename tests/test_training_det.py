@@ -123,13 +123,72 @@ def test_pictures_are_drawn_on_the_photos(data: Path, tested: tuple[dict[str, fl
         assert np.median(np.abs(drawn[:, :photo.shape[1]].astype(int) - photo)) < 10
 
 
+def best_of(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[int]:
+    """Non-maximum suppression written out: the boxes that no better one of their class overlaps by more."""
+    kept: list[int] = []
+    for i in np.argsort(-scores):
+        for j in kept:
+            corner = np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])
+            common = np.clip(corner, 0, None).prod()
+            areas = (boxes[[i, j], 2:] - boxes[[i, j], :2]).prod(axis=1).sum()
+            if labels[i] == labels[j] and common > threshold * (areas - common):
+                break
+        else:
+            kept.append(i)
+    return kept
+
+
+def detections_of_both_views(work_dir: Path, truth: COCO) -> dict[int, list[tuple]]:
+    """(score, class, box, mask) of each image, the best of what the model finds in the photo and in the mirrored one.
+
+    The photo is mirrored after resizing; boxes and masks are mirrored back here.
+    """
+    from mmdet.registry import MODELS
+    from mmengine.config import Config
+    from mmengine.dataset import Compose, pseudo_collate
+    from mmengine.registry import init_default_scope
+
+    import mmfreq.models.det  # noqa: F401
+    cfg = Config.fromfile(str(work_dir / Path(CONFIG).name))
+    init_default_scope('mmdet')
+    model = MODELS.build(cfg.model).eval()
+    model.load_state_dict(torch.load(work_dir / 'epoch_1.pth', weights_only=False)['state_dict'])
+    load, resize, *rest = cfg.test_dataloader.dataset.pipeline
+    found = {}
+    for number, image in truth.imgs.items():
+        parts = []
+        for mirror in (False, True):
+            path = Path(cfg.test_dataloader.dataset.data_root, 'val', image['file_name'])
+            results = Compose([load, resize])(dict(img_path=str(path), img_id=number, instances=[]))
+            results['img'] = cv2.flip(results['img'], 1) if mirror else results['img']
+            with torch.no_grad():
+                instances = model.test_step(pseudo_collate([Compose(rest)(results)]))[0].pred_instances
+            boxes, masks = instances.bboxes.numpy(), instances.masks.numpy()
+            if mirror:
+                boxes = np.array([image['width'], 0, image['width'], 0]) - boxes * (1, -1, 1, -1)
+                boxes, masks = boxes[:, [2, 1, 0, 3]], masks[:, :, ::-1]
+            parts.append((instances.scores.numpy(), instances.labels.numpy(), boxes, masks))
+        scores, labels, boxes, masks = (np.concatenate(part) for part in zip(*parts))
+        kept = best_of(boxes, scores, labels, 0.5)
+        found[number] = [(scores[i], labels[i], boxes[i], masks[i]) for i in kept]
+    return found
+
+
 def test_flip_augmentation_at_test_time(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     tool('test', CONFIG, trained[0], '--tta', '--work-dir', tmp_path, '--out', tmp_path / 'metrics.json',
          *options(data, test_evaluator__outfile_prefix=tmp_path / 'detections'))
     truth = COCO(str(data / 'annotations/val.json'))
-    for detection in json.loads((tmp_path / 'detections.segm.json').read_text()):
-        image = truth.imgs[detection['image_id']]
-        assert detection['segmentation']['size'] == [image['height'], image['width']]
+    detections = json.loads((tmp_path / 'detections.segm.json').read_text())
+    expected = detections_of_both_views(trained[0], truth)
+    assert min(map(len, expected.values())) > 1
+    for number, best in expected.items():
+        made = sorted((d for d in detections if d['image_id'] == number), key=lambda d: -d['score'])
+        assert len(made) == len(best)
+        for detection, (score, label, box, mask) in zip(made, best):
+            assert_allclose(detection['score'], score, rtol=1e-3)
+            assert detection['category_id'] == truth.getCatIds()[label]
+            assert_allclose(detection['bbox'], [*box[:2], *(box[2:] - box[:2])], atol=0.1)
+            assert (truth.annToMask(detection) != mask).mean() < 1e-3
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(json.loads((tmp_path / 'metrics.json').read_text()))
 
 

@@ -1,7 +1,8 @@
 """Reading OpenMMLab configs: their pipelines, and whether the channels they select fit their model."""
 import importlib.util
+from copy import deepcopy
 from pathlib import Path
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Union
 
 from mmengine.config import Config
 
@@ -57,6 +58,32 @@ def transform_type(transform: dict) -> str:
     """Type name of a transform's config, without a scope prefix."""
     kind = transform.get('type', '')
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+
+
+def inference_config(config: Union[str, Path, Config]) -> Config:
+    """A config as the hosts' inferencers want it: they replace the image loader, and know the stock one by name only.
+
+    ``DetInferencer(model=inference_config('configs/...'), weights=...)``, or mmpretrain's
+    ``ImageClassificationInferencer(inference_config('configs/...'), pretrained=...)``, take image files and arrays
+    (BGR). For a config of mmdet, import :mod:`mmfreq.models.det` before mmdet: it stands in for mmcv's compiled ops.
+
+    Args:
+        config (str | Path | Config): A path, ``package::file`` for one that ships with a host, or a config.
+
+    Returns:
+        Config: A copy with ``LoadImageFromFile`` for ``CheckedLoadImageFromFile`` in the test pipelines.
+
+    Raises:
+        ValueError: There is no such file or package, or the config has no test pipeline.
+    """
+    cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config_path(str(config))))
+    found = pipelines(cfg, 'test_dataloader')
+    if not found:
+        raise ValueError(f'expected a test_dataloader with a pipeline in the config {cfg.filename or ""}'.rstrip())
+    for step in iter_dicts(found):
+        if transform_type(step) == 'CheckedLoadImageFromFile':
+            step['type'] = 'LoadImageFromFile'
+    return cfg
 
 
 def dct_channels(pipeline: list[dict]) -> Optional[tuple[list[int], int]]:

@@ -6,6 +6,7 @@ from pickle import UnpicklingError
 from types import FunctionType
 from typing import Any, Callable
 
+import mmengine.infer.infer as infer_module
 import mmengine.runner.checkpoint as checkpoint_module
 import mmengine.runner.runner as runner_module
 import numpy as np
@@ -65,7 +66,8 @@ def restrict_checkpoint_loading() -> None:
         print_log('TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD is ignored: checkpoints are read weights-only', logger='current',
                   level=logging.WARNING)
     os.environ['TORCH_FORCE_WEIGHTS_ONLY_LOAD'] = '1'
-    checkpoint_module._load_checkpoint = runner_module._load_checkpoint = _load_checkpoint
+    for module in (checkpoint_module, runner_module, infer_module):
+        module._load_checkpoint = _load_checkpoint
 
 
 def _load_checkpoint(filename: str, *args: Any, **kwargs: Any) -> Any:

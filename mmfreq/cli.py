@@ -110,7 +110,7 @@ def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
         raise SystemExit('--show, --show-dir: the config has no default_hooks.visualization')
     out_dir = str(Path(args.show_dir).resolve()) if args.show_dir else None
     hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
-    if transform_type(hook).endswith('DetVisualizationHook'):
+    if cfg.get('default_scope') == 'mmdet':
         hook.update(draw=True, test_out_dir=out_dir)
     else:
         hook.update(enable=True, out_dir=out_dir)

@@ -324,6 +324,19 @@ def test_show_dir_switches_the_visualization_on(tmp_path: Path) -> None:
                                out_dir=str(tmp_path / 'pictures'))
 
 
+@pytest.mark.parametrize('path', ['configs/demo/mask-rcnn_r18-dct24s_demo.py',
+                                  'configs/faster_rcnn/faster-rcnn_r50-dct48s_fpn_1x_coco.py',
+                                  'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'])
+def test_show_dir_switches_the_visualization_of_detection_on(path: str, tmp_path: Path) -> None:
+    (tmp_path / 'x.pth').touch()
+    flags = ('--show-dir', str(tmp_path / 'pictures'), '--interval', '3', '--wait-time', '0')
+    hook = cli.test_config(arguments(path, 'test', *flags, checkpoint=str(tmp_path / 'x.pth'))
+                           ).default_hooks.visualization
+    kind = 'DetVisualizationHook' if path.startswith('mmdet') else 'FreqVisualizationHook'
+    assert plain(hook) == dict(type=kind, draw=True, show=False, wait_time=0, interval=3,
+                               test_out_dir=str(tmp_path / 'pictures'))
+
+
 # Every config
 
 

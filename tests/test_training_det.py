@@ -115,9 +115,10 @@ def test_detections_lie_in_the_original_photo(data: Path, tested: tuple[dict[str
 
 def test_pictures_are_drawn_on_the_photos(data: Path, tested: tuple[dict[str, float], Path]) -> None:
     pictures = sorted((tested[1] / 'pictures').glob('*.jpg'))
-    assert [p.name for p in pictures] == [p.name for p in sorted((data / 'val').glob('*.jpg'))]
-    for picture in pictures:
-        photo, drawn = cv2.imread(str(data / 'val' / picture.name)), cv2.imread(str(picture))
+    photos = sorted((data / 'val').glob('*.jpg'))
+    assert [p.name for p in pictures] == [f'val-{p.name}' for p in photos]
+    for picture, file in zip(pictures, photos):
+        photo, drawn = cv2.imread(str(file)), cv2.imread(str(picture))
         # ground truth on the left, predictions on the right
         assert drawn.shape == (photo.shape[0], 2 * photo.shape[1], 3)
         assert np.median(np.abs(drawn[:, :photo.shape[1]].astype(int) - photo)) < 10
@@ -174,8 +175,10 @@ def detections_of_both_views(work_dir: Path, truth: COCO) -> dict[int, list[tupl
     return found
 
 
-def test_flip_augmentation_at_test_time(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
+def test_flip_augmentation_at_test_time(data: Path, trained: tuple[Path, str], tested: tuple[dict[str, float], Path],
+                                        tmp_path: Path) -> None:
     tool('test', CONFIG, trained[0], '--tta', '--work-dir', tmp_path, '--out', tmp_path / 'metrics.json',
+         '--show-dir', tmp_path / 'pictures', '--interval', 2,
          *options(data, test_evaluator__outfile_prefix=tmp_path / 'detections'))
     truth = COCO(str(data / 'annotations/val.json'))
     detections = json.loads((tmp_path / 'detections.segm.json').read_text())
@@ -190,6 +193,14 @@ def test_flip_augmentation_at_test_time(data: Path, trained: tuple[Path, str], t
             assert_allclose(detection['bbox'], [*box[:2], *(box[2:] - box[:2])], atol=0.1)
             assert (truth.annToMask(detection) != mask).mean() < 1e-3
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(json.loads((tmp_path / 'metrics.json').read_text()))
+    # every second of the three photos, with the same ground truth, on the left, as without augmentation
+    pictures = sorted((tmp_path / 'pictures').iterdir())
+    assert [picture.name for picture in pictures] == [f'val-{p.name}' for p in sorted((data / 'val').iterdir())[::2]]
+    for picture in pictures:
+        photo = cv2.imread(str(data / 'val' / picture.name.removeprefix('val-')))
+        marks = [np.abs(cv2.imread(str(folder / picture.name))[:, :photo.shape[1]].astype(int) - photo).max(axis=2) > 60
+                 for folder in (picture.parent, tested[1] / 'pictures')]  # the colours of masks are random
+        assert (marks[0] & marks[1]).sum() > 0.6 * (marks[0] | marks[1]).sum() > 0
 
 
 class BaseModelStub(torch.nn.Module):

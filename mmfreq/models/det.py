@@ -4,22 +4,27 @@ Name this module under ``custom_imports`` in a config. Importing it also makes m
 (:mod:`mmfreq.ops`).
 """
 import logging
-from typing import Any
+from pathlib import Path
+from typing import Any, Optional, Sequence
 
+import mmengine.fileio as fileio
 import torch
 from mmengine.logging import print_log
+from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from mmfreq.image_files import decode_image_file
 from mmfreq.ops import provide_ops
 
 provide_ops()  # before mmdet imports mmcv.ops
 
 from mmcv.ops import batched_nms  # noqa: E402
 from mmdet.datasets import CocoDataset  # noqa: E402
+from mmdet.engine.hooks import DetVisualizationHook  # noqa: E402
 from mmdet.models.backbones import ResNet, ResNetV1d  # noqa: E402
 from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
 from mmdet.models.test_time_augs import DetTTAModel  # noqa: E402
-from mmdet.registry import DATASETS, MODELS  # noqa: E402
+from mmdet.registry import DATASETS, HOOKS, MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmfreq.models.stem import StemlessMixin  # noqa: E402
@@ -219,3 +224,39 @@ class InstanceSegTTAModel(DetTTAModel):
 def unflip(masks: torch.Tensor, meta: dict) -> torch.Tensor:
     """Masks (N, H, W) of a flipped view, as they lie in the photo."""
     return torch.flip(masks, _FLIPPED_AXES[meta['flip_direction']]) if meta.get('flip') else masks
+
+
+@HOOKS.register_module()
+class FreqVisualizationHook(DetVisualizationHook):
+    """mmdet's DetVisualizationHook that heeds ``interval`` in testing too: every ``interval``-th photo is drawn.
+
+    Pictures are named after the photo and its folder, so that equal file names in several folders do not overwrite each
+    other's; photos are read as :class:`~mmfreq.transforms.CheckedLoadImageFromFile` reads them. Arguments as
+    :class:`mmdet.engine.hooks.DetVisualizationHook`.
+    """
+
+    def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                       outputs: Sequence[DetDataSample]) -> None:
+        """Draws the first photo of every ``interval``-th batch."""
+        step = runner.iter + batch_idx
+        if self.draw and step % self.interval == 0:
+            self._draw_sample(outputs[0], 'val_img', step)
+
+    def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: dict,
+                        outputs: Sequence[DetDataSample]) -> None:
+        """Draws every ``interval``-th photo, the first one included."""
+        if not self.draw:
+            return
+        folder = self.test_out_dir and Path(runner.work_dir, runner.timestamp, self.test_out_dir)
+        for sample in outputs:
+            if self._test_index % self.interval == 0:
+                self._draw_sample(sample, 'test_img', self._test_index, folder)
+            self._test_index += 1
+
+    def _draw_sample(self, sample: DetDataSample, name: str, step: int, folder: Optional[Path] = None) -> None:
+        path = sample.img_path
+        photo = decode_image_file(fileio.get(path, backend_args=self.backend_args), path)[:, :, ::-1]
+        named = '-'.join(Path(path).parts[-2:])
+        self._visualizer.add_datasample(
+            named if self.show else name, photo, sample, show=self.show, wait_time=self.wait_time,
+            pred_score_thr=self.score_thr, out_file=str(folder / named) if folder else None, step=step)

@@ -1,5 +1,6 @@
 # make demo    set up, train RGB and frequency-domain ResNet-18 on real photos, compare
 # make demo-detection    the same with Mask R-CNN on real photos with pasted objects
+# make demo-gate         train a gate over all 192 channels, draw what it keeps, train on the best 24, compare
 # make test    set up, run the test suite
 # make lint    set up, run the linter
 # make clean   remove the demo's data and runs
@@ -7,7 +8,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-detection test lint clean
+.PHONY: help install demo demo-detection demo-gate test lint clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -18,6 +19,9 @@ DEMO_DATA := data/demo/manifest.json
 DETECTION_DATA := data/demo_detection/manifest.json
 DEMO_RUNS := resnet18_demo resnet18-dct24s_demo
 DETECTION_RUNS := mask-rcnn_r18_demo mask-rcnn_r18-dct24s_demo
+GATED := resnet18-dct192-gate_demo
+LEARNED := resnet18-dct24-learned_demo
+GATE_RUNS := $(GATED) $(LEARNED) resnet18-dct24s_demo
 
 help:
 	@sed -n '/^SHELL/q; s/^# //p' Makefile
@@ -43,7 +47,7 @@ $(DETECTION_DATA): | $(VENV)/.installed
 
 # An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last. What is there is
 # used as it is, also after a change to a config: "make clean" starts over.
-$(DEMO_RUNS:%=$(WORK)/%/metrics.json): | $(DEMO_DATA)
+$(sort $(DEMO_RUNS:%=$(WORK)/%/metrics.json) $(GATE_RUNS:%=$(WORK)/%/metrics.json)): | $(DEMO_DATA)
 $(DETECTION_RUNS:%=$(WORK)/%/metrics.json): | $(DETECTION_DATA)
 $(WORK)/%/metrics.json: | configs/demo/%.py
 	$(BIN)/python tools/train.py configs/demo/$*.py --work-dir $(WORK)/$* --resume
@@ -55,6 +59,17 @@ demo: $(DEMO_RUNS:%=$(WORK)/%/metrics.json)
 demo-detection: $(DETECTION_RUNS:%=$(WORK)/%/metrics.json)
 	$(BIN)/python tools/compare.py $(DETECTION_RUNS:%=$(WORK)/%) --out $(WORK)/demo-detection
 
+$(WORK)/demo-gate/selection.json: | $(WORK)/$(GATED)/metrics.json
+	$(BIN)/python tools/gate_heatmap.py configs/demo/$(GATED).py $(WORK)/$(GATED) --out $(WORK)/demo-gate/heatmap
+	$(BIN)/python tools/select_channels.py $(WORK)/demo-gate/heatmap.json --channels 24 --out $@
+
+$(WORK)/$(LEARNED)/metrics.json: | $(WORK)/demo-gate/selection.json
+	$(BIN)/python tools/train.py $(WORK)/demo-gate/$(LEARNED).py --work-dir $(@D) --resume
+	$(BIN)/python tools/test.py $(WORK)/demo-gate/$(LEARNED).py $(@D) --work-dir $(@D)/test --out $@
+
+demo-gate: $(GATE_RUNS:%=$(WORK)/%/metrics.json)
+	$(BIN)/python tools/compare.py $(GATE_RUNS:%=$(WORK)/%) --out $(WORK)/demo-gate/comparison
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
 
@@ -62,5 +77,6 @@ lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
 
 clean:
-	rm -rf data/demo data/demo_detection $(foreach run,$(DEMO_RUNS) $(DETECTION_RUNS),$(WORK)/$(run))
+	rm -rf data/demo data/demo_detection $(WORK)/demo-gate \
+	    $(foreach run,$(DEMO_RUNS) $(DETECTION_RUNS) $(GATE_RUNS),$(WORK)/$(run))
 	rm -f $(foreach table,demo demo-detection,$(WORK)/$(table).md $(WORK)/$(table).png)

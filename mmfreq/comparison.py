@@ -1,14 +1,17 @@
 """One row of figures for each model: what it reaches, what it takes in, what it costs."""
+import csv
+import io
 import json
 import time
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
+import yaml
 from mmcv.transforms import Compose
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
@@ -19,9 +22,15 @@ from mmfreq.compat import prepare_host
 from mmfreq.config import config_path, pipelines, transform_type
 from mmfreq.files import atomic_write_text
 
-# What a table shows of a run's metrics; a run that has none of these shows all it has.
+# What a table shows of a run's metrics; a run that has none of these shows all it has. The first one is the headline.
 _HEADLINES = ('accuracy/top1', 'accuracy/top5', 'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP',
-              'coco/segm_mAP_50')
+              'coco/segm_mAP_50', 'gate/kept')
+
+
+# How metafiles name metrics, and the unit of mmengine's in theirs.
+_METAFILE_NAMES = {'accuracy/top1': ('Top 1 Accuracy', 1), 'accuracy/top5': ('Top 5 Accuracy', 1),
+                   'coco/bbox_mAP': ('box AP', 0.01), 'coco/bbox_mAP_50': ('box AP50', 0.01),
+                   'coco/segm_mAP': ('mask AP', 0.01), 'coco/segm_mAP_50': ('mask AP50', 0.01)}
 
 
 @dataclass
@@ -30,11 +39,15 @@ class Row:
 
     Attributes:
         name (str): Name of the config.
-        metrics (dict[str, float]): Results of ``tools/test.py --out metrics.json``; empty if there are none.
+        metrics (dict[str, float]): The best results found, of ``metrics.json`` (``tools/test.py --out``) and of the
+            validations in the logs; best by the first of the headline metrics. Empty if there are none.
+        found (str): Where they were found, as ``metrics.json`` or ``validation at step 6``.
+        paper (dict[str, float]): Published results of the config, by its metafile, under the same names and units.
         input_shape (tuple[int, int, int]): Channels, height, width of what the network receives for one image.
         input_bytes (int): Bytes of it as the data loader hands them over.
         parameters (int): Number of values that training changes, frozen ones included.
         flops (int): Multiply-adds of one forward pass for one image (normalisation and pooling count too, some 0.3 %).
+        memory (int): Peak bytes that one forward pass needs besides the weights, per image.
         loader_rate (float | None): Images per second through the training pipeline, one process; None without data.
         network_rate (float | None): Images per second through the network, forward only.
         notes (list[str]): What is missing, and why.
@@ -45,6 +58,9 @@ class Row:
     input_bytes: int
     parameters: int
     flops: int
+    memory: int
+    found: str = ''
+    paper: dict[str, float] = field(default_factory=dict)
     loader_rate: Optional[float] = None
     network_rate: Optional[float] = None
     notes: list[str] = field(default_factory=list)
@@ -108,27 +124,75 @@ def _prepare(config: Path, work_dir: Optional[Path], images: int) -> _Subject:
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model).eval()
+    metrics, found = best_metrics(work_dir, notes)
     row = Row(
         name=config.stem,
-        metrics=_read_metrics(work_dir, notes),
+        metrics=metrics,
+        found=found,
+        paper=published_metrics(config.stem),
         input_shape=tuple(sample.shape),
         input_bytes=sample.numel() * sample.element_size(),
         parameters=sum(p.numel() for p in model.parameters()),
         flops=count_flops(model, packed),
+        memory=peak_memory(model, packed),
         notes=notes)
     return _Subject(row, _forward_work(model, packed), _loading_work(cfg, images, notes))
 
 
-def _read_metrics(work_dir: Optional[Path], notes: list[str]) -> dict[str, float]:
+def best_metrics(work_dir: Optional[Path], notes: list[str]) -> tuple[dict[str, float], str]:
+    """The best results in a work dir, and where they were found; says in ``notes`` what is missing or damaged."""
     if work_dir is None:
+        return {}, ''
+    results = {'metrics.json': _read_json(work_dir / 'metrics.json', notes)}
+    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
+    for log in logs:
+        lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
+        values = [value for value in map(_parsed, lines) if value]
+        if len(values) < len(lines):
+            notes.append(f'{log}: {len(lines) - len(values)} of {len(lines)} lines are damaged')
+        for value in values:
+            found = {key: number for key, number in value.items() if '/' in key and isinstance(number, (int, float))}
+            if found:
+                results[f'validation at step {value.get("step")}'] = found
+    results = {where: found for where, found in results.items() if found}
+    if not results:
+        notes.append(f'no results in {work_dir}: ' + ('no validation in its logs yet' if logs else 'no logs') +
+                     f', no metrics.json (tools/test.py CONFIG {work_dir} --out {work_dir / "metrics.json"})')
+        return {}, ''
+    headline = next((key for key in _HEADLINES if any(key in found for found in results.values())), None)
+    best = max(results, key=lambda where: results[where].get(headline, -np.inf))
+    return results[best], best
+
+
+def _read_json(path: Path, notes: list[str]) -> dict[str, float]:
+    if not path.is_file():
         return {}
-    path = work_dir / 'metrics.json'
+    values = _parsed(path.read_text(encoding='utf-8', errors='replace'))
+    if values is None:
+        notes.append(f'{path} is damaged')
+    return values or {}
+
+
+def _parsed(text: str) -> Optional[dict[str, Any]]:
+    """A JSON object, or None."""
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        notes.append(f'no {path.name}: run tools/test.py CONFIG {work_dir} --out {path}')
-    except ValueError as error:
-        notes.append(f'{path} is damaged: {error}')
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def published_metrics(name: str) -> dict[str, float]:
+    """Results that the metafiles state for the config ``name``, in mmengine's names and units; empty if there are none.
+
+    All of them are the authors': see each entry's ``Source``.
+    """
+    root = Path(__file__).parent / '.mim'
+    for metafile in sorted(root.glob('configs/*/metafile.yml')):
+        for model in yaml.safe_load(metafile.read_text(encoding='utf-8')).get('Models', []):
+            if model['Name'] == name:
+                stated = {key: value for result in model.get('Results', []) for key, value in result['Metrics'].items()}
+                return {key: stated[title] * unit for key, (title, unit) in _METAFILE_NAMES.items() if title in stated}
     return {}
 
 
@@ -161,6 +225,26 @@ def count_flops(model: torch.nn.Module, packed: dict[str, Any]) -> int:
     total = int(counter.total())
     model.forward = forward
     return total
+
+
+def peak_memory(model: torch.nn.Module, packed: dict[str, Any]) -> int:
+    """Peak bytes per image of one forward pass besides the weights, on the GPU if there is one.
+
+    On the CPU, allocations and releases are added up as torch's profiler reports them.
+    """
+    batch = _batch(model, packed, 2)
+    with torch.no_grad():
+        if torch.cuda.is_available():
+            model, batch = model.cuda(), _batch(model.cuda(), packed, 2)
+            torch.cuda.reset_peak_memory_stats()
+            before = torch.cuda.memory_allocated()
+            model(**batch)
+            return (torch.cuda.max_memory_allocated() - before) // 2
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+            model(**batch)
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == '[memory]']
+    sizes = [event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())]
+    return int(max(np.cumsum(sizes), default=0)) // 2
 
 
 def _loading_work(cfg: Config, images: int, notes: list[str]) -> Callable[[], int]:
@@ -211,29 +295,36 @@ def _rates(works: Sequence[Callable[[], int]], repeats: int) -> list[Optional[fl
 
 
 def shown_metrics(rows: Sequence[Row]) -> list[str]:
-    """Names of the metrics to show of all rows, in order of appearance."""
-    found = list(dict.fromkeys(key for row in rows for key in row.metrics))
-    return [key for key in found if key in _HEADLINES] or found
+    """Names of the metrics to show of all rows, the headline first."""
+    found = dict.fromkeys(key for row in rows for key in (*row.metrics, *row.paper))
+    return [key for key in _HEADLINES if key in found and any(key in row.metrics for row in rows)] or [
+        key for key in _HEADLINES if key in found] or list(found)
 
 
 def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the comparison table; sizes are normalised by the first row's."""
+    """Header and cells of the comparison table; sizes are normalised by the first row's, differences are to it."""
     metrics = shown_metrics(rows)
-    header = ['model', *metrics, 'input', 'values', 'bytes', 'normalised size', 'parameters', 'FLOPs (multiply-adds)',
-              'loading images/s', 'network images/s']
-    cells = [[
-        row.name,
-        *(_number(row.metrics.get(key), '.4g') for key in metrics),
-        ' x '.join(map(str, row.input_shape)),
-        f'{row.input_values:,}',
-        f'{row.input_bytes:,}',
-        f'{row.input_values / rows[0].input_values:.3g}',
-        f'{row.parameters / 1e6:.2f} M',
-        f'{row.flops / 1e9:.3f} G',
-        _number(row.loader_rate, '.0f'),
-        _number(row.network_rate, '.1f'),
-    ] for row in rows]
-    return header, cells
+    headline = metrics[0] if metrics else None
+    first = rows[0].metrics.get(headline)
+    columns: dict[str, list[str]] = {'model': [row.name for row in rows]}
+    for key in metrics:
+        columns[key] = [_number(row.metrics.get(key), '.4g') for row in rows]
+        if key == headline and first is not None and len(rows) > 1:
+            differences = [row.metrics[key] - first if key in row.metrics else None for row in rows]
+            columns['difference'] = [_number(value, '+.3g') for value in differences]
+        if key == headline and any(key in row.paper for row in rows):
+            columns['paper'] = [_number(row.paper.get(key), '.5g') for row in rows]
+    columns |= {
+        'input': [' x '.join(map(str, row.input_shape)) for row in rows],
+        'normalised size': [f'{row.input_values / rows[0].input_values:.3g}' for row in rows],
+        'bytes': [f'{row.input_bytes:,}' for row in rows],
+        'parameters': [f'{row.parameters / 1e6:.2f} M' for row in rows],
+        'FLOPs (multiply-adds)': [f'{row.flops / 1e9:.3f} G' for row in rows],
+        'memory': [f'{row.memory / 1e6:.1f} MB' for row in rows],
+        'loading images/s': [_number(row.loader_rate, '.0f') for row in rows],
+        'network images/s': [_number(row.network_rate, '.1f') for row in rows],
+    }
+    return list(columns), [list(cells) for cells in zip(*columns.values())]
 
 
 def _number(value: Any, pattern: str) -> str:
@@ -254,9 +345,21 @@ def markdown_table(rows: Sequence[Row]) -> str:
     return '\n'.join([line(header), line(rule), *map(line, cells), *([''] if notes else []), *notes]) + '\n'
 
 
+def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """All figures as plain values: fields of :class:`Row`, and the sizes that follow from them."""
+    first = rows[0].input_values
+    return [dict(asdict(row), channels=row.input_shape[0], size_per_channel=list(row.input_shape[1:]),
+                 input_values=row.input_values, normalised_size=row.input_values / first) for row in rows]
+
+
 def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:
-    """Writes ``PREFIX.md`` and ``PREFIX.png``; returns their names."""
+    """Writes ``PREFIX.md``, ``.csv`` (the table's cells), ``.json`` (all figures) and ``.png``; returns their names."""
     from mmfreq.visualization import plot_comparison
+    buffer = io.StringIO()
+    header, cells = table_cells(rows)
+    csv.writer(buffer).writerows([header, *cells])
     atomic_write_text(f'{prefix}.md', markdown_table(rows))
+    atomic_write_text(f'{prefix}.csv', buffer.getvalue())
+    atomic_write_text(f'{prefix}.json', json.dumps(plain_rows(rows), indent=1) + '\n')
     plot_comparison(rows, f'{prefix}.png')
-    return [f'{prefix}.md', f'{prefix}.png']
+    return [f'{prefix}.{suffix}' for suffix in ('md', 'csv', 'json', 'png')]

@@ -23,11 +23,15 @@ def save_figure(figure: Figure, path: str) -> None:
 
 
 def plot_comparison(rows: Sequence[Row], path: str) -> None:
-    """Draws one small bar chart for each figure of the comparison; the first row, the baseline, is grey."""
+    """Draws the headline metric over the input size, as the paper argues, and a small bar chart for each figure.
+
+    The first row, the baseline, is grey; published results are hollow.
+    """
     panels: list[tuple[str, Callable[[Row], Optional[float]], str]] = [
         *((key, lambda row, key=key: row.metrics.get(key), '{:.4g}') for key in shown_metrics(rows)),
         ('normalised input size', lambda row: row.input_values / rows[0].input_values, '{:.3g}'),
         ('input, kB per image', lambda row: row.input_bytes / 1000, '{:.1f}'),
+        ('memory, MB per image', lambda row: row.memory / 1e6, '{:.1f}'),
         ('parameters, millions', lambda row: row.parameters / 1e6, '{:.2f}'),
         ('multiply-adds, billions', lambda row: row.flops / 1e9, '{:.3f}'),
         ('loading, images/s', lambda row: row.loader_rate, '{:.0f}'),
@@ -35,14 +39,35 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
     ]
     columns = 2
     lines = -(-len(panels) // columns)
-    figure = Figure(figsize=(11, lines * (0.75 + 0.3 * len(rows)) + 0.3), layout='constrained')
+    points = [(row, key) for key in shown_metrics(rows)[:1] for row in rows if key in {**row.metrics, **row.paper}]
+    heights = [lines * (0.75 + 0.3 * len(rows)) + 0.3, *([3.6] if points else [])]
+    figure = Figure(figsize=(11, sum(heights)), layout='constrained')
     figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
-    axes = figure.subplots(lines, columns, squeeze=False)
+    parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
+    if points:
+        _draw_over_size(parts[1].subplots(), rows, points[0][1])
+    axes = parts[0].subplots(lines, columns, squeeze=False)
     for axis, (title, value, pattern) in zip(axes.flat, panels):
         _draw_bars(axis, title, [row.name for row in rows], [value(row) for row in rows], pattern)
     for axis in axes.flat[len(panels):]:
         axis.axis('off')
     save_figure(figure, path)
+
+
+def _draw_over_size(axis: 'matplotlib.axes.Axes', rows: Sequence[Row], metric: str) -> None:
+    for i, row in enumerate(rows):
+        color = _OTHERS if i else _BASELINE
+        size = row.input_values / rows[0].input_values
+        for value, face, where in ((row.metrics.get(metric), color, ''), (row.paper.get(metric), 'white', ' (paper)')):
+            if value is not None:
+                axis.scatter(size, value, s=60, facecolor=face, edgecolor=color, linewidth=1.5, zorder=2)
+                axis.annotate(row.name + where, (size, value), xytext=(7, -3), textcoords='offset points', fontsize=9,
+                              color=_INK)
+    axis.set_title(f'{metric} over input size (1 = {rows[0].name})', loc='left', fontsize=11, color=_INK)
+    axis.margins(x=0.25, y=0.15)
+    axis.grid(color='#e4e6ea', zorder=0)
+    axis.tick_params(length=0, colors=_INK)
+    axis.spines[:].set_visible(False)
 
 
 def _draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str], values: Sequence[Optional[float]],

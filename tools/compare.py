@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
 """Compare models: what they reach, what goes into them and what they cost, in one table and one picture.
 
-The first one is the baseline. Speeds are measured on this machine; the models take turns.
+The first one is the baseline. Of a work dir, the best result counts, of its logs and of its metrics.json; "paper" is
+what the authors published for the config. Memory (peak of a forward pass besides the weights, per image) and speeds
+are measured on this machine; the models take turns.
 """
 import argparse
 
@@ -11,9 +13,9 @@ from mmfreq.comparison import compare, markdown_table, save_comparison
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', metavar='RUN_OR_CONFIG', help='work dir of a training run (with the '
-                        'metrics.json of tools/test.py --out), or a config file')
-    parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.md and PREFIX.png')
+    parser.add_argument('runs', nargs='+', metavar='RUN_OR_CONFIG', help='work dir of a training run, '
+                        'or a config file (also mmpretrain::..., mmdet::...)')
+    parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.md, .csv, .json, .png')
     parser.add_argument('--images', type=int, default=64, help='images to time the loading with (default: 64)')
     return parser.parse_args()
 

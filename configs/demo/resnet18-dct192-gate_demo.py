@@ -14,4 +14,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=38),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6, convert_to_iter_based=True),
 ]
-custom_hooks = [dict(type='GateLossHook', loss_weight=0.03)]
+custom_hooks = [dict(type='GateLossHook', loss_weight=0.01)]

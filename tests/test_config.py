@@ -3,6 +3,8 @@ import argparse
 import importlib.util
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from mmengine.registry import HOOKS, MODELS, DefaultScope
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 from numpy.testing import assert_allclose
+from test_rows import CLASSIFICATION, NO_ROWS
 from torch import nn
 
 from mmfreq import cli
@@ -35,11 +38,13 @@ DEMO24 = 'demo/resnet18-dct24s_demo.py'
 INPUT_SHAPES = {
     'demo/resnet18_demo.py': (3, 112, 112),
     'demo/resnet18-dct24s_demo.py': (24, 28, 28),
-    'resnet/resnet50-ycbcr_8xb32_in1k.py': (3, 224, 224),
-    'resnet/resnet50-dct24s_8xb32_in1k.py': (24, 56, 56),
-    'resnet/resnet50-dct48s_8xb32_in1k.py': (48, 56, 56),
-    'resnet/resnet50-dct64s_8xb32_in1k.py': (64, 56, 56),
-    'resnet/resnet50-dct192_8xb32_in1k.py': (192, 56, 56),
+    'demo/resnet18-dct192-gate_demo.py': (192, 28, 28),
+    **{name.removeprefix('configs/'): (row.channels, *row.size) for name, row in (CLASSIFICATION | NO_ROWS).items()},
+}
+# Of each family: the stock config, the modified backbone, and the crop and the short side that the paper takes.
+FAMILIES = {
+    'resnet': ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 'FreqResNet', 448, 512),
+    'mobilenet_v2': ('mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', 'FreqMobileNetV2', 896, 1024),
 }
 RECIPE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'val_evaluator',
           'test_evaluator', 'env_cfg', 'randomness', 'load_from', 'resume')
@@ -58,6 +63,10 @@ def stock() -> Config:
     return get_config('mmpretrain::resnet/resnet50_8xb32_in1k.py')
 
 
+def stock_of(path: str) -> Config:
+    return deepcopy(cached(str(config_path(FAMILIES[path.partition('/')[0]][0]))))
+
+
 @pytest.fixture(scope='module')
 def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A JPEG of 500 x 375 pixels: slow waves and some noise."""
@@ -69,8 +78,13 @@ def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
+@cache
+def cached(path: str) -> Config:
+    return Config.fromfile(path)
+
+
 def load(path: str) -> Config:
-    return Config.fromfile(str(CONFIGS / path))
+    return deepcopy(cached(str(CONFIGS / path)))
 
 
 def plain(node: Any) -> Any:
@@ -400,8 +414,8 @@ def test_forward_and_backward(path: str) -> None:
 
 
 @pytest.mark.parametrize('path', IMAGENET)
-def test_imagenet_configs_keep_the_stock_recipe(path: str, stock: Config) -> None:
-    cfg = load(path)
+def test_imagenet_configs_keep_the_stock_recipe(path: str) -> None:
+    cfg, stock = load(path), stock_of(path)
     for key in RECIPE:
         assert plain(cfg.get(key)) == plain(stock.get(key)), key
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -411,22 +425,39 @@ def test_imagenet_configs_keep_the_stock_recipe(path: str, stock: Config) -> Non
 
 
 @pytest.mark.parametrize('path', IMAGENET)
-def test_imagenet_configs_change_nothing_of_the_model_but_its_input(path: str, stock: Config) -> None:
-    expected = plain(stock.model)
+def test_imagenet_configs_change_nothing_of_the_model_but_its_input(path: str) -> None:
+    expected = plain(stock_of(path).model)
     if 'dct' in path:
-        expected['backbone'].update(type='FreqResNet', in_channels=INPUT_SHAPES[path][0])
+        expected['backbone'].update(type=FAMILIES[path.partition('/')[0]][1], in_channels=INPUT_SHAPES[path][0])
+    if 'gate' in path:
+        expected['backbone'].update(gate={})
+    if '28x28' in path:
+        expected['backbone'].update(strides=[1, 1, 2, 2])
     assert plain(load(path).model) == expected
 
 
 @pytest.mark.parametrize('path', [path for path in IMAGENET if 'dct' in path])
 def test_imagenet_sizes_are_the_papers(path: str) -> None:
-    cfg = load(path)
-    train, = pipelines(cfg, 'train_dataloader')
-    test, = pipelines(cfg, 'test_dataloader')
-    assert [transform_type(step) for step in train[1:3]] == ['RandomResizedCrop', 'RandomFlip']
-    assert train[1].scale == 448
-    assert test[1] == dict(type='ResizeEdge', scale=512, edge='short')
-    assert test[2] == dict(type='CenterCrop', crop_size=448)
+    cfg, stock = load(path), stock_of(path)
+    crop, short_side = (224, 256) if '28x28' in path else FAMILIES[path.partition('/')[0]][2:]
+    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        ours, theirs = (plain(pipelines(config, name)[0]) for config in (cfg, stock))
+        assert ours[0] == dict(type='CheckedLoadImageFromFile')
+        assert [step['type'] for step in ours[3:]] == ['YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize',
+                                                       'PackInputs']
+        expected = theirs[1:3]  # the stock augmentation, at another size
+        expected[0]['scale'] = crop if name == 'train_dataloader' else short_side
+        if name != 'train_dataloader':
+            expected[1]['crop_size'] = crop
+        assert ours[1:3] == expected
+        assert ours[6]['stats'] == f'photos-{crop}'
+
+
+@pytest.mark.parametrize('path', [path for path in IMAGENET if 'dct' in path])
+def test_imagenet_configs_take_the_channels_of_their_name(path: str) -> None:
+    name = path.split('-dct')[1].partition('_')[0].removesuffix('-28x28').removesuffix('-gate').upper()
+    for dataloader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        assert pipelines(load(path), dataloader)[0][5] == dict(type='ChannelSelect', channels=name)
 
 
 def test_ycbcr_config_is_the_stock_one_in_another_colour_space(stock: Config) -> None:

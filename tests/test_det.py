@@ -1,6 +1,5 @@
 """Frequency-domain detection keeps the stock pipeline's geometry: same ground truth, same targets, same results."""
 import json
-import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -338,24 +337,14 @@ def test_every_promised_config_is_there() -> None:
 
 
 @pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_config_takes_the_papers_input_and_keeps_the_stock_heads(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= 25
-    cfg, channels = Config.fromfile(str(path)), int(re.search(r'-dct(\d+)', path.stem)[1])
+def test_config_keeps_the_stock_model_behind_its_input(path: Path) -> None:
+    """What goes in, and that it trains, is in test_rows.py."""
+    cfg = Config.fromfile(str(path))
     check_channels(cfg)
-    init_default_scope('mmdet')
-    noise = np.random.default_rng(0).integers(0, 256, (800, 1333, 3), dtype=np.uint8)
-    steps = [step for step in cfg.test_pipeline if 'Load' not in step['type']]
-    packed_noise = Compose(steps)(dict(img=noise, img_id=0, img_path='', img_shape=(800, 1333), ori_shape=(800, 1333)))
-    assert packed_noise['inputs'].shape == (channels, 200, 334)
-    assert packed_noise['data_samples'].img_shape == (800, 1333)
     stock = Config.fromfile(stock_config().replace('mask', path.stem.split('-')[0]))
     for part in ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
         assert cfg.model[part] == stock.model[part], part
     assert cfg.default_hooks.visualization.type == 'FreqVisualizationHook'
-    cfg.model.backbone.init_cfg = None
-    model = MODELS.build(cfg.model)
-    levels = model.extract_feat(torch.rand(1, channels, 16, 24))
-    assert [tuple(level.shape) for level in levels] == [(1, 256, -(-16 // 2**i), -(-24 // 2**i)) for i in range(5)]
 
 
 def test_recipe_of_the_released_code() -> None:

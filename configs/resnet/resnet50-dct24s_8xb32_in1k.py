@@ -11,20 +11,11 @@ freq = [
     dict(type='ChannelSelect', channels='24S'),
     dict(type='FreqNormalize', stats='photos-448'),
 ]
-train_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=448),
-    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
-    *freq,
-    dict(type='PackInputs'),
-]
-test_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
-    dict(type='ResizeEdge', scale=512, edge='short'),
-    dict(type='CenterCrop', crop_size=448),
-    *freq,
-    dict(type='PackInputs'),
-]
+load, pack = dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')
+train_crop = dict(type='RandomResizedCrop', scale=448)
+test_resize = dict(type='ResizeEdge', scale=512, edge='short')
+train_pipeline = [load, train_crop, dict(type='RandomFlip', prob=0.5, direction='horizontal'), *freq, pack]
+test_pipeline = [load, test_resize, dict(type='CenterCrop', crop_size=448), *freq, pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -14,6 +14,7 @@ provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops f
 from mmpretrain.engine.hooks import VisualizationHook  # noqa: E402
 from mmpretrain.models.backbones import (  # noqa: E402
     ConvNeXt,
+    MobileNetV2,
     RegNet,
     Res2Net,
     ResNeSt,
@@ -29,6 +30,7 @@ from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmfreq.image_files import read_image_file  # noqa: E402
+from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
 from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
 
 
@@ -154,6 +156,25 @@ class FreqVisionTransformer(PatchMixin, VisionTransformer):
         (1, 192, 14, 14)
     """
     projection = 'patch_embed.projection'
+
+
+@MODELS.register_module()
+class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
+    """mmpretrain's MobileNetV2 without its stem, for C DCT channels.
+
+    See :class:`~mmfreq.models.mobilenet_v2_stem.StemlessMobileNetV2Mixin`.
+
+    Args:
+        in_channels (int): Number of DCT channels C.
+        **kwargs: Every other argument of :class:`mmpretrain.models.MobileNetV2`.
+
+    Example:
+        >>> import torch
+        >>> from mmfreq.models.cls import FreqMobileNetV2
+        >>> model = FreqMobileNetV2(in_channels=12)
+        >>> tuple(model(torch.rand(1, 12, 112, 112))[0].shape)
+        (1, 1280, 7, 7)
+    """
 
 
 class _Photos:

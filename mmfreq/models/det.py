@@ -21,12 +21,22 @@ provide_ops()  # before mmdet imports mmcv.ops
 from mmcv.ops import batched_nms  # noqa: E402
 from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.engine.hooks import DetVisualizationHook  # noqa: E402
-from mmdet.models.backbones import RegNet, Res2Net, ResNeSt, ResNet, ResNetV1d, ResNeXt, SwinTransformer  # noqa: E402
+from mmdet.models.backbones import (  # noqa: E402
+    MobileNetV2,
+    RegNet,
+    Res2Net,
+    ResNeSt,
+    ResNet,
+    ResNetV1d,
+    ResNeXt,
+    SwinTransformer,
+)
 from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
 from mmdet.models.test_time_augs import DetTTAModel  # noqa: E402
 from mmdet.registry import DATASETS, HOOKS, MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
+from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
 from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
 
 
@@ -99,6 +109,26 @@ class FreqSwinTransformer(PatchMixin, SwinTransformer):
         super().init_weights()
         if self.gate is not None and self.init_cfg is None:
             self.gate.init_weights()
+
+
+@MODELS.register_module()
+class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
+    """mmdet's MobileNetV2 without its stem, for C DCT channels.
+
+    See :class:`~mmfreq.models.mobilenet_v2_stem.StemlessMobileNetV2Mixin`. A cell of the input covers 2 pixels:
+    ``BlockDCT(upscale=4)``, and ``stride=2`` in :class:`FreqDetDataPreprocessor`.
+
+    Args:
+        in_channels (int): Number of DCT channels C.
+        **kwargs: Every other argument of :class:`mmdet.models.backbones.MobileNetV2`.
+
+    Example:
+        >>> import torch
+        >>> from mmfreq.models.det import FreqMobileNetV2
+        >>> model = FreqMobileNetV2(in_channels=12)
+        >>> [tuple(level.shape) for level in model(torch.rand(1, 12, 64, 80))]
+        [(1, 24, 32, 40), (1, 32, 16, 20), (1, 96, 8, 10), (1, 1280, 4, 5)]
+    """
 
 
 @MODELS.register_module()

@@ -43,14 +43,23 @@ class FreqMixin:
         if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'{type(self).__name__}: expected in_channels to be an integer >= 1 (the number of DCT '
                              f'channels), got {in_channels!r}')
-        super().__init__(*args, in_channels=in_channels, **kwargs)
         self.dct_channels = in_channels
+        super().__init__(*args, **self.stock_arguments(in_channels), **kwargs)
         self.gate = None if gate is None else ChannelGate(in_channels, **gate)
+
+    def stock_arguments(self, in_channels: int) -> dict[str, Any]:
+        """What the stock class is told of the channels."""
+        return dict(in_channels=in_channels)
 
     @property
     def first_weight(self) -> str:
         """Name of the weight that takes the channels."""
         raise NotImplementedError
+
+    @property
+    def first_is_frozen(self) -> bool:
+        """Whether ``frozen_stages`` keeps this weight from being trained."""
+        return not self.get_parameter(self.first_weight).requires_grad
 
     def fit_stock_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str) -> str:
         """Fits a stock RGB state dict to this backbone, in place.
@@ -76,13 +85,13 @@ class FreqMixin:
         report = self.fit_stock_state_dict(state_dict, prefix)
         weight = state_dict.get(prefix + self.first_weight)
         if report:
-            frozen = '' if own.requires_grad else f'frozen_stages={self.frozen_stages} keeps {self.frozen_advice}; '
+            frozen = f'frozen_stages={self.frozen_stages} keeps {self.frozen_advice}; ' if self.first_is_frozen else ''
             print_log(f'{name}: stock RGB weights loaded into {self.dct_channels} DCT channels, to be trained before '
                       f'use; {frozen}{report}', logger='current', level=logging.WARNING)
-        elif weight is not None and weight.shape[1:] != own.shape[1:]:
+        elif weight is not None and weight.shape != own.shape:
             raise ValueError(f'{name}: expected a checkpoint for in_channels={self.dct_channels}, or a stock one with '
-                             f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)}, '
-                             f'{weight.shape[1]} input channels, instead of {tuple(own.shape)}')
+                             f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)} instead '
+                             f'of {tuple(own.shape)}')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

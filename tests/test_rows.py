@@ -1,0 +1,260 @@
+"""Every row of the paper's tables by name: what its config feeds the network, and what the metafiles say of it."""
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.structures import InstanceData
+from numpy.testing import assert_allclose
+from torch import nn
+
+import mmfreq.models.cls
+import mmfreq.models.det  # noqa: F401  (registers the backbones)
+from mmfreq.config import config_path, pipelines, transform_type
+
+from mmdet.structures import DetDataSample  # isort: skip
+from mmdet.structures.mask import BitmapMasks  # isort: skip
+
+ROOT = Path(__file__).parents[1]
+INDEX = yaml.safe_load((ROOT / 'model-index.yml').read_text(encoding='utf-8'))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of Xu et al. 2020, Tables 1 to 4, or of the README of their code (Faster R-CNN)."""
+    channels: int
+    size: tuple[int, int]  # per channel
+    normalised: float = 0.  # input size over that of the RGB row; 0 where the paper gives none
+    results: tuple[tuple[float, ...], ...] = field(default=())  # one tuple for each task
+
+
+def resnet(name: str) -> str:
+    return f'configs/resnet/resnet50-{name}_8xb32_in1k.py'
+
+
+def mobilenet(name: str) -> str:
+    return f'configs/mobilenet_v2/mobilenet-v2-{name}_8xb32_in1k.py'
+
+
+def rcnn(kind: str, name: str) -> str:
+    return f'configs/{kind}_rcnn/{kind}-rcnn_r50-{name}_fpn_1x_coco.py'
+
+
+CLASSIFICATION = {
+    'mmpretrain::resnet/resnet50_8xb32_in1k.py': Row(3, (224, 224), 1.0, ((75.780, 92.650), )),
+    resnet('ycbcr'): Row(3, (224, 224), 1.0, ((75.234, 92.544), )),
+    resnet('dct192-28x28'): Row(192, (28, 28), 1.0, ((76.060, 93.020), )),
+    resnet('dct192'): Row(192, (56, 56), 4.0, ((77.194, 93.454), )),
+    resnet('dct24d'): Row(24, (56, 56), 0.5, ((77.166, 93.560), )),
+    resnet('dct24s'): Row(24, (56, 56), 0.5, ((77.196, 93.504), )),
+    resnet('dct24t'): Row(24, (56, 56), 0.5, ((77.148, 93.326), )),
+    resnet('dct48s'): Row(48, (56, 56), 1.0, ((77.384, 93.554), )),
+    resnet('dct48t'): Row(48, (56, 56), 1.0, ((77.338, 93.614), )),
+    resnet('dct64s'): Row(64, (56, 56), 1.333, ((77.232, 93.624), )),
+    resnet('dct64t'): Row(64, (56, 56), 1.333, ((77.280, 93.456), )),
+    'mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py': Row(3, (224, 224), 1.0, ((71.702, 90.415), )),
+    mobilenet('dct6s'): Row(6, (112, 112), 0.5, ((71.776, 90.258), )),
+    mobilenet('dct12s'): Row(12, (112, 112), 1.0, ((72.156, 90.634), )),
+    mobilenet('dct24s'): Row(24, (112, 112), 2.0, ((72.364, 90.606), )),
+    mobilenet('dct32s'): Row(32, (112, 112), 2.667, ((72.282, 90.592), )),
+}
+DETECTION = {
+    'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py': Row(
+        3, (800, 1333), 0., ((37.3, 59.0, 40.2, 21.9, 40.9, 48.1), (34.2, 55.9, 36.2, 15.8, 36.9, 50.1))),
+    rcnn('mask', 'dct24s'): Row(
+        24, (200, 334), 0., ((37.7, 59.2, 40.9, 21.7, 41.4, 49.1), (34.6, 56.1, 36.9, 16.1, 37.4, 50.7))),
+    rcnn('mask', 'dct48s'): Row(
+        48, (200, 334), 0., ((38.1, 59.5, 41.2, 22.0, 41.3, 49.8), (35.0, 56.6, 37.2, 16.3, 37.5, 52.3))),
+    rcnn('mask', 'dct64s'): Row(
+        64, (200, 334), 0., ((38.1, 59.6, 41.1, 22.5, 41.6, 49.7), (35.0, 56.5, 37.4, 16.9, 37.6, 51.6))),
+    'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py': Row(
+        3, (800, 1333), 0., ((36.4, 58.4, 39.1, 21.5, 40.0, 46.6), )),
+    rcnn('faster', 'dct24s'): Row(24, (200, 334), 0., ((37.2, 58.8, 39.9, 21.9, 40.7, 48.9), )),
+    rcnn('faster', 'dct48s'): Row(48, (200, 334)),
+    rcnn('faster', 'dct64s'): Row(64, (200, 334), 0., ((37.2, 58.5, 40.6, 21.9, 40.9, 48.3), )),
+}
+ROWS = {**CLASSIFICATION, **DETECTION}
+NO_ROWS = {  # shipped beside the rows
+    'configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_20e_coco.py': Row(24, (200, 334)),
+    rcnn('mask', 'dct192-gate'): Row(192, (200, 334)),
+    resnet('dct192-gate'): Row(192, (56, 56)),
+}
+METRICS = {
+    'Image Classification': ['Top 1 Accuracy', 'Top 5 Accuracy'],
+    'Object Detection': [f'box AP{kind}' for kind in ('', '50', '75', 'S', 'M', 'L')],
+    'Instance Segmentation': [f'mask AP{kind}' for kind in ('', '50', '75', 'S', 'M', 'L')],
+}
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Noise of 1333 x 800 pixels, a size that the detectors keep."""
+    path = str(tmp_path_factory.mktemp('photo') / 'noise.png')
+    cv2.imwrite(path, np.random.default_rng(0).integers(0, 256, (800, 1333, 3), dtype=np.uint8))
+    return path
+
+
+@cache
+def cached(name: str) -> Config:
+    return Config.fromfile(str(config_path(name) if '::' in name else ROOT / name))
+
+
+def load(name: str) -> Config:
+    return deepcopy(cached(name))
+
+
+def build(cfg: Config) -> nn.Module:
+    """The model as mmengine's Runner builds it, but for pretrained weights."""
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    cfg.model.backbone.init_cfg = None
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return MODELS.build(cfg.model)
+
+
+# Inputs
+
+
+@pytest.mark.parametrize('name', ROWS | NO_ROWS)
+def test_input_is_the_papers(name: str, photo: str) -> None:
+    cfg, row = load(name), (ROWS | NO_ROWS)[name]
+    if '::' not in name:
+        assert len((ROOT / name).read_text().splitlines()) <= 25
+    steps = [step for step in pipelines(cfg, 'test_dataloader')[0] if transform_type(step) != 'LoadAnnotations']
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        inputs = Compose(steps)(dict(img_path=photo, img_id=0, gt_label=0))['inputs']
+    assert tuple(inputs.shape) == (row.channels, *row.size)
+    assert inputs.dtype == (torch.float32 if 'dct' in name else torch.uint8)
+    assert inputs.float().std(dim=(1, 2)).min() > 0
+    if row.normalised:
+        assert_allclose(inputs.numel() / (3 * 224 * 224), row.normalised, atol=5e-4)
+
+
+# Networks; those of classification train in test_config.py
+
+
+def detection_batch(channels: int) -> dict[str, Any]:
+    """One image of 64 x 96 pixels with one square on it."""
+    mask = np.zeros((1, 64, 96), dtype=np.uint8)
+    mask[:, 8:40, 16:48] = 1
+    sample = DetDataSample(metainfo=dict(img_shape=(64, 96), ori_shape=(64, 96), scale_factor=(1., 1.), img_id=0))
+    sample.gt_instances = InstanceData(bboxes=torch.tensor([[16., 8., 48., 40.]]), labels=torch.tensor([3]),
+                                       masks=BitmapMasks(mask, 64, 96))
+    return dict(inputs=[torch.randn(channels, 16, 24)], data_samples=[sample])
+
+
+@pytest.mark.parametrize('name', [name for name in DETECTION | NO_ROWS if '_rcnn/' in name and '::' not in name])
+def test_detectors_forward_and_backward(name: str) -> None:
+    model = build(load(name))
+    model.train()
+    batch = model.data_preprocessor(detection_batch((DETECTION | NO_ROWS)[name].channels), training=True)
+    levels = model.extract_feat(batch['inputs'])
+    assert [tuple(level.shape[1:]) for level in levels] == [(256, -(-16 // 2**i), -(-24 // 2**i)) for i in range(5)]
+    losses = model(**batch, mode='loss')
+    total, logged = model.parse_losses(losses)
+    total.backward()
+    assert {'loss_rpn_cls', 'loss_rpn_bbox', 'loss_cls', 'loss_bbox'} <= set(logged)
+    assert ('loss_mask' in logged) == name.startswith('configs/mask')
+    assert torch.isfinite(total)
+    for key, parameter in model.named_parameters():
+        assert parameter.requires_grad == ('layer1' not in key), key  # the stock recipe freezes the first stage
+        assert not parameter.requires_grad or torch.isfinite(parameter.grad).all(), key
+
+
+# Metafiles
+
+
+def entries() -> list[dict[str, Any]]:
+    """The models of all metafiles, each with its file."""
+    files = [ROOT / name for name in INDEX['Import']]
+    return [dict(entry, file=file) for file in files for entry in yaml.safe_load(file.read_text())['Models']]
+
+
+def test_index_names_every_metafile() -> None:
+    assert [ROOT / name for name in INDEX['Import']] == list(dict.fromkeys(ROOT / name for name in INDEX['Import']))
+    assert sorted(ROOT / name for name in INDEX['Import']) == sorted(ROOT.glob('configs/*/metafile.yml'))
+
+
+def test_every_config_of_a_family_has_one_entry_and_every_entry_a_config() -> None:
+    named = [entry['Config'] for entry in entries()]
+    assert len(set(named)) == len(named)
+    own = {name for name in named if '::' not in name}
+    folders = {Path(name).parent for name in INDEX['Import']}
+    assert own == {path.relative_to(ROOT).as_posix() for folder in folders for path in (ROOT / folder).glob('*.py')}
+    for name in named:
+        assert config_path(name if '::' in name else str(ROOT / name)).is_file()
+
+
+def test_every_row_has_an_entry_with_the_published_figures() -> None:
+    by_config = {entry['Config']: entry for entry in entries()}
+    for name, row in ROWS.items():
+        entry = by_config[name]
+        assert entry['Metadata']['Channels'] == row.channels, name
+        assert entry['Metadata']['Size Per Channel'] == list(row.size), name
+        assert entry['Metadata'].get('Normalized Input Size', 0.) == row.normalised, name
+        results = entry.get('Results', [])
+        assert [tuple(result['Metrics'].values()) for result in results] == list(row.results), name
+        for result in results:
+            assert list(result['Metrics']) == METRICS[result['Task']], name
+            assert result['Dataset'] == ('ImageNet-1k' if name in CLASSIFICATION else 'COCO')
+    assert set(by_config) == {*ROWS, *NO_ROWS}
+    assert not [name for name in NO_ROWS if 'Results' in by_config[name]]
+
+
+def test_every_figure_names_its_source() -> None:
+    tables = {('resnet', 'Image Classification'): 'Table 1', ('mobilenet_v2', 'Image Classification'): 'Table 2',
+              ('mask_rcnn', 'Object Detection'): 'Table 3', ('mask_rcnn', 'Instance Segmentation'): 'Table 4'}
+    for entry in entries():
+        for result in entry.get('Results', []):
+            table = tables.get((entry['file'].parent.name, result['Task']))
+            expected = f'the paper (Xu et al. 2020), {table}' if table else "the paper's authors, README of their " \
+                'released code'
+            assert result['Source'] == expected
+
+
+def test_entries_are_in_the_collection_of_their_file() -> None:
+    for file in (ROOT / name for name in INDEX['Import']):
+        content = yaml.safe_load(file.read_text(encoding='utf-8'))
+        collection, = content['Collections']
+        assert (ROOT / collection['README']).parent == file.parent
+        for entry in content['Models']:
+            assert entry['In Collection'] == collection['Name']
+            assert entry['Name'] == Path(entry['Config'].rpartition('::')[2]).stem
+
+
+def multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> int:
+    """Of the convolutions and linear layers, on torch's meta device, where nothing is computed."""
+    counts: list[int] = []
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            module.register_forward_hook(
+                lambda m, _, out: counts.append(m.weight.numel() * int(np.prod(out.shape[2:], initial=1))))
+    model.eval().to('meta')(torch.empty(1, *shape, device='meta'))
+    return sum(counts)
+
+
+@pytest.mark.parametrize('entry', [entry for entry in entries() if 'FLOPs' in entry['Metadata']],
+                         ids=lambda entry: entry['Name'])
+def test_cost_of_the_classifiers(entry: dict[str, Any]) -> None:
+    meta = entry['Metadata']
+    cfg = load(entry['Config'])
+    cfg.model.backbone.pop('gate', None)  # 192 x (192 + 2 + 4) parameters more, next to no multiply-adds
+    model = build(cfg)
+    gate = 192 * (192 + 1 + 2 + 4) if 'gate' in entry['Name'] else 0
+    assert meta['Parameters'] == sum(parameter.numel() for parameter in model.parameters()) + gate
+    counted = multiply_adds(model, (meta['Channels'], *meta['Size Per Channel']))
+    assert counted <= meta['FLOPs'] <= 1.05 * counted  # norms and pooling are the rest

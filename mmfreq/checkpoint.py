@@ -1,9 +1,10 @@
 """Weights of other networks for those of mmfreq: the released DCTNet classifiers, and stock RGB checkpoints."""
 import io
 import re
+from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Iterator, Mapping, Optional
 
 import mmengine.runner.checkpoint as checkpoint_module
 import torch
@@ -53,23 +54,33 @@ def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
         ValueError: The file cannot be read so, or holds no state dict; it is named.
     """
     restrict_checkpoint_loading()
-    try:
-        content = checkpoint_module._load_checkpoint(path, map_location='cpu')
-    except (EOFError, RuntimeError) as error:
-        raise ValueError(f'{path}: torch cannot read it weights-only ({str(error).splitlines()[0]})') from error
-    if not isinstance(content, dict):
-        raise ValueError(f'{path}: expected a state dict, or a dict with one under "state_dict", got a '
-                         f'{type(content).__name__}')
-    weights = content.get('state_dict', content)
-    others = [str(key) for key, value in weights.items() if not torch.is_tensor(value)] if isinstance(
-        weights, dict) else ['state_dict']
-    if others or not weights:
-        raise ValueError(f'{path}: expected a state dict, or a dict with one under "state_dict"; these are no tensors: '
-                         f'{", ".join(others) or "(it is empty)"}')
+    with _named(path):
+        try:
+            content = checkpoint_module._load_checkpoint(path, map_location='cpu')
+        except (EOFError, RuntimeError) as error:
+            reason = str(error).partition('\n')[0] or 'it ends too early'
+            raise ValueError(f'torch cannot read it weights-only ({reason})') from error
+        weights = content.get('state_dict', content) if isinstance(content, dict) else None
+        if not isinstance(weights, dict) or not weights:
+            raise ValueError('expected a state dict, or a dict with one under "state_dict", got '
+                             f'{"nothing" if content == {} or weights == {} else type(content).__name__}')
+        others = [str(key) for key, value in weights.items() if not isinstance(key, str) or not torch.is_tensor(value)]
+        if others:
+            raise ValueError(f'expected a state dict, or a dict with one under "state_dict", got {", ".join(others)}, '
+                             'which are no tensors')
     if all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
-    rest = {key: value for key, value in content.items() if key != 'state_dict'} if 'state_dict' in content else {}
+    rest = {str(key): value for key, value in content.items() if key != 'state_dict'} if 'state_dict' in content else {}
     return dict(weights), rest
+
+
+@contextmanager
+def _named(path: str) -> Iterator[None]:
+    """Names the file in errors."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
 
 
 def write_checkpoint(path: str, state_dict: Mapping[str, torch.Tensor], meta: dict[str, Any]) -> None:
@@ -109,20 +120,21 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list
         ValueError: The file is not such a classifier; all weights that do not fit are listed. Nothing is written.
     """
     weights, rest = read_weights(path)
-    channels = dctnet_channels(weights, channels)
-    target, _ = freqify(_DCTNET_STOCK, channels, 'dctnet-classification')
-    target['model']['backbone']['strides'] = (1, 1, 2, 2)
-    with DefaultScope.overwrite_default_scope('mmpretrain'):
-        model = MODELS.build(deepcopy(target['model']))
-    state_dict = from_dctnet(weights, model.state_dict())
+    with _named(path):
+        channels = dctnet_channels(weights, channels)
+        target, _ = freqify(_DCTNET_STOCK, channels, 'dctnet-classification')
+        target['model']['backbone']['strides'] = (1, 1, 2, 2)
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            model = MODELS.build(deepcopy(target['model']))
+        state_dict = from_dctnet(weights, model.state_dict())
     numbers = {key: value.item() if hasattr(value, 'item') else value for key, value in rest.items()
                if isinstance(value, (str, int, float)) or getattr(value, 'shape', None) == ()}
-    left = [str(key) for key in rest if key not in numbers]
+    left = [key for key in rest if key not in numbers]
     comment = wrapped(line.format(channels=channels, checkpoint=out.name) for line in _DCTNET_COMMENT)
     text = child_text(_DCTNET_STOCK, target, comment, out.parent)
-    write_checkpoint(str(out), state_dict, dict(source=Path(path).name, channels=channels, **numbers))
+    write_checkpoint(str(out), state_dict, {**numbers, 'source': Path(path).name, 'channels': channels})
     atomic_write_text(out.with_suffix('.py'), text)
-    return [f'{len(weights)} tensors, channels {channels}; in meta: {", ".join(map(str, numbers)) or "nothing"}; '
+    return [f'{len(weights)} tensors, channels {channels}; in meta: {", ".join(numbers) or "nothing"}; '
             f'left out: {", ".join(left) or "nothing"}']
 
 
@@ -166,7 +178,7 @@ def from_dctnet(weights: StateDict, expected: Mapping[str, torch.Tensor]) -> Sta
         ValueError: A weight is unknown, missing or has another shape than expected; all such are listed.
     """
     names = {_dctnet_name(key): key for key in expected}
-    if not set(names) & set(weights):
+    if not any(name in weights for name in names if name.startswith('model.')):
         raise ValueError(f'expected names such as {next(iter(names))}, got {", ".join(list(weights)[:5])}, ...')
     wrong = differences(weights, {name: expected[key] for name, key in names.items()})
     if wrong:
@@ -200,16 +212,17 @@ def convert_stock(path: str, out: Path, channels: str, config: Optional[str] = N
         ValueError: The weights are not those of the backbone; all that do not fit are listed. Nothing is written.
     """
     backbone, others = split_stock(read_weights(path)[0])
-    stock = plain_config(config_path(config)) if config else dict(model=dict(backbone=resnet_config(backbone)))
-    model, scope = stock.get('model') or {}, stock.get('default_scope', 'mmpretrain')
-    convert_backbone(model, len(channel_indices(channels)), scope, [])
-    if any(node.get('type') == 'Pretrained' for node in iter_dicts(model['backbone'].get('init_cfg'))):
-        del model['backbone']['init_cfg']
-    with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng():
-        torch.manual_seed(0)  # what is newly made is the same in every conversion
-        made = MODELS.build(model['backbone'])
-        made.init_weights()
-    state_dict = {f'backbone.{key}': value for key, value in from_stock(backbone, made).items()}
+    with _named(path):
+        stock = plain_config(config_path(config)) if config else dict(model=dict(backbone=resnet_config(backbone)))
+        model, scope = stock.get('model') or {}, stock.get('default_scope', 'mmpretrain')
+        convert_backbone(model, len(channel_indices(channels)), scope, [])
+        if any(node.get('type') == 'Pretrained' for node in iter_dicts(model['backbone'].get('init_cfg'))):
+            del model['backbone']['init_cfg']
+        with DefaultScope.overwrite_default_scope(scope), torch.random.fork_rng():
+            torch.manual_seed(0)  # what is newly made is the same in every conversion
+            made = MODELS.build(deepcopy(model['backbone']))
+            made.init_weights()
+        state_dict = {f'backbone.{key}': value for key, value in from_stock(backbone, made).items()}
     write_checkpoint(str(out), {**state_dict, **others}, dict(source=Path(path).name, channels=channels))
     kept = sorted({key.partition('.')[0] for key in others})
     return [f'{len(state_dict)} tensors of {model["backbone"]["type"]} with {len(channel_indices(channels))} channels; '

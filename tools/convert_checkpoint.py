@@ -48,7 +48,7 @@ def main() -> None:
             else:
                 report = convert_stock(path, out, args.channels, args.config)
     except ValueError as error:
-        raise SystemExit(f'convert_checkpoint: {path}: {error}') from error
+        raise SystemExit(f'convert_checkpoint: {error}') from error
     written = [out, out.with_suffix('.py')] if args.source == 'dctnet' else [out]
     print(*report, f'written: {" ".join(map(str, written))}', sep='\n')
 

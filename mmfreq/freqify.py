@@ -1,0 +1,393 @@
+"""Stock configs of mmpretrain and mmdet made frequency-domain ones: converted whole, or refused with the reason."""
+import importlib
+import math
+import tempfile
+import textwrap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Iterable, Iterator, Optional
+
+from mmengine.config import Config
+from mmengine.registry import MODELS
+
+from mmfreq.channels import channel_indices
+from mmfreq.config import (
+    DATALOADERS,
+    check_channels,
+    config_path,
+    datasets_with_pipeline,
+    iter_dicts,
+    pipeline_blocks,
+    transform_type,
+)
+from mmfreq.config_writer import child_text, plain_config
+from mmfreq.files import atomic_write_text
+from mmfreq.trial import try_config
+
+
+@dataclass(frozen=True)
+class _Host:
+    """What a host's stock configs have in the places that change."""
+    module: str
+    stats: str
+    packer: str
+    preprocessor: str
+    hook: str
+
+
+_HOSTS = {
+    'mmpretrain': _Host('mmfreq.models.cls', 'photos-448', 'PackInputs', 'ClsDataPreprocessor', 'VisualizationHook'),
+    'mmdet': _Host('mmfreq.models.det', 'photos-1333x800', 'PackDetInputs', 'DetDataPreprocessor',
+                   'DetVisualizationHook'),
+}
+
+# Arguments in pixels of what mmpretrain's pipelines do to photos; with the default where that is a size too.
+_PIXELS: dict[str, dict[str, Any]] = {
+    'RandomResizedCrop': dict(scale=None),
+    'EfficientNetRandomCrop': dict(scale=None, crop_padding=32),
+    'EfficientNetCenterCrop': dict(crop_size=None, crop_padding=32),
+    'Resize': dict(scale=None),
+    'ResizeEdge': dict(scale=None),
+    'CenterCrop': dict(crop_size=None),
+    'RandomCrop': dict(crop_size=None, padding=None),
+    'Pad': dict(size=None, size_divisor=None),
+    'Cutout': dict(shape=None, magnitude_range=None),
+    'GaussianBlur': dict(radius=None, magnitude_range=None),
+}
+
+# Batch augmentations that work on cells as they do on pixels: they blend whole inputs, or paste without resizing.
+_BATCH_AUGMENTS = ('Mixup', 'CutMix')
+
+_CELL = 4  # pixels of the stock network's image that a DCT block covers, as the stock networks' first stages
+
+
+def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[dict[str, Any], list[str]]:
+    """The frequency-domain version of a stock config.
+
+    Photos become twice as large (classification: every size in pixels; detection: BlockDCT enlarges them), so that a
+    block of 8x8 covers the 4x4 pixels that a cell of the stock network's first stage does. The DCT stands right before
+    the packer, in every pipeline of the config.
+
+    Args:
+        config (str): ``mmpretrain::...``, ``mmdet::...``, or the path of a text-style config of either.
+        channels (str): A named selection, such as ``'24S'``.
+        stats (str, optional): Statistics for FreqNormalize. Defaults to None: the host's shipped ones.
+
+    Returns:
+        tuple[dict, list[str]]: The config as plain dicts, and what a reader has to know about it.
+
+    Raises:
+        ValueError: The config cannot be converted; the message says why.
+    """
+    target = _read(config)
+    scope = target.get('default_scope')
+    if scope not in _HOSTS:
+        raise ValueError(f'expected default_scope to be one of {", ".join(_HOSTS)}, got {scope!r}')
+    host = _HOSTS[scope]
+    model = target.get('model')
+    if not isinstance(model, dict):
+        raise ValueError('expected a model')
+    notes: list[str] = []
+    modules = convert_backbone(model, len(channel_indices(channels)), scope, notes)
+    _convert_preprocessors(target, host, notes)
+    _check_batch_augments(target)
+    upscale = 2 if scope == 'mmdet' else 1
+    target['freq'] = [
+        dict(type='YCbCr'),
+        dict(type='BlockDCT', **(dict(upscale=upscale) if upscale > 1 else {})),
+        dict(type='ChannelSelect', channels=channels),
+        dict(type='FreqNormalize', stats=stats or host.stats),
+    ]
+    for key, value in target.items():
+        if key not in ('model', 'freq'):
+            _convert_pipelines(value, target['freq'], host.packer, 8 // (_CELL * upscale), key)
+    _check_pipelines(target, host.packer)
+    _convert_datasets(target)
+    hook = (target.get('default_hooks') or {}).get('visualization') or {}
+    if transform_type(hook) == host.hook:
+        hook['type'] = 'FreqVisualizationHook'
+    imports = target.get('custom_imports') or {}
+    known = imports.get('imports') or []
+    known = [known] if isinstance(known, str) else known
+    target['custom_imports'] = {**imports, 'imports': [*modules, *(name for name in known if name not in modules)]}
+    return target, notes
+
+
+def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] = None) -> list[str]:
+    """Writes the frequency-domain version of a stock config, once it has been loaded, built and tried.
+
+    Args:
+        config (str): As for :func:`freqify`.
+        channels (str): As for :func:`freqify`.
+        out (Path): File to write; it inherits ``config``.
+        stats (str, optional): As for :func:`freqify`.
+
+    Returns:
+        list[str]: What a reader has to know about it, also in the file's comment.
+
+    Raises:
+        ValueError: The config cannot be converted, or the result does not work; nothing is written.
+    """
+    target, notes = freqify(config, channels, stats)
+    head = f'{config.rpartition("/")[2]} on the DCT channels {channels}, written by tools/freqify.py.'
+    comment = wrapped((head, *notes))
+    with tempfile.TemporaryDirectory() as folder:
+        draft = Path(folder, 'draft.py')
+        draft.write_text(child_text(config, target, comment, draft.parent), encoding='utf-8')
+        if plain_config(draft) != target:
+            raise ValueError(f'{config} holds values that a config file cannot state')
+        cfg = Config.fromfile(str(draft))
+    check_channels(cfg)
+    try_config(cfg, Config.fromfile(str(config_path(config))))
+    atomic_write_text(out, child_text(config, target, comment, out.parent))
+    return notes
+
+
+def wrapped(texts: Iterable[str]) -> str:
+    """Texts as the lines of a config's comment."""
+    return '\n'.join(line for text in texts for line in textwrap.wrap(text, 117))
+
+
+def freq_name(config: str, channels: str) -> str:
+    """Name for the frequency-domain version: ``resnet50_8xb32_in1k`` -> ``resnet50-dct24s_8xb32_in1k``."""
+    path = config_path(config)
+    parts = path.stem.split('_')
+    backbone = 1 if plain_config(path).get('default_scope') == 'mmdet' and len(parts) > 1 else 0
+    parts[backbone] += f'-dct{channels.lower()}'
+    return '_'.join(parts)
+
+
+def _read(config: str) -> dict[str, Any]:
+    path = config_path(config)
+    try:
+        lazy = path.suffix == '.py' and Config._is_lazy_import(str(path))
+        if not lazy:
+            return plain_config(path)
+    except Exception as error:
+        raise ValueError(f'it cannot be read: {type(error).__name__}: {error}') from error
+    raise ValueError('it is a Python-style config (read_base or imports), which no text-style config can inherit; give '
+                     "the text-style one, such as those that mmengine's names package::file stand for")
+
+
+# Backbone
+
+
+def convert_backbone(model: dict[str, Any], channels: int, scope: str, notes: list[str]) -> list[str]:
+    """Puts the frequency-domain backbone into a model's config, in place.
+
+    Args:
+        model (dict): A model's config with ``backbone``, plain dicts.
+        channels (int): Number of DCT channels.
+        scope (str): The config's ``default_scope``.
+        notes (list[str]): Gets what a reader has to know.
+
+    Returns:
+        list[str]: The modules that a config must import for the backbone.
+
+    Raises:
+        ValueError: There is no backbone, or more networks than one that would take the input, or mmfreq has no version
+            of it.
+    """
+    backbone = model.get('backbone')
+    if not isinstance(backbone, dict):
+        raise ValueError(f'expected model.backbone, got a {model.get("type")} with {", ".join(sorted(model))}')
+    others = [f'model.{key}' for key in model if key.startswith('teacher')]
+    others += [path for path, node in _named_dicts(model, 'model') if 'backbone' in path.rpartition('.')[2]
+               and node is not backbone and 'type' in node and path not in others]
+    if others:
+        raise ValueError(f'expected one network, got {", ".join(others)} besides model.backbone, which would get the '
+                         'same input')
+    kind = transform_type(backbone)
+    if kind.startswith('Freq'):
+        raise ValueError(f'it is a frequency-domain config already: model.backbone is {kind}')
+    owner = backbone['type'].rpartition('.')[0] or scope
+    modules = [_HOSTS[name].module for name in dict.fromkeys((scope, owner)) if name in _HOSTS]
+    known = freq_backbones(owner, modules)
+    if f'Freq{kind}' not in known:
+        raise ValueError(f'model.backbone is {backbone["type"]}, and mmfreq has no Freq{kind} for {owner}, only '
+                         f'{", ".join(known) or "none"}; docs/new_backbone.md says how to add one')
+    backbone.update(type=f'{backbone["type"][:-len(kind)]}Freq{kind}', in_channels=channels)
+    _unfreeze(model, notes)
+    return modules
+
+
+def _named_dicts(node: Any, path: str) -> Iterator[tuple[str, dict]]:
+    """Every dict inside ``node`` that stands under a key, with its path."""
+    for key, child in (node.items() if isinstance(node, dict) else enumerate(node)):
+        if isinstance(child, dict):
+            yield f'{path}.{key}', child
+        if isinstance(child, (dict, list, tuple)):
+            yield from _named_dicts(child, f'{path}.{key}')
+
+
+def freq_backbones(scope: str, modules: list[str]) -> list[str]:
+    """Names of the frequency-domain backbones in a host's registry, after importing ``modules``."""
+    for module in modules:
+        importlib.import_module(module)
+    host = MODELS.children.get(scope)
+    return [name for name in (host.module_dict if host else {}) if name.startswith('Freq') and 'Data' not in name]
+
+
+def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
+    """Lets the first layers of the backbone be trained, whose weights come from another input."""
+    backbone = model['backbone']
+    checkpoints = [node.get('checkpoint') for node in (*iter_dicts(backbone.get('init_cfg')),
+                                                       *iter_dicts(model.get('init_cfg')))
+                   if node.get('type') == 'Pretrained']
+    if checkpoints:
+        notes.append(f'init_cfg keeps the stock RGB weights, {checkpoints[0]}: they load without what took the RGB '
+                     'pixels. Better, where you have one: a classifier trained on the same DCT channels.')
+    frozen = backbone.get('frozen_stages', -1)
+    if frozen >= 0:
+        backbone['frozen_stages'] = -1
+        notes.append(f'frozen_stages is -1, in the stock config {frozen}: the first layers must be trained, since they '
+                     'take DCT channels and their weights were made for RGB pixels.')
+
+
+# Preprocessor
+
+
+def _convert_preprocessors(target: dict[str, Any], host: _Host, notes: list[str]) -> None:
+    """Takes normalisation, colour conversion and padding of pixels out of the data preprocessors."""
+    nodes = [(name, node) for name, node in (('model.data_preprocessor', target['model'].get('data_preprocessor')),
+                                             ('data_preprocessor', target.get('data_preprocessor'))) if node]
+    if not nodes and host.preprocessor == 'DetDataPreprocessor':
+        raise ValueError('expected model.data_preprocessor')
+    for name, node in nodes:
+        kind = transform_type(node) or host.preprocessor
+        if kind != host.preprocessor:
+            raise ValueError(f'{name} is {kind}: only {host.preprocessor} is known to take DCT channels')
+        if kind == 'ClsDataPreprocessor':
+            if node.get('pad_size_divisor', 1) != 1:
+                raise ValueError(f'{name}: pad_size_divisor={node["pad_size_divisor"]} pads pixels, but the inputs are '
+                                 'blocks; pad in the pipeline')
+            node.update(mean=None, std=None, to_rgb=False)
+        else:
+            _convert_detection_preprocessor(node, name, notes)
+
+
+def _convert_detection_preprocessor(node: dict[str, Any], name: str, notes: list[str]) -> None:
+    if node.get('batch_augments'):
+        kinds = ', '.join(map(transform_type, node['batch_augments']))
+        raise ValueError(f'{name}: batch_augments ({kinds}) resize or pad pixels, but the inputs are DCT channels; do '
+                         'it in the pipeline')
+    node.update(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False)
+    if 'rgb_to_bgr' in node:
+        node['rgb_to_bgr'] = False
+    if node.get('pad_value'):
+        node['pad_value'] = 0
+    stock = node.get('pad_size_divisor', 1)
+    node['pad_size_divisor'] = math.lcm(stock, _CELL)
+    if node['pad_size_divisor'] != stock:
+        notes.append(f'pad_size_divisor is {node["pad_size_divisor"]}, in the stock config {stock}: batches are padded '
+                     f'to whole blocks of {_CELL} pixels.')
+
+
+def _check_batch_augments(target: dict[str, Any]) -> None:
+    """Raises ValueError if classification mixes its batches in a way that only works on pixels."""
+    places = {
+        'model.train_cfg': target['model'].get('train_cfg'),
+        'model.data_preprocessor': target['model'].get('data_preprocessor'),
+        'data_preprocessor': target.get('data_preprocessor'),
+    }
+    for name, node in places.items():
+        found = (node or {}).get('augments') or (node or {}).get('batch_augments')
+        for augment in iter_dicts(found):
+            kind = transform_type(augment)
+            if kind and kind not in _BATCH_AUGMENTS:
+                raise ValueError(f'{name}: the batch augmentation {kind} is not known to work on DCT channels; '
+                                 f'{" and ".join(_BATCH_AUGMENTS)} do (ResizeMix resizes, which is for pixels)')
+
+
+# Pipelines
+
+
+def _convert_pipelines(node: Any, freq: list[dict], packer: str, scale: int, path: str) -> None:
+    """Converts every pipeline inside ``node``, in place: a list of transforms that ends in ``packer``."""
+    if isinstance(node, dict):
+        if transform_type(node) == 'LoadImageFromFile':
+            node['type'] = 'CheckedLoadImageFromFile'
+        if transform_type(node) == 'TestTimeAug':
+            _convert_alternatives(node['transforms'], freq, packer, scale, path)
+        else:
+            for key, child in node.items():
+                _convert_pipelines(child, freq, packer, scale, f'{path}.{key}')
+    elif isinstance(node, (list, tuple)):
+        for child in node:
+            _convert_pipelines(child, freq, packer, scale, path)
+        packers = [step for step in node if isinstance(step, dict) and _is_packer(step)]
+        if packers:
+            _check_packer(packers, node[-1], packer, path)
+            _enlarge(node, scale, path)
+            node[-1:-1] = [dict(step) for step in freq]
+
+
+def _convert_alternatives(lists: list[list[dict]], freq: list[dict], packer: str, scale: int, path: str) -> None:
+    """Converts the transforms of TestTimeAug: a list of alternatives for each step."""
+    packers = [step for steps in lists for step in steps if _is_packer(step)]
+    if not packers or any(not _is_packer(step) for step in lists[-1]):
+        raise ValueError(f'{path}: expected the last transforms of TestTimeAug to be {packer}, got '
+                         f'{", ".join(map(transform_type, lists[-1]))}')
+    _check_packer(packers, lists[-1][-1], packer, path)
+    _enlarge(lists, scale, path)
+    lists[-1:-1] = [[dict(step)] for step in freq]
+
+
+def _is_packer(step: dict) -> bool:
+    return transform_type(step).startswith('Pack')
+
+
+def _check_packer(packers: list[dict], last: Any, packer: str, path: str) -> None:
+    for step in packers:
+        if transform_type(step) != packer:
+            raise ValueError(f'{path}: the pipeline packs with {transform_type(step)}; only {packer} is known to take '
+                             'DCT channels')
+    if packers[-1] is not last:
+        raise ValueError(f'{path}: expected {packer} to be the last transform, got {transform_type(last)} behind it, '
+                         'which would get DCT channels')
+
+
+def _enlarge(steps: Any, scale: int, path: str) -> None:
+    """Multiplies the sizes in pixels of all transforms inside ``steps``, in place."""
+    if scale == 1:
+        return
+    for step in iter_dicts(steps):
+        kind = transform_type(step)
+        if '/' in kind:
+            raise ValueError(f'{path}: {kind} is not a transform of mmpretrain: which of its arguments are sizes in '
+                             'pixels is not known')
+        for name, default in _PIXELS.get(kind, {}).items():
+            size = step.get(name, default)
+            if size is not None:
+                step[name] = _times(size, scale)
+
+
+def _times(size: Any, scale: int) -> Any:
+    """A size or several, multiplied; -1 (as the other side demands) and None stay."""
+    if isinstance(size, (list, tuple)):
+        return type(size)(_times(side, scale) for side in size)
+    return size if size is None or size == -1 else size * scale
+
+
+def _check_pipelines(target: dict[str, Any], packer: str) -> None:
+    """Raises ValueError unless every pipeline that a loader runs has the DCT."""
+    for name in DATALOADERS:
+        loader = target.get(name)
+        found = datasets_with_pipeline(loader.get('dataset')) if isinstance(loader, dict) else []
+        if loader and not found:
+            raise ValueError(f'{name}: expected a data set with a pipeline')
+        for dataset in found:
+            if pipeline_blocks(dataset['pipeline'])[0] == 1:
+                raise ValueError(f'{name}: expected a pipeline that ends in {packer}, got '
+                                 f'{" -> ".join(map(transform_type, dataset["pipeline"]))}')
+
+
+def _convert_datasets(target: dict[str, Any]) -> None:
+    """COCO data sets that say what they leave out, and the hook that compares their classes with the heads."""
+    found = [node for name in DATALOADERS for node in iter_dicts(target.get(name))
+             if transform_type(node) == 'CocoDataset']
+    for node in found:
+        node['type'] = 'CheckedCocoDataset'
+    hooks = target.get('custom_hooks') or []
+    if found and all(transform_type(hook) != 'NumClassCheckHook' for hook in hooks):
+        target['custom_hooks'] = [*hooks, dict(type='NumClassCheckHook')]

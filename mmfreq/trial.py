@@ -1,0 +1,147 @@
+"""Tries a config before it is used: its pipelines on noise photos, its backbone on what they give."""
+import random
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Iterator, Optional
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+
+from mmfreq.config import DATALOADERS
+
+_SHAPE = (480, 640)  # pixels of the noise photo
+_CELLS = 64  # the backbone is tried on the upper left corner of so many cells; of a classifier's input, on all
+
+
+class NoisePhotos(BaseDataset):
+    """A few noise photos with made-up ground truth for either host.
+
+    Args:
+        folder (str): Where the files of :func:`write_noise` are.
+        pipeline (list[dict]): Transforms.
+    """
+    METAINFO = dict(classes=('noise', ))
+
+    def __init__(self, folder: str, pipeline: list[dict]) -> None:
+        self.folder = Path(folder)
+        super().__init__(pipeline=pipeline, serialize_data=False)
+
+    def load_data_list(self) -> list[dict]:
+        """Four times the same photo, with a label, two boxes with masks, and proposals if they are loaded."""
+        height, width = _SHAPE
+        boxes = [[40., 60., width * 0.6, height * 0.7], [width * 0.3, 20., width - 30., height - 30.]]
+        instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
+                     for x0, y0, x1, y1 in boxes]
+        sample: dict[str, Any] = dict(
+            img_path=str(self.folder / 'photo.png'), height=height, width=width, gt_label=0, instances=instances,
+            seg_map_path=str(self.folder / 'segments.png'))
+        if any(type(step).__name__ == 'LoadProposals' for step in self.pipeline.transforms):
+            sample['proposals'] = dict(bboxes=np.array(boxes, np.float32), scores=np.ones(2, np.float32))
+        return [dict(deepcopy(sample), img_id=i) for i in range(4)]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The one category."""
+        return [0]
+
+    def prepare_data(self, idx: int) -> Any:
+        """The sample behind the pipeline; errors say which transform failed, and for YCbCr what gave it its input."""
+        results, kind, origin = self.get_data_info(idx), None, ''
+        for step in self.pipeline.transforms:
+            name = type(step).__name__
+            try:
+                results = step(results)
+            except Exception as error:
+                reason = f'; the {kind} pixels come from {origin}' if name == 'YCbCr' and kind != np.uint8 else ''
+                raise ValueError(f'{name}: {error}{reason}') from error
+            image = results.get('img') if isinstance(results, dict) else None
+            if isinstance(image, np.ndarray) and image.dtype != kind:
+                kind, origin = image.dtype, name
+            if results is None:
+                break
+        return results
+
+
+def write_noise(folder: Path) -> None:
+    """Writes ``photo.png``, soft coloured noise, and ``segments.png``, all of class 0, into ``folder``."""
+    noise = np.random.default_rng(0).integers(0, 256, (*_SHAPE, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / 'photo.png'), cv2.GaussianBlur(noise, (0, 0), 2))
+    cv2.imwrite(str(folder / 'segments.png'), np.zeros(_SHAPE, dtype=np.uint8))
+
+
+def on_noise(node: Any, folder: str) -> Any:
+    """A data set's config with noise photos for its data; wrappers and pipelines stay."""
+    if isinstance(node, (list, tuple)):
+        return [on_noise(child, folder) for child in node]
+    if not isinstance(node, dict):
+        return node
+    if not {'dataset', 'datasets'} & set(node):
+        return dict(type=NoisePhotos, folder=folder, pipeline=node.get('pipeline') or [])
+    return {key: on_noise(child, folder) if key in ('dataset', 'datasets') else child for key, child in node.items()}
+
+
+def try_config(cfg: Config, stock: Optional[Config] = None) -> None:
+    """Runs every pipeline of a config on a noise photo, builds its model, and gives the backbone what they made.
+
+    Args:
+        cfg (Config): A frequency-domain config of either host. It stays as it is.
+        stock (Config, optional): For a classifier: the config that it comes from. The grid must be as large as the
+            stock pipeline's photo is in blocks. Defaults to None: not compared.
+
+    Raises:
+        ValueError: Something failed, or does not fit; the message says where.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
+        write_noise(Path(folder))
+        inputs = {name: _sample(cfg, name, folder) for name in DATALOADERS if cfg.get(name)}
+        if cfg.get('tta_pipeline'):
+            with _explained('the tta_pipeline fails on a noise photo'):
+                Compose(deepcopy(cfg.tta_pipeline))(NoisePhotos(folder, []).get_data_info(0))
+        if stock is not None and cfg.default_scope == 'mmpretrain':
+            for name, sample in inputs.items():
+                _check_grid(cfg, sample, _sample(stock, name, folder), name)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        _try_model(cfg, inputs)
+
+
+def _sample(cfg: Config, dataloader: str, folder: str) -> dict:
+    random.seed(0)
+    np.random.seed(0)
+    with _explained(f'the pipeline of {dataloader} fails on a noise photo'):
+        return DATASETS.build(on_noise(deepcopy(cfg[dataloader].dataset.to_dict()), folder))[0]
+
+
+def _check_grid(cfg: Config, sample: dict, stock: dict, dataloader: str) -> None:
+    """Raises ValueError unless a cell covers as many pixels of the stock input in both directions: 4."""
+    cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
+    if any(abs(4 * a - b) > 4 for a, b in zip(cells, pixels)):
+        raise ValueError(f'{dataloader}: expected a cell for each 4x4 pixels of the stock input {tuple(pixels)}, got '
+                         f'{tuple(cells)} cells: a transform sets sizes in a way that is not known')
+
+
+def _try_model(cfg: Config, samples: dict[str, dict]) -> None:
+    with _explained('the model cannot be built'):
+        config = deepcopy(cfg.model)
+        if cfg.get('data_preprocessor') is not None:
+            config.setdefault('data_preprocessor', deepcopy(cfg.data_preprocessor))
+        model = MODELS.build(config).eval()
+    for name, sample in samples.items():
+        with _explained(f'the model does not take what the pipeline of {name} gives'), torch.no_grad():
+            inputs = model.data_preprocessor(pseudo_collate([sample]))['inputs']
+            if cfg.default_scope == 'mmdet':
+                inputs = inputs[..., :_CELLS, :_CELLS]
+            model.extract_feat(inputs)
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f'{what}: {type(error).__name__}: {error}') from error

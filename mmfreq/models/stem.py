@@ -90,8 +90,8 @@ class FreqMixin:
                       f'use; {frozen}{report}', logger='current', level=logging.WARNING)
         elif weight is not None and weight.shape != own.shape:
             raise ValueError(f'{name}: expected a checkpoint for in_channels={self.dct_channels}, or a stock one with '
-                             f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)} instead '
-                             f'of {tuple(own.shape)}')
+                             f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)}, '
+                             f'expected {tuple(own.shape)}')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

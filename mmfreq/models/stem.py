@@ -89,9 +89,10 @@ class FreqMixin:
             print_log(f'{name}: stock RGB weights loaded into {self.dct_channels} DCT channels, to be trained before '
                       f'use; {frozen}{report}', logger='current', level=logging.WARNING)
         elif weight is not None and weight.shape != own.shape:
+            axis = 1 if own.shape[1] == self.dct_channels else 0  # a depthwise convolution counts its channels there
             raise ValueError(f'{name}: expected a checkpoint for in_channels={self.dct_channels}, or a stock one with '
                              f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)}, '
-                             f'expected {tuple(own.shape)}')
+                             f'{weight.shape[axis]} input channels, instead of {tuple(own.shape)}')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

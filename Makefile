@@ -3,12 +3,13 @@
 # make demo-gate         train a gate over all 192 channels, draw what it keeps, train on the best 24, compare
 # make test    set up, run the test suite
 # make lint    set up, run the linter
+# make docs    set up, build the documentation (work_dirs/site), checking its links
 # make clean   remove the demo's data and runs
 # VENV=DIR     where the virtual environment is (default .venv);  PYTHON=python3.x  what makes it
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-detection demo-gate test lint clean
+.PHONY: help install demo demo-detection demo-gate test lint docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -33,7 +34,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.py requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[demo,test]'
+	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[demo,test,docs]'
 	$(BIN)/python -m pip uninstall -y opencv-python
 	$(BIN)/python -m pip install -c requirements/constraints.txt --force-reinstall --no-deps opencv-python-headless
 	$(BIN)/python -c 'import mmfreq, mmpretrain, mmdet; print("mmfreq", mmfreq.__version__, "is ready")'
@@ -75,6 +76,9 @@ test: $(VENV)/.installed
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .
+
+docs: $(VENV)/.installed
+	$(BIN)/python -m mkdocs build
 
 clean:
 	rm -rf data/demo data/demo_detection $(WORK)/demo-gate \

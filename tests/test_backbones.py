@@ -1,5 +1,7 @@
 """Backbones other than ResNet, in both hosts: shapes, sizes, weights and options against the stock classes; configs."""
+import copy
 import logging
+import pickle
 import re
 import runpy
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
 from mmengine.logging import MMLogger
+from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from torch import nn
@@ -24,6 +27,7 @@ import mmfreq.models.det  # noqa: F401  (both register the backbones)
 from mmfreq import dct
 from mmfreq.config import check_channels, pipelines, transform_type
 from mmfreq.models.gate import find_gate
+from mmfreq.models.stem import cell_projection
 from mmfreq.transforms import FreqNormalize
 
 from mmdet.structures.bbox import HorizontalBoxes  # isort: skip  # after the operations that mmfreq supplies
@@ -221,6 +225,24 @@ def test_groups_of_cells_make_the_stock_number_of_tokens(patch: int, cell: int, 
     assert outputs(model, torch.rand(1, 24, 64 // cell, 64 // cell))[0].shape[-2:] == (64 // patch, 64 // patch)
 
 
+@pytest.mark.parametrize(('kernel', 'stride', 'padding'), [(4, 4, 0), (7, 4, 3), (7, 4, 2), (16, 16, 0), (7, 8, 3)])
+def test_a_projection_of_cells_keeps_the_grid_of_the_patches(kernel: int, stride: int, padding: int) -> None:
+    """Overlapping patches too, as other networks have them."""
+    patches = nn.Conv2d(24, 8, kernel, stride=stride, padding=padding, bias=False).requires_grad_(False)
+    cells = cell_projection(patches, 4)
+    assert cells.weight.shape == (8, 24, stride // 4, stride // 4)
+    assert (cells.bias, cells.weight.requires_grad) == (None, False)
+    assert cells(torch.rand(1, 24, 16, 24)).shape == patches(torch.rand(1, 24, 64, 96)).shape
+
+
+@pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
+@pytest.mark.parametrize('family', ['mmpretrain.RegNet', *PATCHES])
+def test_copies(family: str, duplicate: Any) -> None:
+    model, x = randomized(freq(family, gate=dict())), torch.randn(1, 24, 16, 16)
+    for ours, theirs in zip(outputs(duplicate(model), x), outputs(model, x), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(patch_size=14), r'FreqVisionTransformer: expected patches a multiple of cell=4 pixels apart, got \(14, 14\)'),
     (dict(cell=0), 'FreqVisionTransformer: expected cell .* got 0'),
@@ -313,21 +335,19 @@ def test_stock_weights_load_by_init_cfg(family: str, log: list[str], tmp_path: P
     assert len(said(log)) == 1
 
 
-@pytest.mark.parametrize('gate', [None, dict()])
 @pytest.mark.parametrize('family', FAMILIES)
-def test_own_weights_load_without_a_word(family: str, gate: Any, log: list[str]) -> None:
-    saved, model = randomized(freq(family, gate=gate)), freq(family, gate=gate)
+def test_own_weights_load_without_a_word(family: str, log: list[str]) -> None:
+    saved, model = randomized(freq(family, gate=dict())), freq(family, gate=dict())
     model.load_state_dict(saved.state_dict(), strict=True)
     assert_same(clone(model), clone(saved))
     assert said(log) == []
 
 
-@pytest.mark.parametrize('strict', [True, False])
 @pytest.mark.parametrize('family', FAMILIES)
-def test_weights_for_other_channels_are_refused(family: str, strict: bool) -> None:
+def test_weights_for_other_channels_are_refused(family: str) -> None:
     with pytest.raises(ValueError, match=rf'Freq{kind(family)}: .*in_channels=12, .*{first_weight(family)} has shape '
                        r'.*, 24 input channels'):
-        freq(family, 12).load_state_dict(freq(family, 24).state_dict(), strict=strict)
+        freq(family, 12).load_state_dict(freq(family, 24).state_dict(), strict=False)
 
 
 def test_weights_for_other_patches_are_refused() -> None:
@@ -599,6 +619,20 @@ def test_detection_configs_train(path: Path) -> None:
     parameters = dict(model.backbone.named_parameters())
     frozen = {name for name, parameter in parameters.items() if parameter.grad is None}
     assert frozen == ({name for name in parameters if name.startswith('layer1.')} if 'x101' in path.stem else set())
+
+
+def test_the_gate_of_a_convnext_detector_learns_at_the_full_rate() -> None:
+    """The stock recipe lowers the rate from layer to layer, by names that start with ``backbone``."""
+    cfg = Config.fromfile(str(next(path for path in DETECTORS if 'convnext' in path.stem)))
+    model = nn.Module()
+    model.backbone = MODELS.build(dict(cfg.model.backbone, gate=dict(), init_cfg=None))
+    cfg.optim_wrapper.type = 'OptimWrapper'  # mixed precision needs a GPU
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        groups = build_optim_wrapper(model, cfg.optim_wrapper).optimizer.param_groups
+    rates = {id(parameter): group['lr'] for group in groups for parameter in group['params']}
+    assert len(rates) == len(list(model.parameters()))
+    assert {rates[id(parameter)] for parameter in model.backbone.gate.parameters()} == {0.0001}
+    assert rates[id(model.backbone.downsample_layers[0][0].weight)] == pytest.approx(0.0001 * 0.95**7)
 
 
 # docs/new_backbone.md

@@ -105,10 +105,10 @@ class StemlessMixin(FreqMixin):
 
     Stock RGB checkpoints load, through whichever way weights come in (``init_cfg``, ``load_from``,
     ``load_state_dict``). In the first block, the first C input channels of the stock weights are taken (as the authors
-    do for C <= 64); any further input channels keep this model's initialisation. A shortcut convolution
-    that the stock block does not have (ResNet-18/34) keeps its initialisation too, and one that this block does not
-    have is dropped. One log line says what was done. A checkpoint without stem weights is loaded as it stands, and
-    refused if its first block takes another number of channels. The numbering of shortcuts may be the other host's.
+    do for C <= 64); any further input channels keep this model's initialisation. A shortcut convolution that the stock
+    block does not have (ResNet-18/34) keeps its initialisation too, and one that this block does not have is dropped.
+    One log line says what was done. A checkpoint without stem weights is loaded as it stands, and refused if its first
+    block takes another number of channels. Either host's numbering of the shortcuts' layers will do.
 
     Arguments and errors are those of :class:`FreqMixin`; ``stem_channels``, which an inherited config may hold, means
     nothing without a stem and is dropped.
@@ -152,9 +152,9 @@ class PatchMixin(FreqMixin):
     a 56x56 grid gives the 14x14 tokens of a 224x224 crop. Norms and position embeddings behind it stay the stock ones,
     and all stock arguments (``img_size``, ``patch_size``, ...) stay in pixels, as the inherited config has them.
 
-    Stock RGB checkpoints load, through whichever way weights come in. The projection, which has nothing in common with
-    RGB patches, keeps this model's initialisation, and its bias the stock one's, since it starts from inputs of zero
-    mean too. One log line says so. A checkpoint whose projection has another shape is refused.
+    Stock RGB checkpoints load, through whichever way weights come in. The projection's weight keeps this model's
+    initialisation, since coefficients have nothing in common with pixels; its bias is the stock one, since both inputs
+    have zero mean. One log line says so. A checkpoint whose projection has another shape is refused.
 
     A class that uses this mixin names its convolution in ``projection``, e.g. ``'patch_embed.projection'``.
 

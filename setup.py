@@ -3,9 +3,26 @@ import re
 from pathlib import Path
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
 VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'mmfreq/version.py').read_text()).group(1)
+# What an installed package keeps in mmfreq/.mim, where mmengine and mim look for it.
+MIM_FILES = ('model-index.yml', 'configs/**/*.py', 'configs/**/*.yml', 'configs/**/*.md', 'tools/*.py', 'tools/*.sh')
+
+
+class BuildWithMim(build_py):
+    """Puts MIM_FILES into the wheel.
+
+    In a checkout, and so for an editable installation, mmfreq/.mim holds links to them: nothing is generated there. The
+    wheel is built from the files themselves, since zip archives and Windows lose the links.
+    """
+
+    def _get_data_files(self) -> list[tuple[str, str, str, list[str]]]:
+        files = sorted(path.relative_to(ROOT).as_posix() for pattern in MIM_FILES for path in ROOT.glob(pattern))
+        target = str(Path(self.build_lib, 'mmfreq', '.mim'))
+        return [*super()._get_data_files(), ('mmfreq', '', target, files)]
+
 
 setup(
     name='mmfreq',
@@ -17,6 +34,8 @@ setup(
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmfreq', 'mmfreq.*']),
     package_data={'mmfreq': ['data/*.json']},
+    cmdclass={'build_py': BuildWithMim},
+    entry_points={'console_scripts': ['mmfreq = mmfreq.__main__:main']},
     install_requires=[
         'torch>=2.6',
         'torchvision>=0.21',

@@ -48,7 +48,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
     # command line > config > name of the config file
-    default = str(Path('work_dirs', Path(args.config).stem))
+    default = str(Path('work_dirs', config_path(args.config).stem))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default
     if args.amp and not torch.cuda.is_available():
         raise SystemExit('--amp: mixed precision needs a GPU, and torch finds none')

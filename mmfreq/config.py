@@ -5,10 +5,29 @@ from pathlib import Path
 from typing import Any, Iterator, Optional, Union
 
 from mmengine.config import Config
+from mmengine.config.utils import MODULE2PACKAGE
 
 from mmfreq.channels import channel_indices
 
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_MMENGINE_GET_CFG_PATH = Config._get_cfg_path
+
+
+def provide_configs() -> None:
+    """Lets a config inherit ``mmfreq::file`` as it inherits ``mmpretrain::file``, in this process.
+
+    mmengine knows the packages of OpenMMLab alone, and takes a package's name for the scope in which to look up what
+    its configs name. The configs of mmfreq have no scope of their own: they belong to their host's.
+    """
+    MODULE2PACKAGE['mmfreq'] = 'mmfreq'
+    Config._get_cfg_path = staticmethod(_get_cfg_path)
+
+
+def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
+    """Path and scope of what ``_base_`` names."""
+    if cfg_path.startswith('mmfreq::'):
+        return str(config_path(cfg_path)), None
+    return _MMENGINE_GET_CFG_PATH(cfg_path, filename)
 
 
 def config_path(config: str) -> Path:

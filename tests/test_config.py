@@ -503,6 +503,39 @@ def test_configs_of_the_hosts_have_names() -> None:
             config_path(name)
 
 
+CHILD = """model = dict(backbone=dict(in_channels=6))
+freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='6S'), _base_.freq[3]]
+train_pipeline = [*_base_.train_pipeline[:-5], *freq, _base_.train_pipeline[-1]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+"""
+
+
+@pytest.mark.parametrize('name', ['demo/resnet18-dct24s_demo.py', 'demo/mask-rcnn_r18-dct24s_demo.py',
+                                  'resnet/resnet50-dct24s_8xb32_in1k.py'])
+def test_shipped_configs_are_inherited_by_name_as_by_path(name: str, tmp_path: Path) -> None:
+    (tmp_path / 'a.py').write_text(f"_base_ = 'mmfreq::{name}'\n{CHILD}")
+    (tmp_path / 'b.py').write_text(f"_base_ = '{CONFIGS / name}'\n{CHILD}")
+    by_name, by_path = (Config.fromfile(str(tmp_path / file)) for file in ('a.py', 'b.py'))
+    assert by_name.to_dict() == by_path.to_dict()
+    assert by_name.model.backbone.in_channels == 6
+    assert not [node for node in iter_dicts(by_name.to_dict()) if node.get('_scope_') == 'mmfreq']
+
+
+@pytest.mark.parametrize('name', ['demo/resnet18-dct24s_demo.py', 'mobilenet_v2/mobilenet-v2-dct6s_8xb32_in1k.py'])
+def test_shipped_configs_are_in_the_hub(name: str) -> None:
+    assert get_config(f'mmfreq::{name}').to_dict() == load(name).to_dict()
+
+
+def test_inheriting_a_config_that_is_not_shipped(tmp_path: Path) -> None:
+    (tmp_path / 'a.py').write_text("_base_ = 'mmfreq::resnet/none.py'\n")
+    with pytest.raises(ValueError, match='config: no such file: mmfreq::resnet/none.py'):
+        Config.fromfile(str(tmp_path / 'a.py'))
+
+
+def test_work_dir_of_a_shipped_config_is_named_after_its_file() -> None:
+    assert cli.train_config(arguments('mmfreq::demo/resnet18_demo.py')).work_dir == 'work_dirs/resnet18_demo'
+
+
 def test_config_in_the_readme_is_the_shipped_one(tmp_path: Path) -> None:
     text = (ROOT / 'README.md').read_text().split('```python\n')[1].split('```')[0]
     (tmp_path / 'readme.py').write_text(text)

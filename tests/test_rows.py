@@ -204,7 +204,7 @@ def test_every_row_has_an_entry_with_the_published_figures() -> None:
     for name, row in ROWS.items():
         entry = by_config[name]
         assert entry['Metadata']['Channels'] == row.channels, name
-        assert entry['Metadata']['Size Per Channel'] == list(row.size), name
+        assert entry['Metadata']['Size Per Channel'] == '{}x{}'.format(*row.size), name
         assert entry['Metadata'].get('Normalized Input Size', 0.) == row.normalised, name
         results = entry.get('Results', [])
         assert [tuple(result['Metrics'].values()) for result in results] == list(row.results), name
@@ -256,5 +256,6 @@ def test_cost_of_the_classifiers(entry: dict[str, Any]) -> None:
     model = build(cfg)
     gate = 192 * (192 + 1 + 2 + 4) if 'gate' in entry['Name'] else 0
     assert meta['Parameters'] == sum(parameter.numel() for parameter in model.parameters()) + gate
-    counted = multiply_adds(model, (meta['Channels'], *meta['Size Per Channel']))
+    size = map(int, meta['Size Per Channel'].split('x'))
+    counted = multiply_adds(model, (meta['Channels'], *size))
     assert counted <= meta['FLOPs'] <= 1.05 * counted  # norms and pooling are the rest

@@ -1,0 +1,68 @@
+"""The command ``mmfreq TOOL ...``, also ``python -m mmfreq``: every tool of ``tools/``, from any folder."""
+import ast
+import os
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from mmfreq.version import __version__
+
+TOOLS = Path(__file__).parent / '.mim' / 'tools'
+
+
+def find_tools() -> dict[str, Path]:
+    """Files of the tools by name; raises ValueError if there are none."""
+    tools = {path.stem: path for path in sorted(TOOLS.glob('*')) if path.suffix in ('.py', '.sh')}
+    if not tools:
+        raise ValueError(f'no tools in {TOOLS}; in a checkout, this is a link, which git makes with core.symlinks=true')
+    return tools
+
+
+def summary(tool: Path) -> str:
+    """The first line of what a tool says about itself."""
+    text = tool.read_text(encoding='utf-8')
+    if tool.suffix == '.py':
+        return (ast.get_docstring(ast.parse(text)) or '').partition('\n')[0]
+    return text.split('\n')[1].removeprefix('# ')  # below the line that names the shell
+
+
+def help_text(tools: dict[str, Path]) -> str:
+    """What ``mmfreq --help`` prints."""
+    width = max(map(len, tools))
+    return '\n'.join([
+        'usage: mmfreq TOOL ...', '', 'Learning in the frequency domain. "mmfreq TOOL --help" explains a tool:', '',
+        *(f'  {name:{width}}  {summary(tool)}' for name, tool in tools.items()), '',
+        'CONFIG is a path, or a shipped file: mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py, mmpretrain::..., mmdet::...'
+    ])
+
+
+def run(name: str, tool: Path, arguments: list[str]) -> None:
+    """Runs a tool as its file would run, under the command's name: Python in this process, a shell script instead."""
+    if tool.suffix == '.sh':
+        os.environ.setdefault('PYTHON', sys.executable)
+        os.execvp('bash', ['bash', str(tool), *arguments])
+    sys.argv = [f'mmfreq {name}', *arguments]
+    module = sys.modules['__main__'] = ModuleType('__main__')
+    module.__file__ = str(tool)
+    exec(compile(tool.read_bytes(), str(tool), 'exec', dont_inherit=True), vars(module))
+
+
+def main() -> None:
+    """Finds the tool and runs it."""
+    name, *arguments = sys.argv[1:] or ['--help']
+    try:
+        tools = find_tools()
+    except ValueError as error:
+        raise SystemExit(f'mmfreq: {error}') from error
+    if name in ('-h', '--help'):
+        print(help_text(tools))
+    elif name == '--version':
+        print(__version__)
+    elif name in tools:
+        run(name, tools[name], arguments)
+    else:
+        raise SystemExit(f'mmfreq: expected a tool, one of {", ".join(tools)}, got {name!r}')
+
+
+if __name__ == '__main__':
+    main()

@@ -12,12 +12,24 @@ from mmfreq.ops import provide_ops
 provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops from then on
 
 from mmpretrain.engine.hooks import VisualizationHook  # noqa: E402
-from mmpretrain.models.backbones import ResNet, ResNetV1c, ResNetV1d  # noqa: E402
+from mmpretrain.models.backbones import (  # noqa: E402
+    ConvNeXt,
+    RegNet,
+    Res2Net,
+    ResNeSt,
+    ResNet,
+    ResNetV1c,
+    ResNetV1d,
+    ResNeXt,
+    SEResNet,
+    SwinTransformer,
+    VisionTransformer,
+)
 from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmfreq.image_files import read_image_file  # noqa: E402
-from mmfreq.models.stem import StemlessMixin  # noqa: E402
+from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
 
 
 @MODELS.register_module()
@@ -46,6 +58,102 @@ class FreqResNetV1c(StemlessMixin, ResNetV1c):
 @MODELS.register_module()
 class FreqResNetV1d(StemlessMixin, ResNetV1d):
     """mmpretrain's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqResNeXt(StemlessMixin, ResNeXt):
+    """mmpretrain's ResNeXt without its stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqSEResNet(StemlessMixin, SEResNet):
+    """mmpretrain's SEResNet without its stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqRes2Net(StemlessMixin, Res2Net):
+    """mmpretrain's Res2Net without its stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqResNeSt(StemlessMixin, ResNeSt):
+    """mmpretrain's ResNeSt without its deep stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqRegNet(StemlessMixin, RegNet):
+    """mmpretrain's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessMixin`.
+
+    Args:
+        arch (str | dict): As :class:`mmpretrain.models.RegNet`.
+        in_channels (int): Number of DCT channels C.
+        strides (Sequence[int]): Strides of the stages. Defaults to (1, 2, 2, 2): a stock RegNet halves the grid in its
+            first stage, to the size at which the DCT channels come.
+        **kwargs: Every other argument of :class:`mmpretrain.models.RegNet`.
+    """
+
+    def __init__(self, *args: Any, strides: Sequence[int] = (1, 2, 2, 2), **kwargs: Any) -> None:
+        super().__init__(*args, strides=strides, **kwargs)
+
+
+@MODELS.register_module()
+class FreqConvNeXt(PatchMixin, ConvNeXt):
+    """mmpretrain's ConvNeXt (V1 and V2) for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
+
+    Args:
+        arch (str | dict): As :class:`mmpretrain.models.ConvNeXt`.
+        in_channels (int): Number of DCT channels C.
+        **kwargs: Every other argument of :class:`mmpretrain.models.ConvNeXt`.
+
+    Example:
+        >>> import torch
+        >>> from mmfreq.models.cls import FreqConvNeXt
+        >>> model = FreqConvNeXt('atto', in_channels=24, out_indices=(0, 3), gap_before_final_norm=False)
+        >>> [tuple(level.shape) for level in model(torch.rand(1, 24, 56, 56))]
+        [(1, 40, 56, 56), (1, 320, 7, 7)]
+    """
+    projection = 'downsample_layers.0.0'
+
+
+@MODELS.register_module()
+class FreqSwinTransformer(PatchMixin, SwinTransformer):
+    """mmpretrain's SwinTransformer for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
+
+    Args:
+        arch (str | dict): As :class:`mmpretrain.models.SwinTransformer`.
+        in_channels (int): Number of DCT channels C.
+        **kwargs: Every other argument of :class:`mmpretrain.models.SwinTransformer`; sizes in pixels.
+    """
+    projection = 'patch_embed.projection'
+
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+        # names of old checkpoints, which the stock class translates for itself but not for its subclasses
+        for key in [key for key in state_dict if key.startswith((f'{prefix}norm.', f'{prefix}stages.'))]:
+            if key.startswith(f'{prefix}norm.'):
+                state_dict[f'{prefix}norm{len(self.stages) - 1}.{key.rpartition(".")[2]}'] = state_dict.pop(key)
+            elif key.endswith('.attn_mask'):
+                del state_dict[key]
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+@MODELS.register_module()
+class FreqVisionTransformer(PatchMixin, VisionTransformer):
+    """mmpretrain's VisionTransformer for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
+
+    Args:
+        arch (str | dict): As :class:`mmpretrain.models.VisionTransformer`.
+        in_channels (int): Number of DCT channels C.
+        **kwargs: Every other argument of :class:`mmpretrain.models.VisionTransformer`; sizes in pixels: with
+            ``img_size=224`` and ``patch_size=16`` there are 14x14 tokens of 4x4 cells each.
+
+    Example:
+        >>> import torch
+        >>> from mmfreq.models.cls import FreqVisionTransformer
+        >>> model = FreqVisionTransformer('deit-tiny', in_channels=24, out_type='featmap')
+        >>> tuple(model(torch.rand(1, 24, 56, 56))[0].shape)
+        (1, 192, 14, 14)
+    """
+    projection = 'patch_embed.projection'
 
 
 class _Photos:

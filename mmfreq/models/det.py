@@ -21,13 +21,13 @@ provide_ops()  # before mmdet imports mmcv.ops
 from mmcv.ops import batched_nms  # noqa: E402
 from mmdet.datasets import CocoDataset  # noqa: E402
 from mmdet.engine.hooks import DetVisualizationHook  # noqa: E402
-from mmdet.models.backbones import ResNet, ResNetV1d  # noqa: E402
+from mmdet.models.backbones import RegNet, Res2Net, ResNeSt, ResNet, ResNetV1d, ResNeXt, SwinTransformer  # noqa: E402
 from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
 from mmdet.models.test_time_augs import DetTTAModel  # noqa: E402
 from mmdet.registry import DATASETS, HOOKS, MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
-from mmfreq.models.stem import StemlessMixin  # noqa: E402
+from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
 
 
 @MODELS.register_module()
@@ -51,6 +51,54 @@ class FreqResNet(StemlessMixin, ResNet):
 @MODELS.register_module()
 class FreqResNetV1d(StemlessMixin, ResNetV1d):
     """mmdet's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqResNeXt(StemlessMixin, ResNeXt):
+    """mmdet's ResNeXt without its stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqRes2Net(StemlessMixin, Res2Net):
+    """mmdet's Res2Net without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqResNeSt(StemlessMixin, ResNeSt):
+    """mmdet's ResNeSt without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqRegNet(StemlessMixin, RegNet):
+    """mmdet's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessMixin`.
+
+    Args:
+        arch (str | dict): As :class:`mmdet.models.backbones.RegNet`.
+        in_channels (int): Number of DCT channels C.
+        strides (Sequence[int]): Strides of the stages. Defaults to (1, 2, 2, 2): a stock RegNet halves the grid in its
+            first stage, to the size at which the DCT channels come.
+        **kwargs: Every other argument of :class:`mmdet.models.backbones.RegNet`.
+    """
+
+    def __init__(self, *args: Any, strides: Sequence[int] = (1, 2, 2, 2), **kwargs: Any) -> None:
+        super().__init__(*args, strides=strides, **kwargs)
+
+
+@MODELS.register_module()
+class FreqSwinTransformer(PatchMixin, SwinTransformer):
+    """mmdet's SwinTransformer for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
+
+    Args:
+        in_channels (int): Number of DCT channels C.
+        **kwargs: Every other argument of :class:`mmdet.models.backbones.SwinTransformer`; sizes in pixels.
+    """
+    projection = 'patch_embed.projection'
+
+    def init_weights(self) -> None:
+        """Initialises as the stock class does, which draws every linear layer anew, but leaves the gate its start."""
+        super().init_weights()
+        if self.gate is not None and self.init_cfg is None:
+            self.gate.init_weights()
 
 
 @MODELS.register_module()

@@ -1,6 +1,8 @@
-"""Backbone modifier: takes the stem off a stock residual network and feeds C DCT channels to its first stage.
+"""Backbone modifiers: take the stem off a stock backbone, and feed C DCT channels to what comes behind it.
 
-Framework-free: the same mixin serves the ResNets of mmpretrain and mmdet (Xu et al. 2020, Fig. 3).
+Framework-free: the same mixins serve the backbones of mmpretrain and mmdet. :class:`StemlessMixin` is for residual
+networks (Xu et al. 2020, Fig. 3), :class:`PatchMixin` for networks that start with a patch embedding. A backbone of
+your own takes a few lines: docs/new_backbone.md.
 """
 import logging
 from typing import Any, Optional
@@ -11,44 +13,15 @@ from torch import nn
 
 from mmfreq.models.gate import ChannelGate
 
-# Modules of the stems that this mixin removes, as a stock state dict names them.
+# Modules of the stems that StemlessMixin removes, as a stock state dict names them.
 _STEM_MODULES = ('conv1', 'bn1', 'gn1', 'stem')
 
 
-class FreqInput(nn.Module):
-    """Where DCT channels enter a backbone: passes (N, C, h, w) on as it is, after checking C.
+class FreqMixin:
+    """What every frequency-domain backbone does with its channels: check them, gate them, fit checkpoints to them.
 
-    Args:
-        in_channels (int): Expected number of channels C.
-        owner (str): Name of the backbone, for the error message.
-    """
-
-    def __init__(self, in_channels: int, owner: str) -> None:
-        super().__init__()
-        self.in_channels = in_channels
-        self.owner = owner
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns ``x``; raises ValueError unless it has ``in_channels`` channels."""
-        if x.shape[1] != self.in_channels:
-            raise ValueError(f'{self.owner}: expected an input with in_channels={self.in_channels} channels, got '
-                             f'{tuple(x.shape)}; compare the channels of ChannelSelect in the pipeline')
-        return x
-
-
-class StemlessMixin:
-    """Mixin for a stock ResNet class whose first stage takes the DCT channels directly.
-
-    The stem (7x7 or deep 3x3 convolutions, norm, ReLU, max-pool) becomes identities, so that no key of the state dict
-    is new. Only the first block changes shape: its first convolution and its shortcut have C input channels. Every
-    other argument is the stock class's.
-
-    Stock RGB checkpoints load, through whichever way weights come in (``init_cfg``, ``load_from``,
-    ``load_state_dict``). In the first block, the first C input channels of the stock weights are taken (as the authors
-    do for C <= 64); for C > 64 the further input channels keep this model's initialisation. A shortcut convolution
-    that the stock block does not have (ResNet-18/34) keeps its initialisation too. One log line says what was done. A
-    checkpoint without stem weights is loaded as it stands, and refused if its first block takes another number of
-    channels.
+    The mixins that derive from it say where the channels go in (``first_weight``, ``entrance``, ``frozen_advice``) and
+    how a stock checkpoint is fitted to that place (:meth:`fit_stock_state_dict`).
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
@@ -56,56 +29,213 @@ class StemlessMixin:
             for its defaults. The gate is the first thing that the input meets. ``frozen_stages`` does not freeze it.
             Defaults to None: no gate.
         *args: Arguments of the stock class.
-        **kwargs: Arguments of the stock class. ``stem_channels``, which an inherited config may hold, means nothing
-            without a stem and is dropped.
+        **kwargs: Arguments of the stock class.
 
     Raises:
-        ValueError: ``in_channels`` is not an integer >= 1; on loading, a checkpoint without a stem takes another number
-            of channels (hosts would only warn, and leave the first block, perhaps a frozen one, at random).
+        ValueError: ``in_channels`` is not an integer >= 1; an input has another number of channels; on loading, a
+            checkpoint that is not a stock one takes another number of channels (hosts would only warn, and leave the
+            first layer, perhaps a frozen one, at random).
     """
+    entrance: str  # what a stock checkpoint has in this place
+    frozen_advice: str  # what frozen_stages keeps from being trained, and the value that does not
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None, **kwargs: Any) -> None:
         if isinstance(in_channels, bool) or not isinstance(in_channels, int) or in_channels < 1:
             raise ValueError(f'{type(self).__name__}: expected in_channels to be an integer >= 1 (the number of DCT '
                              f'channels), got {in_channels!r}')
-        kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
+        self.dct_channels = in_channels
         self.gate = None if gate is None else ChannelGate(in_channels, **gate)
+
+    @property
+    def first_weight(self) -> str:
+        """Name of the weight that takes the channels."""
+        raise NotImplementedError
+
+    def fit_stock_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str) -> str:
+        """Fits a stock RGB state dict to this backbone, in place.
+
+        Args:
+            state_dict (dict): Weights by name; not changed unless they are a stock backbone's.
+            prefix (str): What the backbone's names start with in ``state_dict``.
+
+        Returns:
+            str: What was done; empty if ``state_dict`` is not a stock backbone's.
+        """
+        raise NotImplementedError
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """The stock forward pass over the input (N, C, h, w), gated if there is a gate."""
+        if x.shape[1] != self.dct_channels:
+            raise ValueError(f'{type(self).__name__}: expected an input with in_channels={self.dct_channels} channels, '
+                             f'got {tuple(x.shape)}; compare the channels of ChannelSelect in the pipeline')
         return super().forward(x if self.gate is None else self.gate(x))
 
+    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
+        name, own = type(self).__name__, self.get_parameter(self.first_weight)
+        report = self.fit_stock_state_dict(state_dict, prefix)
+        weight = state_dict.get(prefix + self.first_weight)
+        if report:
+            frozen = '' if own.requires_grad else f'frozen_stages={self.frozen_stages} keeps {self.frozen_advice}; '
+            print_log(f'{name}: stock RGB weights loaded into {self.dct_channels} DCT channels, to be trained before '
+                      f'use; {frozen}{report}', logger='current', level=logging.WARNING)
+        elif weight is not None and weight.shape[1:] != own.shape[1:]:
+            raise ValueError(f'{name}: expected a checkpoint for in_channels={self.dct_channels}, or a stock one with '
+                             f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)}, '
+                             f'{weight.shape[1]} input channels, instead of {tuple(own.shape)}')
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class StemlessMixin(FreqMixin):
+    """Mixin for a stock ResNet class whose first stage takes the DCT channels directly.
+
+    The stem (7x7 or 3x3 convolutions, norm, ReLU, max-pool) becomes identities, so that no key of the state dict is
+    new. Only the first block changes shape: its first convolution and its shortcut have C input channels. Every other
+    argument is the stock class's.
+
+    Stock RGB checkpoints load, through whichever way weights come in (``init_cfg``, ``load_from``,
+    ``load_state_dict``). In the first block, the first C input channels of the stock weights are taken (as the authors
+    do for C <= 64); any further input channels keep this model's initialisation. A shortcut convolution
+    that the stock block does not have (ResNet-18/34) keeps its initialisation too, and one that this block does not
+    have is dropped. One log line says what was done. A checkpoint without stem weights is loaded as it stands, and
+    refused if its first block takes another number of channels. The numbering of shortcuts may be the other host's.
+
+    Arguments and errors are those of :class:`FreqMixin`; ``stem_channels``, which an inherited config may hold, means
+    nothing without a stem and is dropped.
+    """
+    entrance = 'stem'
+    frozen_advice = 'the first stage from being trained: set it to 0 or -1'
+
+    def __init__(self, *args: Any, in_channels: int, **kwargs: Any) -> None:
+        kwargs['stem_channels'] = in_channels
+        super().__init__(*args, in_channels=in_channels, **kwargs)
+
+    @property
+    def first_weight(self) -> str:
+        """The first convolution of the first block."""
+        return f'{self.res_layers[0]}.0.conv1.weight'
+
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
-        entry = FreqInput(in_channels, type(self).__name__)
         if self.deep_stem:
-            self.stem = entry
+            self.stem = nn.Identity()
         else:
-            self.conv1 = entry
+            self.conv1 = nn.Identity()
             self.norm1_name = 'bn1'
             self.add_module(self.norm1_name, nn.Identity())
             self.relu = nn.Identity()
         self.maxpool = nn.Identity()
 
+    def fit_stock_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str) -> str:
+        """Drops the stem, and fits the first block's input channels; see :func:`adapt_stock_state_dict`."""
+        return adapt_stock_state_dict(state_dict, prefix, self.state_dict(), self.res_layers[0])
+
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
-        channels = self.conv_in.in_channels
-        report = adapt_stock_state_dict(state_dict, prefix, self.state_dict(), self.res_layers[0])
-        if report:
-            frozen = (f'frozen_stages={self.frozen_stages} keeps the first stage from being trained: set it to 0 or '
-                      '-1; ' if self.frozen_stages >= 1 else '')
-            print_log(f'{type(self).__name__}: stock RGB weights loaded into {channels} DCT channels, to be trained '
-                      f'before use; {frozen}{report}', logger='current', level=logging.WARNING)
-        key = f'{prefix}{self.res_layers[0]}.0.conv1.weight'
-        weight = state_dict.get(key)
-        if not report and weight is not None and weight.shape[1] != channels:
-            raise ValueError(f'{type(self).__name__}: expected a checkpoint for in_channels={channels}, or a stock one '
-                             f'with its stem; {key} has shape {tuple(weight.shape)}, {weight.shape[1]} input channels')
+        renumber_shortcuts(state_dict, prefix, self.state_dict())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+
+class PatchMixin(FreqMixin):
+    """Mixin for a stock backbone that starts with a patch embedding, such as ConvNeXt, Swin or ViT.
+
+    The embedding's convolution becomes a projection of the C channels of a cell, 1x1 where a patch is as large as a
+    cell (ConvNeXt and Swin: 4 pixels). A larger patch takes a group of cells: 4x4 of them for ViT's 16 pixels, so that
+    a 56x56 grid gives the 14x14 tokens of a 224x224 crop. Norms and position embeddings behind it stay the stock ones,
+    and all stock arguments (``img_size``, ``patch_size``, ...) stay in pixels, as the inherited config has them.
+
+    Stock RGB checkpoints load, through whichever way weights come in. The projection, which has nothing in common with
+    RGB patches, keeps this model's initialisation, and its bias the stock one's, since it starts from inputs of zero
+    mean too. One log line says so. A checkpoint whose projection has another shape is refused.
+
+    A class that uses this mixin names its convolution in ``projection``, e.g. ``'patch_embed.projection'``.
+
+    Args:
+        in_channels (int): Number of DCT channels C >= 1.
+        cell (int): Pixels of the stock network's image that a cell (one DCT block) covers: 4 where the image is twice
+            as large before the DCT, 8 where it is not. Defaults to 4.
+        *args: Arguments of :class:`FreqMixin` and of the stock class.
+        **kwargs: Arguments of :class:`FreqMixin` and of the stock class.
+
+    Raises:
+        ValueError: As :class:`FreqMixin`; ``cell`` is not an integer >= 1, or patches are not a whole number of cells
+            apart.
+    """
+    entrance = 'patch embedding'
+    frozen_advice = 'the patch embedding from being trained: set it to -1'
+    projection: str
+
+    def __init__(self, *args: Any, in_channels: int, cell: int = 4, **kwargs: Any) -> None:
+        if isinstance(cell, bool) or not isinstance(cell, int) or cell < 1:
+            raise ValueError(f'{type(self).__name__}: expected cell to be an integer >= 1 (pixels that a DCT block '
+                             f'covers), got {cell!r}')
+        super().__init__(*args, in_channels=in_channels, **kwargs)
+        parent_name, _, name = self.projection.rpartition('.')
+        parent = self.get_submodule(parent_name)
+        stock = getattr(parent, name)
+        if any(step % cell for step in stock.stride):
+            raise ValueError(f'{type(self).__name__}: expected patches a multiple of cell={cell} pixels apart, got '
+                             f'{stock.stride}')
+        self.stock_kernel = stock.kernel_size
+        setattr(parent, name, cell_projection(stock, cell))
+        for module in parent.children():
+            if hasattr(module, 'get_pad_shape'):  # pads the grid to whole patches: now in cells
+                module.kernel_size = module.stride = getattr(parent, name).stride
+        self.train(self.training)  # Swin freezes its stages here only
+
     @property
-    def conv_in(self) -> nn.Module:
-        """The module through which DCT channels enter."""
-        return self.stem if self.deep_stem else self.conv1
+    def first_weight(self) -> str:
+        """The projection."""
+        return f'{self.projection}.weight'
+
+    def fit_stock_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str) -> str:
+        """Replaces the weight of a stock patch embedding by this model's own."""
+        key, own = prefix + self.first_weight, self.get_parameter(self.first_weight).detach()
+        stock = state_dict.get(key)
+        if stock is None or stock.shape[2:] == own.shape[2:] or stock.shape[2:] != self.stock_kernel:
+            return ''
+        state_dict[key] = own.clone()
+        return f'{self.first_weight} newly made, {tuple(own.shape)} instead of {tuple(stock.shape)}'
+
+
+def cell_projection(stock: nn.Conv2d, cell: int) -> nn.Conv2d:
+    """The convolution that takes groups of cells where ``stock`` takes patches of pixels, without overlap.
+
+    Args:
+        stock (nn.Conv2d): Patch embedding whose ``stride`` is a multiple of ``cell``.
+        cell (int): Pixels that a cell covers.
+
+    Returns:
+        nn.Conv2d: As many input and output channels; kernel and stride ``stock.stride / cell``; trained if ``stock``
+        is.
+    """
+    size = tuple(step // cell for step in stock.stride)
+    projection = type(stock)(stock.in_channels, stock.out_channels, size, stride=size, bias=stock.bias is not None)
+    return projection.requires_grad_(stock.weight.requires_grad)
+
+
+def renumber_shortcuts(state_dict: dict[str, torch.Tensor], prefix: str, own: dict[str, torch.Tensor]) -> None:
+    """Gives the layers of shortcuts the numbers that they have in this backbone, in place.
+
+    Where a shortcut averages before its convolution (ResNetV1d, ResNeSt) and the stride is 1, mmdet counts an average
+    over one pixel as layer 0, and mmpretrain leaves it out.
+
+    Args:
+        state_dict (dict): Weights by name.
+        prefix (str): What the backbone's names start with in ``state_dict``.
+        own (dict): The backbone's present weights, names without prefix.
+    """
+    for name, weight in own.items():
+        if '.downsample.' not in name or weight.ndim != 4:
+            continue
+        shortcut, number, _ = name.rsplit('.', 2)
+        start = f'{prefix}{shortcut}.'
+        given = {key: value for key, value in state_dict.items() if key.startswith(start)}
+        shifts = [int(number) - int(key[len(start):].split('.')[0]) for key, value in given.items() if value.ndim == 4]
+        if shifts and shifts[0]:
+            for key in given:
+                del state_dict[key]
+            for key, value in given.items():
+                layer, _, leaf = key[len(start):].partition('.')
+                state_dict[f'{start}{int(layer) + shifts[0]}.{leaf}'] = value
 
 
 def adapt_stock_state_dict(state_dict: dict[str, torch.Tensor], prefix: str, own: dict[str, torch.Tensor],
@@ -129,6 +259,10 @@ def adapt_stock_state_dict(state_dict: dict[str, torch.Tensor], prefix: str, own
     shortcut = f'{first_stage}.0.downsample.'
     has_shortcut = any(key.startswith(prefix + shortcut) for key in state_dict)
     notes = [f'stem dropped ({len(stem)} tensors)']
+    if has_shortcut and not any(name.startswith(shortcut) for name in own):
+        for key in [key for key in state_dict if key.startswith(prefix + shortcut)]:
+            del state_dict[key]
+        notes.append(f'{shortcut[:-1]} dropped')
     for name, weight in own.items():
         if not name.startswith(f'{first_stage}.0.'):
             continue

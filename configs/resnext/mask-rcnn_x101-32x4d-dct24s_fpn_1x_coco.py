@@ -1,0 +1,25 @@
+# Mask R-CNN with ResNeXt-101 on 24 channels: 800x1333 pixels, enlarged twice, 24 x 200 x 334.
+_base_ = 'mmdet::mask_rcnn/mask-rcnn_x101-32x4d_fpn_1x_coco.py'
+
+custom_imports = dict(imports=['mmfreq.models.det'])
+model = dict(
+    data_preprocessor=dict(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False),
+    backbone=dict(
+        type='FreqResNeXt',
+        in_channels=24,
+        init_cfg=dict(checkpoint='work_dirs/resnext101-32x4d-dct24s_8xb32_in1k/epoch_100.pth', prefix='backbone.')))
+
+freq = [
+    dict(type='YCbCr'),
+    dict(type='BlockDCT', upscale=2),
+    dict(type='ChannelSelect', channels='24S'),
+    dict(type='FreqNormalize', stats='photos-1333x800'),
+]
+load = dict(type='CheckedLoadImageFromFile')
+train_pipeline = [load, *_base_.train_pipeline[1:-1], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [load, *_base_.test_pipeline[1:-1], *freq, _base_.test_pipeline[-1]]
+train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
+test_dataloader = val_dataloader
+custom_hooks = [dict(type='NumClassCheckHook')]
+default_hooks = dict(visualization=dict(type='FreqVisualizationHook'))

@@ -1,0 +1,23 @@
+# SE-ResNet-50 on 24 channels of a 448x448 crop, 24 x 56 x 56.
+_base_ = 'mmpretrain::seresnet/seresnet50_8xb32_in1k.py'
+
+custom_imports = dict(imports=['mmfreq.models.cls'])
+model = dict(backbone=dict(type='FreqSEResNet', in_channels=24))
+data_preprocessor = dict(mean=None, std=None, to_rgb=False)
+
+freq = [
+    dict(type='YCbCr'),
+    dict(type='BlockDCT'),
+    dict(type='ChannelSelect', channels='24S'),
+    dict(type='FreqNormalize', stats='photos-448'),
+]
+load = dict(type='CheckedLoadImageFromFile')
+train_pipeline = [
+    load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [
+    load, dict(_base_.test_pipeline[1], scale=512), dict(_base_.test_pipeline[2], crop_size=448), *freq,
+    _base_.test_pipeline[-1]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+default_hooks = dict(visualization=dict(type='FreqVisualizationHook'))

@@ -41,18 +41,24 @@ _HOSTS = {
                    'DetVisualizationHook'),
 }
 
-# Arguments in pixels of what mmpretrain's pipelines do to photos; with the default where that is a size too.
-_PIXELS: dict[str, dict[str, Any]] = {
+# Transforms of mmpretrain that make the photo a given size, with their arguments in pixels and the defaults of these.
+_RESIZES: dict[str, dict[str, Any]] = {
     'RandomResizedCrop': dict(scale=None),
     'EfficientNetRandomCrop': dict(scale=None, crop_padding=32),
     'EfficientNetCenterCrop': dict(crop_size=None, crop_padding=32),
     'Resize': dict(scale=None),
     'ResizeEdge': dict(scale=None),
-    'CenterCrop': dict(crop_size=None),
-    'RandomCrop': dict(crop_size=None, padding=None),
-    'Pad': dict(size=None, size_divisor=None),
-    'Cutout': dict(shape=None, magnitude_range=None),
-    'GaussianBlur': dict(radius=None, magnitude_range=None),
+}
+
+# Those whose arguments in pixels refer to the photo as it comes, resized or not.
+_CROPS: dict[str, tuple[str, ...]] = {
+    'CenterCrop': ('crop_size', ),
+    'RandomCrop': ('crop_size', 'padding'),
+    'Pad': ('size', 'size_divisor'),
+}
+_EFFECTS: dict[str, tuple[str, ...]] = {
+    'Cutout': ('shape', 'magnitude_range'),
+    'GaussianBlur': ('radius', 'magnitude_range'),
 }
 
 # Batch augmentations that work on cells as they do on pixels: they blend whole inputs, or paste without resizing.
@@ -88,6 +94,9 @@ def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[di
     if not isinstance(model, dict):
         raise ValueError('expected a model')
     notes: list[str] = []
+    if target.get('load_from'):
+        notes.append(f'load_from keeps the stock RGB weights, {target["load_from"]}: they load without what took the '
+                     'RGB pixels.')
     modules = convert_backbone(model, len(channel_indices(channels)), scope, notes)
     _convert_preprocessors(target, host, notes)
     _check_batch_augments(target)
@@ -134,9 +143,13 @@ def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] 
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, 'draft.py')
         draft.write_text(child_text(config, target, comment, draft.parent), encoding='utf-8')
-        if plain_config(draft) != target:
-            raise ValueError(f'{config} holds values that a config file cannot state')
-        cfg = Config.fromfile(str(draft))
+        try:
+            cfg, made = Config.fromfile(str(draft)), plain_config(draft)
+        except Exception as error:
+            raise ValueError(f'mmengine cannot read a config that inherits it ({error}); if it does not know the name, '
+                             f'give the path: {config_path(config)}') from error
+        if made != target:
+            raise ValueError('it holds values that a config file cannot state')
     check_channels(cfg)
     try_config(cfg, Config.fromfile(str(config_path(config))))
     atomic_write_text(out, child_text(config, target, comment, out.parent))
@@ -191,7 +204,7 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str, notes: li
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
         raise ValueError(f'expected model.backbone, got a {model.get("type")} with {", ".join(sorted(model))}')
-    others = [f'model.{key}' for key in model if key.startswith('teacher')]
+    others = [f'model.{key}' for key in model if key.startswith('teacher') and not key.endswith('ckpt')]
     others += [path for path, node in _named_dicts(model, 'model') if 'backbone' in path.rpartition('.')[2]
                and node is not backbone and 'type' in node and path not in others]
     if others:
@@ -318,6 +331,7 @@ def _convert_pipelines(node: Any, freq: list[dict], packer: str, scale: int, pat
         packers = [step for step in node if isinstance(step, dict) and _is_packer(step)]
         if packers:
             _check_packer(packers, node[-1], packer, path)
+            _check_steps(node, path)
             _enlarge(node, scale, path)
             node[-1:-1] = [dict(step) for step in freq]
 
@@ -329,6 +343,7 @@ def _convert_alternatives(lists: list[list[dict]], freq: list[dict], packer: str
         raise ValueError(f'{path}: expected the last transforms of TestTimeAug to be {packer}, got '
                          f'{", ".join(map(transform_type, lists[-1]))}')
     _check_packer(packers, lists[-1][-1], packer, path)
+    _check_steps(lists, path)
     _enlarge(lists, scale, path)
     lists[-1:-1] = [[dict(step)] for step in freq]
 
@@ -347,19 +362,43 @@ def _check_packer(packers: list[dict], last: Any, packer: str, path: str) -> Non
                          'which would get DCT channels')
 
 
+def _check_steps(steps: Any, path: str) -> None:
+    """Raises ValueError if the photo leaves BGR, or if there is nothing but segmentation maps to learn."""
+    rgb = False
+    loads = []
+    for step in iter_dicts(steps):
+        kind = transform_type(step)
+        rgb ^= bool(kind in ('NumpyToPIL', 'ToPIL') and step.get('to_rgb') or
+                    kind in ('PILToNumpy', 'ToNumpy') and step.get('to_bgr'))
+        if kind == 'LoadAnnotations':
+            loads.append(step.get('with_bbox', True) or step.get('with_mask', False))
+    if rgb:
+        raise ValueError(f'{path}: the photo is RGB before the packer, by NumpyToPIL(to_rgb) without '
+                         'PILToNumpy(to_bgr) or the reverse; YCbCr expects BGR')
+    if loads and not any(loads):
+        raise ValueError(f'{path}: only segmentation maps are loaded; boxes or masks are expected')
+
+
 def _enlarge(steps: Any, scale: int, path: str) -> None:
-    """Multiplies the sizes in pixels of all transforms inside ``steps``, in place."""
+    """Makes a pipeline's photo ``scale`` times as large, in place: what resizes it, and sizes in pixels behind that."""
     if scale == 1:
         return
+    resized = False
     for step in iter_dicts(steps):
         kind = transform_type(step)
         if '/' in kind:
             raise ValueError(f'{path}: {kind} is not a transform of mmpretrain: which of its arguments are sizes in '
                              'pixels is not known')
-        for name, default in _PIXELS.get(kind, {}).items():
-            size = step.get(name, default)
-            if size is not None:
-                step[name] = _times(size, scale)
+        if kind in _CROPS and not resized:
+            raise ValueError(f'{path}: {kind} crops or pads photos that nothing has resized before, so that nothing '
+                             'makes them larger')
+        resized = resized or kind in _RESIZES
+        behind = (*_CROPS.get(kind, ()), *_EFFECTS.get(kind, ())) if resized else ()
+        for name, default in (*_RESIZES.get(kind, {}).items(), *((name, None) for name in behind)):
+            if step.get(name, default) is not None:
+                step[name] = _times(step.get(name, default), scale)
+    if not resized:
+        raise ValueError(f'{path}: expected a transform that resizes the photo, one of {", ".join(_RESIZES)}')
 
 
 def _times(size: Any, scale: int) -> Any:

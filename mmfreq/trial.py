@@ -4,7 +4,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator
 
 import cv2
 import numpy as np
@@ -86,28 +86,26 @@ def on_noise(node: Any, folder: str) -> Any:
     return {key: on_noise(child, folder) if key in ('dataset', 'datasets') else child for key, child in node.items()}
 
 
-def try_config(cfg: Config, stock: Optional[Config] = None) -> None:
+def try_config(cfg: Config, stock: Config) -> None:
     """Runs every pipeline of a config on a noise photo, builds its model, and gives the backbone what they made.
 
     Args:
         cfg (Config): A frequency-domain config of either host. It stays as it is.
-        stock (Config, optional): For a classifier: the config that it comes from. The grid must be as large as the
-            stock pipeline's photo is in blocks. Defaults to None: not compared.
+        stock (Config): The config that it comes from. A cell must cover 4x4 pixels of the stock input, and the
+            backbone must make features of the stock sizes.
 
     Raises:
         ValueError: Something failed, or does not fit; the message says where.
     """
     with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
         write_noise(Path(folder))
-        inputs = {name: _sample(cfg, name, folder) for name in DATALOADERS if cfg.get(name)}
+        samples = {name: _sample(cfg, name, folder) for name in DATALOADERS if cfg.get(name)}
+        if cfg.default_scope == 'mmpretrain':
+            for name, sample in samples.items():
+                _check_grid(sample, _sample(stock, name, folder), name)
         if cfg.get('tta_pipeline'):
-            with _explained('the tta_pipeline fails on a noise photo'):
-                Compose(deepcopy(cfg.tta_pipeline))(NoisePhotos(folder, []).get_data_info(0))
-        if stock is not None and cfg.default_scope == 'mmpretrain':
-            for name, sample in inputs.items():
-                _check_grid(cfg, sample, _sample(stock, name, folder), name)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        _try_model(cfg, inputs)
+            samples['tta_pipeline'] = _first_view(cfg, folder)
+        _try_model(cfg, stock, samples)
 
 
 def _sample(cfg: Config, dataloader: str, folder: str) -> dict:
@@ -117,26 +115,45 @@ def _sample(cfg: Config, dataloader: str, folder: str) -> dict:
         return DATASETS.build(on_noise(deepcopy(cfg[dataloader].dataset.to_dict()), folder))[0]
 
 
-def _check_grid(cfg: Config, sample: dict, stock: dict, dataloader: str) -> None:
-    """Raises ValueError unless a cell covers as many pixels of the stock input in both directions: 4."""
+def _first_view(cfg: Config, folder: str) -> dict:
+    with _explained('the tta_pipeline fails on a noise photo'):
+        views = Compose(deepcopy(cfg.tta_pipeline))(NoisePhotos(folder, []).get_data_info(0))
+    return {key: views[key][0] for key in ('inputs', 'data_samples')}
+
+
+def _check_grid(sample: dict, stock: dict, dataloader: str) -> None:
+    """Raises ValueError unless a cell covers 4x4 pixels of the stock input, but for one cell more or less."""
     cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
     if any(abs(4 * a - b) > 4 for a, b in zip(cells, pixels)):
         raise ValueError(f'{dataloader}: expected a cell for each 4x4 pixels of the stock input {tuple(pixels)}, got '
                          f'{tuple(cells)} cells: a transform sets sizes in a way that is not known')
 
 
-def _try_model(cfg: Config, samples: dict[str, dict]) -> None:
+def _try_model(cfg: Config, stock: Config, samples: dict[str, dict]) -> None:
     with _explained('the model cannot be built'):
-        config = deepcopy(cfg.model)
-        if cfg.get('data_preprocessor') is not None:
-            config.setdefault('data_preprocessor', deepcopy(cfg.data_preprocessor))
-        model = MODELS.build(config).eval()
+        model = MODELS.build(_with_preprocessor(cfg))
+        model.eval()
     for name, sample in samples.items():
-        with _explained(f'the model does not take what the pipeline of {name} gives'), torch.no_grad():
+        with _explained(f'the model does not take what {name} gives'), torch.no_grad():
             inputs = model.data_preprocessor(pseudo_collate([sample]))['inputs']
             if cfg.default_scope == 'mmdet':
                 inputs = inputs[..., :_CELLS, :_CELLS]
-            model.extract_feat(inputs)
+            features = model.backbone(inputs)
+    with _explained('the stock backbone fails'), torch.no_grad():
+        backbone = MODELS.build(deepcopy(stock.model.backbone))
+        backbone.eval()  # returns None for some
+        expected = backbone(torch.zeros(1, 3, *(4 * side for side in inputs.shape[-2:])))
+    made, wanted = ([tuple(level.shape) for level in levels] for levels in (features, expected))
+    if made != wanted:
+        raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the rest of the model '
+                         'expects these')
+
+
+def _with_preprocessor(cfg: Config) -> dict:
+    model = deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', deepcopy(cfg.data_preprocessor))
+    return model
 
 
 @contextmanager

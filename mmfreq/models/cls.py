@@ -13,10 +13,12 @@ provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops f
 
 from mmpretrain.engine.hooks import VisualizationHook  # noqa: E402
 from mmpretrain.models.backbones import ResNet, ResNetV1c, ResNetV1d  # noqa: E402
+from mmpretrain.models.utils import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmfreq.image_files import read_image_file  # noqa: E402
+from mmfreq.models.preprocess import PlacementMixin  # noqa: E402
 from mmfreq.models.stem import StemlessMixin  # noqa: E402
 
 
@@ -46,6 +48,23 @@ class FreqResNetV1c(StemlessMixin, ResNetV1c):
 @MODELS.register_module()
 class FreqResNetV1d(StemlessMixin, ResNetV1d):
     """mmpretrain's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqDataPreprocessor(PlacementMixin, ClsDataPreprocessor):
+    """mmpretrain's ClsDataPreprocessor that can make DCT channels of photos on the network's device.
+
+    The batch augmentations work on the channels with either placement.
+
+    Args:
+        placement (str): See :class:`~mmfreq.models.preprocess.PlacementMixin`. Defaults to ``'cpu'``.
+        freq (dict, optional): See there; needed with ``placement='device'``.
+        **kwargs: Every argument of :class:`mmpretrain.models.ClsDataPreprocessor`.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """As the stock preprocessor, on DCT channels: ``inputs`` float32 (N, C, h, w) and ``data_samples``."""
+        return super().forward(self.placed(data), training)
 
 
 class _Photos:

@@ -40,6 +40,11 @@ class PhotosToChannels(nn.Module):
         self.register_buffer('weight', weight, persistent=False)
         self.register_buffer('bias', torch.tensor(self.map.bias, dtype=torch.float32), persistent=False)
 
+    @classmethod
+    def of(cls, freq: dict[str, Any]) -> 'PhotosToChannels':
+        """From a preprocessor's ``freq``, which may be a FusedBlockDCT's config."""
+        return cls(**{k: v for k, v in freq.items() if k not in ('type', '_scope_', 'dtype', 'scale')})
+
     def forward(self, photos: torch.Tensor) -> torch.Tensor:
         """Converts photos.
 
@@ -103,10 +108,7 @@ class PlacementMixin:
                                  f'and how channels are normalised; got {kwargs[key]!r}')
         super().__init__(**kwargs)
         self.placement = placement
-        self.to_channels = None
-        if freq is not None:
-            ignored = ('type', '_scope_', 'dtype', 'scale')
-            self.to_channels = PhotosToChannels(**{k: v for k, v in freq.items() if k not in ignored})
+        self.to_channels = None if freq is None else PhotosToChannels.of(freq)
 
     def placed(self, data: dict) -> dict:
         """The batch with DCT channels as its ``inputs``: itself, or on the device converted from photos."""

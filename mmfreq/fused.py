@@ -5,7 +5,8 @@ by one). So each chosen channel is a weighted sum of the pixels that its block d
 coefficients that are not chosen need never be computed. Nothing is rounded on the way, whereas
 :func:`mmfreq.dct.to_ycbcr` rounds colours to whole levels, which moves a coefficient by 0.29 (standard deviation).
 """
-from typing import Callable, Sequence
+from contextlib import contextmanager
+from typing import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -53,8 +54,7 @@ def packed_int8(values: torch.Tensor) -> torch.Tensor:
 class BlockMap:
     """The affine map from the pixels of a photo to some of its normalised DCT channels.
 
-    It runs as two matrix products, along the rows and then along the columns and colours of each block; in torch,
-    which keeps to one thread inside a data loader's worker, where NumPy's BLAS would take them all.
+    It runs as two matrix products, along the rows and then along the columns and colours of each block.
 
     Args:
         channels (Sequence[int]): The C channels, ``N*N*component + N*vertical + horizontal``.
@@ -116,7 +116,8 @@ class BlockMap:
             image (np.ndarray): uint8 (H, W, 3). Edges are replicated up to a whole block.
 
         Returns:
-            torch.Tensor: float32 (C, h, w) with ``h = ceil(H * upscale / N)``, ``w = ceil(W * upscale / N)``.
+            torch.Tensor: float32 (C, h, w) with ``h = ceil(H * upscale / N)``, ``w = ceil(W * upscale / N)``. Computed
+            on one thread, so that a data loader's workers and the main process give the same bits.
         """
         grid = self.grid_shape(dct.check_image(image).shape)
         pixels = torch.from_numpy(self._padded(_forward(image), grid))
@@ -127,7 +128,8 @@ class BlockMap:
             windows = rows.flatten(2).unfold(2, 3 * self._window, 3 * self.stride).flatten(1, 2)
             torch.baddbmm(self._bias, columns, windows.transpose(1, 2), out=out)
 
-        return self._run(lines, 1, mix, grid)
+        with _one_thread():
+            return self._run(lines, 1, mix, grid)
 
     def planar(self, pixels: torch.Tensor) -> torch.Tensor:
         """Channels of one photo whose edges are replicated already: (3, H', W') on the CPU to float32 (C, h, w)."""
@@ -171,6 +173,19 @@ class BlockMap:
         if not (bottom or right or self.margin):
             return image
         return cv2.copyMakeBorder(image, self.margin, bottom, self.margin, right, cv2.BORDER_REPLICATE)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch's operations of this thread to one core, as they are inside a data loader's worker anyway."""
+    threads = torch.get_num_threads()
+    if threads > 1:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        if threads > 1:
+            torch.set_num_threads(threads)
 
 
 def _forward(image: np.ndarray) -> np.ndarray:

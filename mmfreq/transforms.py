@@ -213,7 +213,7 @@ class FreqNormalize(FreqTransform):
         block_size (int): Side N of the blocks. Defaults to 8.
         dtype (str): ``'float32'``, or ``'int8'``: the normalised values times ``scale``, rounded, those beyond
             -127..127 saturated. One byte a value then goes to the network's device, where the preprocessor undoes it
-            with ``mean=[0], std=[1 / scale]``. Defaults to ``'float32'``.
+            with ``mean=[0], std=[scale]``. Defaults to ``'float32'``.
         scale (float, optional): Steps of int8 for one standard deviation; ``127 / scale`` deviations fit. Required for
             ``'int8'``.
 

@@ -69,7 +69,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         stride (int): Pixels of the resized image that one DCT block covers: block size / upscale. Defaults to 4.
         mean (Sequence[float], optional): One value for all channels, or one for each of the C: subtracted, to undo
             int8. With ``FreqNormalize(..., dtype='int8', scale=s)`` it is ``[0]``. Defaults to None: nothing to undo.
-        std (Sequence[float], optional): As many; divided by. For that transform it is ``[1 / s]``.
+        std (Sequence[float], optional): As many; divided by. For that transform it is ``[s]``.
         placement (str): Where photos become DCT channels, see :class:`~mmfreq.models.preprocess.PlacementMixin`.
             Defaults to ``'cpu'``: in the pipeline.
         freq (dict, optional): See there; needed with ``placement='device'``.

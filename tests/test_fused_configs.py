@@ -13,9 +13,8 @@ from mmfreq.browse import Browser
 from mmfreq.channels import channel_indices
 from mmfreq.cli import flip_tta_pipeline
 from mmfreq.comparison import compare
-from mmfreq.config import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks
+from mmfreq.config import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
 from mmfreq.config import single_transforms as singles
-from mmfreq.config import unfused
 from mmfreq.dataset_stats import dataset_statistics, int8_scales
 from mmfreq.on_rates import _replace_selection, gate_channels
 

@@ -10,8 +10,9 @@ from torch.utils.data import Dataset
 
 from mmfreq import dct
 from mmfreq.channels import channel_indices
-from mmfreq.config import iter_dicts, pipelines, transform_type
+from mmfreq.config import device_freq, iter_dicts, network_pipeline, pipelines, transform_type, unfused
 from mmfreq.image_files import read_image_file
+from mmfreq.models.preprocess import PhotosToChannels
 from mmfreq.transforms import FreqNormalize
 
 
@@ -23,7 +24,7 @@ class PhotoRebuilder:
     """
 
     def __init__(self, pipeline: list[dict]) -> None:
-        steps = {transform_type(step): step for step in iter_dicts(pipeline) if 'type' in step}
+        steps = {transform_type(step): step for step in iter_dicts(unfused(pipeline)) if 'type' in step}
         self._ycbcr, self._dct = 'YCbCr' in steps, steps.get('BlockDCT')
         if self._dct is None:
             return
@@ -81,7 +82,9 @@ class Browser:
         found = pipelines(cfg, dataloader)
         if not found:
             raise ValueError(f'expected a {dataloader} with a pipeline in the config')
-        self.rebuilder = PhotoRebuilder(found[0])
+        self.rebuilder = PhotoRebuilder(network_pipeline(cfg, found[0]))
+        freq = device_freq(cfg)
+        self._to_channels = freq and PhotosToChannels.of(freq)
         self.truth_in_original_pixels = truth_in_original_pixels(found[0])
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
         self.visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'name': 'browse'})
@@ -99,7 +102,8 @@ class Browser:
         """
         item = self.dataset[index]
         sample = item['data_samples']
-        photo = self.rebuilder.rebuild(item['inputs'], sample.img_shape)
+        inputs = self._to_channels(item['inputs'][None])[0] if self._to_channels else item['inputs']
+        photo = self.rebuilder.rebuild(inputs, sample.img_shape)
         if self.truth_in_original_pixels:
             photo = original_size(photo, sample)
         original = read_image_file(sample.img_path)[:, :, ::-1]

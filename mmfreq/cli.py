@@ -141,7 +141,7 @@ def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
     the packer if there is none. Ground truth is not flipped: annotations are loaded behind the augmentation. The view
     that is not flipped comes first, since merged samples keep the ground truth and the shapes of the first view.
     """
-    behind = ('LoadAnnotations', 'YCbCr', 'BlockDCT')
+    behind = ('LoadAnnotations', 'YCbCr', 'BlockDCT', 'FusedBlockDCT')
     first = next((i for i, step in enumerate(pipeline) if transform_type(step) in behind), len(pipeline) - 1)
     packer = deepcopy(pipeline[-1])
     if transform_type(packer) == 'PackDetInputs':

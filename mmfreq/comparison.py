@@ -19,7 +19,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
 
 from mmfreq.compat import prepare_host
-from mmfreq.config import config_path, pipelines, transform_type
+from mmfreq.config import config_path, device_freq, pipelines, transform_type
 from mmfreq.files import atomic_write_text
 
 # What a table shows of a run's metrics; a run that has none of these shows all it has. The first one is the headline.
@@ -124,13 +124,14 @@ def _prepare(config: Path, work_dir: Optional[Path], images: int) -> _Subject:
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model).eval()
+    seen = _batch(model, packed, 1)['inputs'][0] if device_freq(cfg) else sample
     metrics, found = best_metrics(work_dir, notes)
     row = Row(
         name=config.stem,
         metrics=metrics,
         found=found,
         paper=published_metrics(config.stem),
-        input_shape=tuple(sample.shape),
+        input_shape=tuple(seen.shape),
         input_bytes=sample.numel() * sample.element_size(),
         parameters=sum(p.numel() for p in model.parameters()),
         flops=count_flops(model, packed),

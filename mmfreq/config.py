@@ -105,6 +105,38 @@ def inference_config(config: Union[str, Path, Config]) -> Config:
     return cfg
 
 
+def single_transforms(fused: dict) -> list[dict]:
+    """The four single transforms that the config of a FusedBlockDCT stands for."""
+    arguments = (('YCbCr', ('channel_order', )), ('BlockDCT', ('block_size', 'upscale')),
+                 ('ChannelSelect', ('channels', 'block_size')),
+                 ('FreqNormalize', ('stats', 'block_size', 'dtype', 'scale')))
+    return [dict(type=kind, **{key: fused[key] for key in keys if key in fused}) for kind, keys in arguments]
+
+
+def unfused(node: Any) -> Any:
+    """A pipeline, or whatever holds one, with the four single transforms for every FusedBlockDCT in its lists."""
+    if isinstance(node, dict):
+        return {key: unfused(child) for key, child in node.items()}
+    if not isinstance(node, (list, tuple)):
+        return node
+    return [step for child in node for step in (
+        single_transforms(child) if isinstance(child, dict) and transform_type(child) == 'FusedBlockDCT'
+        else [unfused(child)])]
+
+
+def device_freq(cfg: Config) -> Optional[dict]:
+    """What a config's preprocessor makes of photos on the network's device (``freq``); None if the pipeline does it."""
+    nodes = [*iter_dicts(cfg.get('model')), *iter_dicts(cfg.get('data_preprocessor'))]
+    return next((dict(node['freq']) for node in nodes if node.get('placement') == 'device' and node.get('freq')), None)
+
+
+def network_pipeline(cfg: Config, pipeline: list[dict]) -> list[dict]:
+    """A pipeline of ``cfg`` with the single DCT transforms: for a fused one, and for those on the device."""
+    freq = device_freq(cfg)
+    steps = [dict(freq, type='FusedBlockDCT')] if freq else []
+    return unfused([*pipeline[:-1], *steps, *pipeline[-1:]])
+
+
 def dct_channels(pipeline: list[dict]) -> Optional[tuple[list[int], int]]:
     """Channel numbers that a pipeline gives, in order, and the side of its blocks; None without :class:`BlockDCT`."""
     found = None
@@ -164,6 +196,10 @@ def check_channels(cfg: Config) -> None:
         stride = detection_stride(cfg)
         for name in DATALOADERS:
             for pipeline in pipelines(cfg, name):
+                if device_freq(cfg) and dct_channels(unfused(pipeline)):
+                    raise ValueError("the preprocessor's placement='device' expects photos, but the pipeline of "
+                                     f'{name} has DCT transforms')
+                pipeline = network_pipeline(cfg, pipeline)
                 if pipeline_channels(pipeline) != expected:
                     raise ValueError(f'{transform_type(node)} expects in_channels={expected}, but the pipeline of '
                                      f'{name} gives {pipeline_channels(pipeline)} channels')

@@ -47,7 +47,8 @@ def check_image(image: np.ndarray) -> np.ndarray:
     return image
 
 
-def _color_matrix(channel_order: str) -> np.ndarray:
+def color_matrix(channel_order: str = 'bgr') -> np.ndarray:
+    """Rows give Y, Cb, Cr (levels 0..255) from the three colours in that order and 1: float64 (3, 4)."""
     check_channel_order(channel_order)
     return _RGB_TO_YCBCR[:, [2, 1, 0, 3]] if channel_order == 'bgr' else _RGB_TO_YCBCR
 
@@ -63,7 +64,7 @@ def to_ycbcr(image: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
         np.ndarray: uint8, (H, W, 3), components Y, Cb, Cr, each the exact value rounded to the nearest level (values
         half-way between two levels may go either way).
     """
-    ycbcr = cv2.transform(check_image(image).astype(np.float32), _color_matrix(channel_order))
+    ycbcr = cv2.transform(check_image(image).astype(np.float32), color_matrix(channel_order))
     return cv2.convertScaleAbs(ycbcr)  # rounds and saturates; nothing is negative
 
 
@@ -77,7 +78,7 @@ def from_ycbcr(ycbcr: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
     Returns:
         np.ndarray: uint8, (H, W, 3), rounded and clipped to 0..255.
     """
-    matrix = _color_matrix(channel_order)
+    matrix = color_matrix(channel_order)
     inverse = np.linalg.inv(matrix[:, :3])
     if ycbcr.ndim != 3 or ycbcr.shape[2] != 3:
         raise ValueError(f'expected an image (H, W, 3), got {ycbcr.shape}')

@@ -14,7 +14,7 @@ from mmengine.runner import Runner, load_checkpoint
 from tqdm import tqdm
 
 from mmfreq.channels import COMPONENTS, channel_indices, zigzag_order
-from mmfreq.config import dct_channels, iter_dicts, pipelines, transform_type
+from mmfreq.config import dct_channels, iter_dicts, network_pipeline, pipelines, transform_type
 from mmfreq.config_writer import child_text, plain_config, stock_base
 from mmfreq.files import atomic_write_text
 from mmfreq.models.gate import ChannelGate, find_gate
@@ -144,7 +144,8 @@ def gate_channels(cfg: Config, gate: ChannelGate, dataloader: str) -> tuple[list
         ValueError: The pipeline of ``dataloader`` gives another number of channels than the gate has.
     """
     found = pipelines(cfg, dataloader)
-    channels, block_size = (dct_channels(found[0]) if found else None) or (list(range(gate.channels)), 8)
+    known = dct_channels(network_pipeline(cfg, found[0])) if found else None
+    channels, block_size = known or (list(range(gate.channels)), 8)
     if len(channels) != gate.channels:
         raise ValueError(f'{dataloader}: expected {gate.channels} channels, as many as the gate has, but its pipeline '
                          f'gives {len(channels)}')
@@ -229,7 +230,14 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
 
 
 def _replace_selection(node: Any, select: dict[str, Any]) -> int:
-    """Puts ``select`` behind every BlockDCT inside ``node``, instead of a selection there; returns how many."""
+    """Puts ``select`` behind every BlockDCT inside ``node``, instead of a selection there; returns how many.
+
+    A FusedBlockDCT, and a preprocessor that does its work on the device, get the channels as their argument.
+    """
+    fused = node.get('freq') if isinstance(node, dict) and node.get('placement') == 'device' else node
+    if isinstance(fused, dict) and (fused is not node or transform_type(fused) == 'FusedBlockDCT'):
+        fused['channels'] = select['channels']
+        return 1
     if isinstance(node, dict):
         return sum(_replace_selection(child, select) for child in node.values())
     if not isinstance(node, (list, tuple)):

@@ -2,7 +2,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Sequence, Union
 
 import numpy as np
 
@@ -83,6 +83,21 @@ def load_stats(name_or_path: str) -> FreqStats:
     if not isinstance(values, dict):
         raise ValueError(f'{path}: expected a JSON object with mean and std, got a {type(values).__name__}')
     return FreqStats.from_dict(values, str(path))
+
+
+def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
+    """The statistics that a transform's argument ``stats`` stands for, with a value for each channel of its blocks.
+
+    Args:
+        stats (str | dict): As :func:`load_stats` takes it, or ``dict(mean=[...], std=[...])``.
+        block_size (int): Side N of the blocks. Defaults to 8.
+
+    Raises:
+        ValueError: Unknown set, or statistics that are not for 3*N*N channels; the message names them.
+    """
+    loaded = FreqStats.from_dict(stats, 'stats') if isinstance(stats, dict) else load_stats(stats)
+    loaded.check_length(3 * block_size**2, 'stats' if isinstance(stats, dict) else f'stats={stats!r}')
+    return loaded
 
 
 def save_stats(stats: FreqStats, path: str) -> None:

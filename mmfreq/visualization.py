@@ -1,6 +1,6 @@
 """Pictures: the comparison of models, and what a choice of DCT channels keeps of a photo."""
 import io
-from typing import Callable, Optional, Sequence
+from typing import TYPE_CHECKING, Callable, Optional, Sequence
 
 import matplotlib
 import numpy as np
@@ -11,6 +11,9 @@ from mmfreq.channels import COMPONENTS, ChannelSpec, channel_indices, zigzag_ord
 from mmfreq.comparison import Row, shown_metrics
 from mmfreq.files import atomic_write_bytes
 from mmfreq.on_rates import OnRates
+
+if TYPE_CHECKING:
+    import mmfreq.benchmark
 
 _BASELINE, _OTHERS, _INK = '#8a8f98', '#2563a8', '#222222'
 
@@ -68,6 +71,23 @@ def _draw_over_size(axis: 'matplotlib.axes.Axes', rows: Sequence[Row], metric: s
     axis.grid(color='#e4e6ea', zorder=0)
     axis.tick_params(length=0, colors=_INK)
     axis.spines[:].set_visible(False)
+
+
+def plot_benchmark(sections: 'Sequence[mmfreq.benchmark.Section]', path: str) -> None:
+    """Draws one bar chart for each table of a benchmark; the first bar, the baseline, is grey."""
+    columns = 2
+    lines = [sections[i:i + columns] for i in range(0, len(sections), columns)]
+    heights = [0.75 + 0.3 * max(len(section.entries) for section in line) for line in lines]
+    figure = Figure(figsize=(13, sum(heights) + 0.3), layout='constrained')
+    figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for axis, section in zip(axes.flat, sections):
+        values = [entry.median for entry in section.entries]
+        _draw_bars(axis, f'{section.title}, {section.unit}', [entry.name for entry in section.entries], values,
+                   '{:,.0f}' if max(values) >= 1000 else '{:.3g}')
+    for axis in axes.flat[len(sections):]:
+        axis.axis('off')
+    save_figure(figure, path)
 
 
 def _draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str], values: Sequence[Optional[float]],

@@ -143,7 +143,7 @@ def test_statistics_are_read_once(folders: Path, monkeypatch: pytest.MonkeyPatch
     def fail(name: str) -> None:
         raise AssertionError(f'{name} was read again')
 
-    monkeypatch.setattr('mmfreq.transforms.load_stats', fail)
+    monkeypatch.setattr('mmfreq.stats.load_stats', fail)
     browser.draw(0)
 
 

@@ -76,7 +76,7 @@ def frequency_input(bgr: np.ndarray, upscale: int = 1, stats: str = 'dctnet-clas
 
 def test_registered_names() -> None:
     ours = {name for name, cls in TRANSFORMS.module_dict.items() if cls.__module__ == 'mmfreq.transforms'}
-    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'CheckedLoadImageFromFile'}
+    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'CheckedLoadImageFromFile'}
 
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
@@ -204,9 +204,9 @@ ALL = [
     (ChannelSelect, {'channels': [[0], [1], []], 'block_size': 2}, cube(12),
      'ChannelSelect(channels=[[0], [1], []], block_size=2)'),
     (FreqNormalize, {'stats': 'dctnet-classification'}, cube(192),
-     "FreqNormalize(stats='dctnet-classification', block_size=8)"),
+     "FreqNormalize(stats='dctnet-classification', block_size=8, dtype='float32', scale=None)"),
     (FreqNormalize, {'stats': {'mean': [0, 1, 2], 'std': [1, 2, 3]}, 'block_size': 1}, cube(3),
-     "FreqNormalize(stats={'mean': [0, 1, 2], 'std': [1, 2, 3]}, block_size=1)"),
+     "FreqNormalize(stats={'mean': [0, 1, 2], 'std': [1, 2, 3]}, block_size=1, dtype='float32', scale=None)"),
 ]  # yapf: disable
 over_all = pytest.mark.parametrize(('cls', 'arguments', 'image', 'text'), ALL,
                                    ids=[f'{i}-{row[0].__name__}' for i, row in enumerate(ALL)])

@@ -8,18 +8,20 @@ import argparse
 from mmengine.config import DictAction
 
 from mmfreq.cli import CFG_OPTIONS_HELP, read_config
-from mmfreq.dataset_stats import dataset_statistics
+from mmfreq.dataset_stats import INT8_SCALES, dataset_statistics
 from mmfreq.stats import save_stats
 
 
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config whose training pipeline has BlockDCT; augmentations before it are '
-                        'applied, what follows it is not')
+    parser.add_argument('config', help='config whose training pipeline has BlockDCT or FusedBlockDCT; augmentations '
+                        'before it are applied, what follows it is not')
     parser.add_argument('--out', default='dct_stats.json', help='JSON file to write (default: %(default)s)')
     parser.add_argument('--max-images', type=int, help='use only so many images, picked at random (default: all)')
     parser.add_argument('--workers', type=int, default=2, help='worker processes (default: %(default)s)')
+    parser.add_argument('--scales', type=float, nargs='+', default=INT8_SCALES, help="scales to judge for "
+                        "FreqNormalize(..., dtype='int8', scale=...) (default: %(default)s)")
     parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args()
@@ -30,7 +32,7 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     try:
-        stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed)
+        stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed, args.scales)
     except ValueError as error:
         raise SystemExit(f'{args.config}: {error}') from error
     save_stats(stats, args.out)
@@ -38,6 +40,10 @@ def main() -> None:
         print(f'{len(constant)} channels never vary (std set to 1): {constant}')
     for name, channel in (('Y', 0), ('Cb', 64), ('Cr', 128)):
         print(f'{name:2} DC: mean {stats.mean[channel]:9.3f}  std {stats.std[channel]:8.3f}')
+    print('int8, selected channels: scale, values clipped, error (standard deviations)')
+    for row in stats.meta['int8']:
+        print(f'{row["scale"]:8g} {row["clipped"]:12.5%} {row["rms_error"]:10.4f}')
+    print(f"proposed: dtype='int8', scale={stats.meta['int8_scale']:g} (least error)")
     print(f'{stats.meta["images"]} images, {stats.meta["count"]} blocks -> {args.out}')
 
 

@@ -26,11 +26,13 @@ from mmpretrain.models.backbones import (  # noqa: E402
     SwinTransformer,
     VisionTransformer,
 )
+from mmpretrain.models.utils import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmfreq.image_files import read_image_file  # noqa: E402
 from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
+from mmfreq.models.preprocess import PlacementMixin  # noqa: E402
 from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
 
 
@@ -175,6 +177,23 @@ class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
         >>> tuple(model(torch.rand(1, 12, 112, 112))[0].shape)
         (1, 1280, 7, 7)
     """
+
+
+@MODELS.register_module()
+class FreqDataPreprocessor(PlacementMixin, ClsDataPreprocessor):
+    """mmpretrain's ClsDataPreprocessor that can make DCT channels of photos on the network's device.
+
+    The batch augmentations work on the channels with either placement.
+
+    Args:
+        placement (str): See :class:`~mmfreq.models.preprocess.PlacementMixin`. Defaults to ``'cpu'``.
+        freq (dict, optional): See there; needed with ``placement='device'``.
+        **kwargs: Every argument of :class:`mmpretrain.models.ClsDataPreprocessor`.
+    """
+
+    def forward(self, data: dict, training: bool = False) -> dict:
+        """As the stock preprocessor, on DCT channels: ``inputs`` float32 (N, C, h, w) and ``data_samples``."""
+        return super().forward(self.placed(data), training)
 
 
 class _Photos:

@@ -37,6 +37,7 @@ from mmdet.registry import DATASETS, HOOKS, MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
+from mmfreq.models.preprocess import PlacementMixin  # noqa: E402
 from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
 
 
@@ -132,44 +133,68 @@ class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
 
 
 @MODELS.register_module()
-class FreqDetDataPreprocessor(DetDataPreprocessor):
+class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
     """Batches DCT inputs of different sizes; everything but the input tensor stays in pixels.
 
     A cell of the input covers ``stride`` pixels. ``pad_shape`` and ``batch_input_shape`` of the data samples are the
     padded input's size in pixels, those of the stock preprocessor with the same ``pad_size_divisor``; masks are padded
-    to it. ``img_shape``, ``scale_factor`` and boxes are left alone. The inputs come normalised from the pipeline, and
-    are padded with 0, each channel's mean.
+    to it. ``img_shape``, ``scale_factor`` and boxes are left alone. The inputs come normalised from the pipeline, as
+    float32 or int8, or are photos that become DCT channels here; they are padded with 0, each channel's mean.
 
     Args:
         pad_size_divisor (int): Pixels that the padded image is a multiple of, as in the stock config; a multiple of
             ``stride``. Defaults to 32.
         stride (int): Pixels of the resized image that one DCT block covers: block size / upscale. Defaults to 4.
+        mean (Sequence[float], optional): One value for all channels, or one for each of the C: subtracted, to undo
+            int8. With ``FreqNormalize(..., dtype='int8', scale=s)`` it is ``[0]``. Defaults to None: nothing to undo.
+        std (Sequence[float], optional): As many; divided by. For that transform it is ``[s]``.
+        placement (str): Where photos become DCT channels, see :class:`~mmfreq.models.preprocess.PlacementMixin`.
+            Defaults to ``'cpu'``: in the pipeline.
+        freq (dict, optional): See there; needed with ``placement='device'``.
         **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``, ``boxtype2tensor`` and
             ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.
 
     Raises:
-        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``; a pixel normalisation or colour conversion is
-            asked for, or ``batch_augments``, which resize pixels.
+        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``; a normalisation of RGB pixels (three values)
+            or a colour conversion is asked for, or ``batch_augments``, which resize pixels; with
+            ``placement='device'``, ``stride`` is not that of ``freq``.
     """
 
-    def __init__(self, pad_size_divisor: int = 32, stride: int = 4, **kwargs: Any) -> None:
+    def __init__(self,
+                 pad_size_divisor: int = 32,
+                 stride: int = 4,
+                 mean: Optional[Sequence[float]] = None,
+                 std: Optional[Sequence[float]] = None,
+                 **kwargs: Any) -> None:
         if stride < 1 or pad_size_divisor % stride:
             raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, got {pad_size_divisor}')
-        for key in ('mean', 'std', 'bgr_to_rgb', 'rgb_to_bgr'):
+        if (mean is None) != (std is None) or len(mean or ()) != len(std or ()) or len(mean or ()) == 3:
+            raise ValueError('mean: expected none, since FreqNormalize normalises DCT channels in the pipeline, or to '
+                             f'undo its int8 as many values as std, one or C; got mean={mean!r}, std={std!r}')
+        for key in ('bgr_to_rgb', 'rgb_to_bgr'):
             if kwargs.get(key):
-                raise ValueError(f'{key}: expected none, since FreqNormalize normalises DCT channels in the pipeline; '
-                                 f'got {kwargs[key]!r}')
+                raise ValueError(f'{key}: expected none, since the inputs are DCT channels; got {kwargs[key]!r}')
         if kwargs.get('batch_augments'):
             raise ValueError('batch_augments: expected none, since they resize pixels and the inputs are DCT channels '
                              f'(augment in the pipeline, before YCbCr); got {kwargs["batch_augments"]!r}')
+        if mean is not None and kwargs.get('placement') == 'device':
+            raise ValueError(f"mean, std: expected none with placement='device'; got mean={mean!r}, std={std!r}")
         super().__init__(pad_size_divisor=pad_size_divisor // stride, **kwargs)
         self.stride = stride
+        if self.to_channels is not None and self.to_channels.map.stride != stride:
+            raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / upscale of freq, got '
+                             f'{stride}')
+        if mean is not None:  # the stock class takes one or three values only
+            self._enable_normalize = True
+            for name, values in (('mean', mean), ('std', std)):
+                self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(-1, 1, 1), persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Stacks and pads the inputs (N, C, h, w); sets the samples' shapes in pixels.
 
         Args:
-            data (dict): ``inputs`` (list of (C, h, w) tensors, or one (N, C, h, w)) and ``data_samples``.
+            data (dict): ``inputs`` (list of (C, h, w) tensors, or one (N, C, h, w); with ``placement='device'`` uint8
+                photos (3, H, W)) and ``data_samples``.
             training (bool): Whether to pad masks. Defaults to False.
 
         Returns:
@@ -178,6 +203,7 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
         Raises:
             ValueError: An input is not as many cells as its sample's ``img_shape`` has at this ``stride``.
         """
+        data = self.placed(data)
         self._check_cells(data)
         data = super().forward(data, training=False)  # leaves padding the masks to us
         inputs, samples = data['inputs'], data['data_samples']
@@ -192,6 +218,10 @@ class FreqDetDataPreprocessor(DetDataPreprocessor):
         return dict(inputs=inputs, data_samples=samples)
 
     def _check_cells(self, data: dict) -> None:
+        values = len(self.mean) if self._enable_normalize else 1
+        if any(len(cells) != values for cells in data['inputs'] if values > 1):
+            raise ValueError(f'mean, std: expected one value or as many as the inputs have channels, got {values} for '
+                             f'inputs of {len(data["inputs"][0])} channels')
         for cells, sample in zip(data['inputs'], data.get('data_samples') or ()):
             pixels = sample.get('img_shape')
             expected = pixels and tuple(-(-side // self.stride) for side in pixels[:2])

@@ -1,0 +1,10 @@
+# DCT-48S as int8: as many bytes as the stock 224x224 RGB input.
+_base_ = './resnet50-dct24s-int8.py'
+
+model = dict(backbone=dict(in_channels=48))
+freq = [dict(type='FusedBlockDCT', channels='48S', stats='photos-448', dtype='int8', scale=6)]
+train_pipeline = [*_base_.train_pipeline[:3], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:3], *freq, _base_.test_pipeline[-1]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader

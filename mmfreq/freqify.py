@@ -158,7 +158,8 @@ def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] 
 
 def wrapped(texts: Iterable[str]) -> str:
     """Texts as the lines of a config's comment."""
-    return '\n'.join(line for text in texts for line in textwrap.wrap(text, 117))
+    wrapper = textwrap.TextWrapper(117, break_on_hyphens=False, break_long_words=False)  # addresses stay whole
+    return '\n'.join(line for text in texts for line in wrapper.wrap(text))
 
 
 def freq_name(config: str, channels: str) -> str:

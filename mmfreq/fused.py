@@ -47,8 +47,8 @@ def enlargement_matrix(block_size: int, upscale: int) -> np.ndarray:
 
 
 def packed_int8(values: torch.Tensor) -> torch.Tensor:
-    """Values rounded to the nearest integer (halves to even) in -127..127, those beyond saturated: int8."""
-    return values.round().clamp_(-INT8_LIMIT, INT8_LIMIT).to(torch.int8)
+    """Values rounded, in place, to the nearest integer (halves to even), saturated to -127..127: int8."""
+    return values.round_().clamp_(-INT8_LIMIT, INT8_LIMIT).to(torch.int8)
 
 
 class BlockMap:
@@ -158,10 +158,11 @@ class BlockMap:
             mix (Callable): The second product: takes a strip (K, ...) and writes (K, P, strip * w).
             grid (tuple[int, int]): Blocks (h, w).
         """
-        out = torch.empty(*self._bias.shape[:2], grid[0] * grid[1])
+        # Memory fresh from the allocator: what the decoder just freed is still in the cache, buffers of our own are not.
+        out = torch.empty(*self._bias.shape[:2], grid[0] * grid[1], dtype=torch.float32)
         done = 0
         for strip in lines.chunk(-(-lines.numel() // _STRIP_VALUES), axis):
-            levels = torch.empty(strip.shape).copy_(strip)
+            levels = torch.empty(strip.shape, dtype=torch.float32).copy_(strip)
             rows = (self._rows @ levels.flatten(1)).view(-1, *strip.shape[1:])
             width = strip.shape[axis] * grid[1]
             mix(rows, out.narrow(2, done, width))

@@ -158,7 +158,7 @@ class BlockMap:
             mix (Callable): The second product: takes a strip (K, ...) and writes (K, P, strip * w).
             grid (tuple[int, int]): Blocks (h, w).
         """
-        # Memory fresh from the allocator: what the decoder just freed is still in the cache, buffers of our own are not.
+        # Memory fresh from the allocator: what the decoder just freed is still in the cache, our own buffers are not.
         out = torch.empty(*self._bias.shape[:2], grid[0] * grid[1], dtype=torch.float32)
         done = 0
         for strip in lines.chunk(-(-lines.numel() // _STRIP_VALUES), axis):

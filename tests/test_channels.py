@@ -115,7 +115,7 @@ def test_lists_for_other_blocks(channels: Any, block_size: int, expected: list[i
 
 
 @pytest.mark.parametrize(('channels', 'message'), [
-    ('24X', "expected one of 6S, 12S, .*24D, 192 or lists of indices, got '24X'"),
+    ('24X', "expected one of 6S, 12S, .*24D, 192, the path of a JSON file or lists of indices, got '24X'"),
     ('24s', "got '24s'"),
     ('12D', "got '12D'"),
     ('', "got ''"),

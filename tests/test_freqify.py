@@ -72,7 +72,8 @@ def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp
     written(config, tmp_path / 'out.py')
     configs = [plain_config(tmp_path / 'out.py'), plain_config(ROOT / 'configs' / shipped)]
     for cfg in configs:
-        cfg.pop('load', None)
+        for variable in ('load', 'pack', 'train_crop', 'test_resize'):
+            cfg.pop(variable, None)
         for node in iter_dicts(cfg):
             if node.get('type') == 'CheckedLoadImageFromFile' and node.get('backend_args', 0) is None:
                 del node['backend_args']

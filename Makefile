@@ -83,4 +83,4 @@ docs: $(VENV)/.installed
 clean:
 	rm -rf data/demo data/demo_detection $(WORK)/demo-gate \
 	    $(foreach run,$(DEMO_RUNS) $(DETECTION_RUNS) $(GATE_RUNS),$(WORK)/$(run))
-	rm -f $(foreach table,demo demo-detection,$(WORK)/$(table).md $(WORK)/$(table).png)
+	rm -f $(foreach suffix,md png csv json,$(WORK)/demo.$(suffix) $(WORK)/demo-detection.$(suffix))

@@ -1,6 +1,7 @@
 """What the command-line tools share: turning their flags into a runner's config, and writing results."""
 import argparse
 import importlib
+import logging
 import os
 from contextlib import contextmanager
 from copy import deepcopy
@@ -12,10 +13,18 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
+from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmfreq.compat import RefusedCheckpointError, prepare_cpu_distributed, prepare_host, restrict_checkpoint_loading
-from mmfreq.config import DATALOADERS, check_channels, config_path, datasets_with_pipeline, transform_type
+from mmfreq.config import (
+    DATALOADERS,
+    check_channels,
+    config_path,
+    datasets_with_pipeline,
+    iter_dicts,
+    transform_type,
+)
 from mmfreq.files import atomic_write_text
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as a.0.b=value, '
@@ -71,6 +80,10 @@ def train_config(args: argparse.Namespace) -> Config:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
+    hooks = [transform_type(hook) for hook in cfg.get('custom_hooks') or []]
+    if 'GateLossHook' not in hooks and any(node.get('gate') is not None for node in iter_dicts(cfg.get('model'))):
+        print_log('the model has a gate, but custom_hooks no GateLossHook: nothing will make the gate drop channels',
+                  logger='current', level=logging.WARNING)
     return _with_host_defaults(cfg)
 
 

@@ -33,6 +33,10 @@ _METAFILE_NAMES = {'accuracy/top1': ('Top 1 Accuracy', 1), 'accuracy/top5': ('To
                    'coco/segm_mAP': ('mask AP', 0.01), 'coco/segm_mAP_50': ('mask AP50', 0.01)}
 
 
+_CSV_FIELDS = ('channels', 'size_per_channel', 'normalised_size', 'input_bytes', 'parameters', 'flops', 'memory',
+               'loader_rate', 'network_rate')
+
+
 @dataclass
 class Row:
     """Figures of one model.
@@ -342,7 +346,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
         return f'| {" | ".join(aligned)} |'
 
     rule = [':' + '-' * (widths[0] - 1), *('-' * (w - 1) + ':' for w in widths[1:])]
-    notes = [f'{row.name}: {note}' for row in rows for note in row.notes]
+    notes = [f'{row.name}: {note}' for row in rows for note in (*row.notes, *([f'best result: {row.found}']
+                                                                             if row.found else []))]
     return '\n'.join([line(header), line(rule), *map(line, cells), *([''] if notes else []), *notes]) + '\n'
 
 
@@ -354,13 +359,18 @@ def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:
-    """Writes ``PREFIX.md``, ``.csv`` (the table's cells), ``.json`` (all figures) and ``.png``; returns their names."""
+    """Writes ``PREFIX.md``, ``.csv`` (plain numbers), ``.json`` (all figures) and ``.png``; returns their names."""
     from mmfreq.visualization import plot_comparison
+    plain = plain_rows(rows)
+    metrics = shown_metrics(rows)
     buffer = io.StringIO()
-    header, cells = table_cells(rows)
-    csv.writer(buffer).writerows([header, *cells])
+    writer = csv.writer(buffer)
+    writer.writerow(['model', *metrics, *(f'{key} (paper)' for key in metrics), *_CSV_FIELDS, 'found'])
+    for row in plain:
+        writer.writerow([row['name'], *(row['metrics'].get(key) for key in metrics),
+                         *(row['paper'].get(key) for key in metrics), *(row[key] for key in _CSV_FIELDS), row['found']])
     atomic_write_text(f'{prefix}.md', markdown_table(rows))
     atomic_write_text(f'{prefix}.csv', buffer.getvalue())
-    atomic_write_text(f'{prefix}.json', json.dumps(plain_rows(rows), indent=1) + '\n')
+    atomic_write_text(f'{prefix}.json', json.dumps(plain, indent=1) + '\n')
     plot_comparison(rows, f'{prefix}.png')
     return [f'{prefix}.{suffix}' for suffix in ('md', 'csv', 'json', 'png')]

@@ -93,6 +93,12 @@ def test_static_training_on_the_selected_channels(trained: Path, config: Path, t
     assert 'loss_gate' not in scalars(tmp_path / 'run')[0]
 
 
+def test_a_gate_without_its_hook_is_warned_of(data: Path, tmp_path: Path) -> None:
+    options = data_options(data) | {'train_cfg.max_epochs': 1, 'param_scheduler.0.end': 2, 'custom_hooks': '[]'}
+    output = tool('train', CONFIG, '--work-dir', tmp_path, '--no-validate', *flags(options))
+    assert 'the model has a gate, but custom_hooks no GateLossHook' in output
+
+
 def test_wrong_arguments_give_one_line(trained: Path, tmp_path: Path) -> None:
     plain = 'configs/demo/resnet18-dct24s_demo.py'
     for name, arguments, message in [

@@ -42,6 +42,9 @@ def report(rates: OnRates, channels: list[int]) -> str:
     rest = [by_channel[i] for i in by_channel if i not in channels]
     lines.append(f'lowest on-rate chosen: {min(by_channel[i] for i in channels):.3f}' +
                  (f', highest left out: {max(rest):.3f}' if rest else ''))
+    if rest and max(rest) == min(by_channel[i] for i in channels):
+        lines.append('WARNING: channels left out are kept as often as some chosen: the training probability, then the '
+                     'frequency decided. Rates that are all alike come from a gate that has not learned yet')
     if rates.block_size == 8:
         lines += [f'in common with {name}: {len(overlap(channels, name))} of 24' for name in ('24S', '24D')]
     return '\n'.join(lines)

@@ -53,7 +53,9 @@ setup(
     extras_require={
         'demo': ['scikit-image>=0.24'],
         'docs': ['mkdocs>=1.6'],
-        'test': ['pytest>=7.0', 'pytest-xdist>=3.5', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6'],
+        'test': [
+            'pytest>=7.0', 'pytest-xdist>=3.5', 'setuptools>=70.1', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6'
+        ],
     },
     classifiers=[
         'Programming Language :: Python :: 3',

@@ -44,6 +44,7 @@ setup(
         'onedl-mmpretrain>=1.3.6,<2.0',
         'onedl-mmdetection>=3.5.1,<4.0',
         'numpy>=1.26',
+        'numba>=0.61',
         'Pillow>=10.0',
         'matplotlib>=3.7',
         'packaging',

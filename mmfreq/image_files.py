@@ -75,8 +75,10 @@ def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
 
 
 def is_truncated_jpeg(data: bytes) -> bool:
-    """Whether the data begin as a JPEG and have no end-of-image marker."""
-    return data.startswith(b'\xff\xd8') and all(code != _END_OF_IMAGE for code, _ in _jpeg_markers(data))
+    """Whether the data begin as a JPEG and have no end-of-image marker. One at the very end is found at once."""
+    if not data.startswith(b'\xff\xd8') or data.endswith(bytes((0xff, _END_OF_IMAGE))):
+        return False
+    return all(code != _END_OF_IMAGE for code, _ in _jpeg_markers(data))
 
 
 def jpeg_precision(data: bytes) -> Optional[int]:

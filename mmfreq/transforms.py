@@ -12,6 +12,7 @@ from typing import Any, Optional, Sequence, Union
 
 import mmengine.fileio as fileio
 import numpy as np
+import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
@@ -309,7 +310,7 @@ class FusedBlockDCT(FreqTransform):
         """Transforms ``results['img']``."""
         channels = self._map.photo(results['img'])
         if self.dtype == 'int8':
-            channels = packed_int8(channels)
-        results['img'] = channels.numpy().transpose(1, 2, 0)
+            channels = packed_int8(torch.from_numpy(channels)).numpy()
+        results['img'] = channels.transpose(1, 2, 0)
         results['freq_channels'] = list(self._indices)
         return results

@@ -15,8 +15,8 @@ _PLACEMENTS = ('cpu', 'device')
 class PhotosToChannels(nn.Module):
     """Photos to normalised DCT channels on any device: :class:`~mmfreq.transforms.FusedBlockDCT` for batches.
 
-    On a GPU, and in a graph that torch compiles, one matrix product in float32, also under autocast; on the CPU the two
-    smaller products of :class:`~mmfreq.fused.BlockMap`, photo by photo. The state dict stays empty.
+    On a GPU, and in a graph that torch compiles, one matrix product in float32, also under autocast; on the CPU
+    :class:`~mmfreq.fused.BlockMap`, photo by photo. The state dict stays empty.
 
     Args:
         channels (str | Sequence): As ``FusedBlockDCT``.
@@ -58,11 +58,10 @@ class PhotosToChannels(nn.Module):
             raise ValueError("placement='device': expected photos, uint8 (N, 3, H, W), got "
                              f'{photos.dtype} {tuple(photos.shape)}; the pipeline must not have DCT transforms')
         grid = self.map.grid_shape(photos.shape[2:])
-        photos = self._padded(photos, grid)
+        if photos.device.type == 'cpu' and not torch.compiler.is_compiling():
+            return torch.stack([torch.from_numpy(self.map.planar(photo)) for photo in photos.numpy()])
         with torch.autocast(photos.device.type, enabled=False):
-            if photos.device.type == 'cpu' and not torch.compiler.is_compiling():
-                return torch.stack([self.map.planar(photo) for photo in photos])
-            return self._product(photos, grid)
+            return self._product(self._padded(photos, grid), grid)
 
     def _product(self, photos: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
         window = self.map.stride + 2 * self.map.margin

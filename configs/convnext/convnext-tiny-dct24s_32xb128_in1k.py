@@ -1,18 +1,13 @@
 # ConvNeXt-T on 24 channels of a 448x448 crop, 24 x 56 x 56: a cell for each 4x4 patch.
-# RandAugment and RandomErasing work on pixels, before YCbCr; Mixup and CutMix on the batch commute with the DCT (both
-# are the same for each channel, and CutMix cuts whole blocks: the labels get the exact share).
+# RandAugment and RandomErasing work on pixels, before FusedBlockDCT; Mixup and CutMix on the batch commute with the DCT
+# (both are the same for each channel, and CutMix cuts whole blocks: the labels get the exact share).
 _base_ = 'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqConvNeXt', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-448'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [
     load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]

@@ -2,9 +2,9 @@
 _base_ = './mask-rcnn_r18-dct24s_demo.py'
 
 model = dict(backbone=dict(in_channels=192, gate=dict()))
-freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='192'), _base_.freq[3]]
-train_pipeline = [*_base_.train_pipeline[:-5], *freq, _base_.train_pipeline[-1]]
-test_pipeline = [*_base_.test_pipeline[:-5], *freq, _base_.test_pipeline[-1]]
+freq = [dict(_base_.freq[0], channels='192')]
+train_pipeline = [*_base_.train_pipeline[:-2], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:-2], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

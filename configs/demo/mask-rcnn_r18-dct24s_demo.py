@@ -5,12 +5,7 @@ model = dict(
     data_preprocessor=dict(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False),
     backbone=dict(type='FreqResNet', in_channels=24))
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT', upscale=2),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-1333x800'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 train_pipeline = [*_base_.train_pipeline[:-1], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [*_base_.test_pipeline[:-1], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -2,7 +2,7 @@
 _base_ = './resnet18-dct24s_demo.py'
 
 model = dict(backbone=dict(in_channels=192, gate=dict()))
-freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='192'), _base_.freq[3]]
+freq = [dict(_base_.freq[0], channels='192')]
 train_pipeline = [*_base_.train_pipeline[:3], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [*_base_.test_pipeline[:3], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -9,12 +9,7 @@ model = dict(
         in_channels=24,
         init_cfg=dict(checkpoint='work_dirs/resnet50-dct24s_8xb32_in1k/epoch_100.pth', prefix='backbone.')))
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT', upscale=2),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-1333x800'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [load, *_base_.train_pipeline[1:-1], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [load, *_base_.test_pipeline[1:-1], *freq, _base_.test_pipeline[-1]]

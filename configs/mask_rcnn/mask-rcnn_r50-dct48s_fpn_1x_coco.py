@@ -5,9 +5,9 @@ model = dict(
     backbone=dict(
         in_channels=48, init_cfg=dict(checkpoint='work_dirs/resnet50-dct48s_8xb32_in1k/epoch_100.pth')))
 
-freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='48S'), _base_.freq[3]]
-train_pipeline = [*_base_.train_pipeline[:-5], *freq, _base_.train_pipeline[-1]]
-test_pipeline = [*_base_.test_pipeline[:-5], *freq, _base_.test_pipeline[-1]]
+freq = [dict(_base_.freq[0], channels='48S')]
+train_pipeline = [*_base_.train_pipeline[:-2], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:-2], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

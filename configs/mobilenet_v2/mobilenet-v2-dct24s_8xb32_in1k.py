@@ -5,12 +5,7 @@ custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqMobileNetV2', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-896'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-896')]
 load, pack = dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')
 train_crop = dict(type='RandomResizedCrop', scale=896, backend='pillow')
 test_resize = dict(type='ResizeEdge', scale=1024, edge='short', backend='pillow')

@@ -1,17 +1,12 @@
 # RegNetX-3.2GF on 24 channels of a 448x448 crop, 24 x 56 x 56: the first stage keeps the grid instead of halving it.
-# Lighting works on pixels, before YCbCr.
+# Lighting works on pixels, before FusedBlockDCT.
 _base_ = 'mmpretrain::regnet/regnetx-3.2gf_8xb64_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqRegNet', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-448'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [
     load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]

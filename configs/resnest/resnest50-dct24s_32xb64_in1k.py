@@ -1,17 +1,12 @@
 # ResNeSt-50 on 24 channels of a 448x448 crop, 24 x 56 x 56; tested, as the stock model, on a larger crop: 24 x 64 x 64.
-# RandAugment, ColorJitter and Lighting work on pixels, before YCbCr.
+# RandAugment, ColorJitter and Lighting work on pixels, before FusedBlockDCT.
 _base_ = 'mmpretrain::resnest/resnest50_32xb64_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqResNeSt', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-448'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [
     load, _base_.train_pipeline[1], dict(_base_.train_pipeline[2], scale=448, crop_padding=64),

@@ -1,10 +1,10 @@
 # DCT-192 at 28x28, row [17] of Xu et al. 2020, Table 1 (Gueguen et al., "Faster Neural Networks Straight from JPEG",
-# 2018): a 224x224 crop, 192 x 28 x 28. A stride of 8 is behind the input, so stages 1 and 2 both keep it: 28, 28, 14, 7.
+# 2018): a 224x224 crop, 192 x 28 x 28. The input has a stride of 8 already; stages 1 and 2 keep it: 28, 28, 14, 7.
 _base_ = './resnet50-dct192_8xb32_in1k.py'
 
 model = dict(backbone=dict(strides=(1, 1, 2, 2)))
 
-freq = [*_base_.freq[:3], dict(type='FreqNormalize', stats='photos-224')]
+freq = [dict(_base_.freq[0], stats='photos-224')]
 load, flip, pack = _base_.train_pipeline[0], _base_.train_pipeline[2], _base_.train_pipeline[-1]
 train_pipeline = [load, dict(type='RandomResizedCrop', scale=224), flip, *freq, pack]
 test_resize = dict(type='ResizeEdge', scale=256, edge='short')

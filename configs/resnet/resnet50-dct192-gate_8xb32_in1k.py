@@ -1,4 +1,4 @@
-# All 192 channels behind a gate that learns which ones each image needs: the dynamic selection of Xu et al. 2020, Fig. 4.
+# All 192 channels behind a gate that learns which ones each image needs (Xu et al. 2020, Fig. 4).
 _base_ = './resnet50-dct192_8xb32_in1k.py'
 
 model = dict(backbone=dict(gate=dict()))

@@ -5,12 +5,7 @@ custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqResNet', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-448'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load, pack = dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')
 train_crop = dict(type='RandomResizedCrop', scale=448)
 test_resize = dict(type='ResizeEdge', scale=512, edge='short')

@@ -3,7 +3,7 @@ _base_ = './resnet50-dct24s_8xb32_in1k.py'
 
 model = dict(backbone=dict(in_channels=48))
 
-freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='48T'), _base_.freq[3]]
+freq = [dict(_base_.freq[0], channels='48T')]
 train_pipeline = [*_base_.train_pipeline[:3], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [*_base_.test_pipeline[:3], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

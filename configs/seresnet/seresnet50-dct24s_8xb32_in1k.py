@@ -5,12 +5,7 @@ custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqSEResNet', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-448'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [
     load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]

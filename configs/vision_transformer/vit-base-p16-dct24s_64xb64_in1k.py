@@ -1,17 +1,12 @@
 # ViT-B/16 on 24 channels of a 448x448 crop, 24 x 56 x 56: 4x4 cells for each 16x16 patch, 196 tokens.
-# AutoAugment works on pixels, before YCbCr; Mixup on the batch commutes with the DCT.
+# AutoAugment works on pixels, before FusedBlockDCT; Mixup on the batch commutes with the DCT.
 _base_ = 'mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])
 model = dict(backbone=dict(type='FreqVisionTransformer', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
-freq = [
-    dict(type='YCbCr'),
-    dict(type='BlockDCT'),
-    dict(type='ChannelSelect', channels='24S'),
-    dict(type='FreqNormalize', stats='photos-448'),
-]
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load = dict(type='CheckedLoadImageFromFile')
 train_pipeline = [
     load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]

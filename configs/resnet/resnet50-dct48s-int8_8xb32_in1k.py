@@ -1,8 +1,8 @@
-# DCT-24S as int8: half the bytes of the stock 224x224 RGB input.
-_base_ = '../../configs/resnet/resnet50-dct24s_8xb32_in1k.py'
+# DCT-48S as int8: as many bytes as the stock 224x224 RGB input.
+_base_ = './resnet50-dct24s-int8_8xb32_in1k.py'
 
-freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448', dtype='int8', scale=6)]
-data_preprocessor = dict(mean=[0], std=[6])
+model = dict(backbone=dict(in_channels=48))
+freq = [dict(_base_.freq[0], channels='48S')]
 train_pipeline = [*_base_.train_pipeline[:3], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [*_base_.test_pipeline[:3], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

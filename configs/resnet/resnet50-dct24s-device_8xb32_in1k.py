@@ -1,5 +1,5 @@
 # DCT-24S, made of uint8 photos on the network's device.
-_base_ = '../../configs/resnet/resnet50-dct24s_8xb32_in1k.py'
+_base_ = './resnet50-dct24s_8xb32_in1k.py'
 
 data_preprocessor = dict(
     type='FreqDataPreprocessor', placement='device', freq=dict(channels='24S', stats='photos-448'))

@@ -109,15 +109,15 @@ class BlockMap:
             np.ndarray: float32 (C, h, w) with ``h = ceil(H * upscale / N)``, ``w = ceil(W * upscale / N)``.
         """
         image = _forward(dct.check_image(image))
-        return self._run(image.reshape(1, len(image), -1), image.shape[:2])
+        out = np.empty((len(self.bias), *self.grid_shape(image.shape)), dtype=np.float32)
+        self._block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride, self.margin, out)
+        return out
 
-    def planar(self, image: np.ndarray) -> np.ndarray:
-        """The same of a photo whose colours are planes: uint8 (3, H, W) to float32 (C, h, w)."""
-        return self._run(np.ascontiguousarray(image), image.shape[1:])
-
-    def _run(self, photo: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-        out = np.empty((len(self.bias), *self.grid_shape(shape)), dtype=np.float32)
-        self._block_channels(photo, *self._weights, self.stride, self.margin, out)
+    def batch(self, images: np.ndarray) -> np.ndarray:
+        """The same of photos of one size whose colours are planes: uint8 (N, 3, H, W) to float32 (N, C, h, w)."""
+        out = np.empty((len(images), len(self.bias), *self.grid_shape(images.shape[2:])), dtype=np.float32)
+        for image, channels in zip(np.ascontiguousarray(images), out):
+            self._block_channels(image, *self._weights, self.stride, self.margin, channels)
         return out
 
 

@@ -20,7 +20,7 @@ from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlock
 
 CHANNELS, STATS = channel_indices('24S'), load_stats('photos-448')
 PHOTO = cv2.resize(np.ascontiguousarray(data.astronaut()[:, :, ::-1]), (448, 448), interpolation=cv2.INTER_AREA)
-CONFIGS = ['configs/demo/resnet18_demo.py', 'benchmarks/configs/resnet50-dct24s-int8.py']
+CONFIGS = ['configs/demo/resnet18_demo.py', 'configs/resnet/resnet50-dct24s-int8_8xb32_in1k.py']
 
 
 def single_transforms() -> np.ndarray:
@@ -87,7 +87,7 @@ def settings(tmp_path: Path) -> Settings:
 def test_bytes_to_the_device(settings: Settings) -> None:
     names = ['24s-int8', '48s-int8', '24s-device']
     subjects = [Subject('mmpretrain::resnet/resnet50_8xb32_in1k.py'),
-                *(Subject(f'benchmarks/configs/resnet50-dct{name}.py') for name in names)]
+                *(Subject(f'configs/resnet/resnet50-dct{name}_8xb32_in1k.py') for name in names)]
     sections = {section.title: section for section in bench.measure_transfer(subjects, settings, batches=2)}
     sizes = [entry.median for entry in sections['Bytes from the loader to the device'].entries]
     assert sizes == [150_528, 75_264, 150_528, 602_112]

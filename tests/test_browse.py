@@ -73,7 +73,7 @@ def config(path: str, root: Path, channels: str = '24S', upscale: int = 1) -> Co
     for name in ('train_dataloader', 'val_dataloader'):
         cfg[name].dataset.data_root = f'{root}/'
         for step in pipelines(cfg, name)[0]:
-            step.update(dict(ChannelSelect=dict(channels=channels), BlockDCT=dict(upscale=upscale),
+            step.update(dict(FusedBlockDCT=dict(channels=channels, upscale=upscale),
                              RandomFlip=dict(prob=1.0)).get(transform_type(step), {}))
     if path == DETECTION:
         cfg.visualizer.update(bbox_color=RED, mask_color=(0, 255, 0), line_width=2)
@@ -83,7 +83,7 @@ def config(path: str, root: Path, channels: str = '24S', upscale: int = 1) -> Co
 def augmented(cfg: Config, loader: str, index: int) -> np.ndarray:
     """What the pipeline has before mmfreq's first transform: uint8 BGR."""
     kinds = [transform_type(step) for step in pipelines(cfg, loader)[0]]
-    steps = pipelines(cfg, loader)[0][:kinds.index('YCbCr')]
+    steps = pipelines(cfg, loader)[0][:kinds.index('FusedBlockDCT')]
     return DATASETS.build(dict(cfg[loader].dataset, pipeline=steps))[index]['img']
 
 
@@ -105,7 +105,7 @@ def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize('loader', ['train_dataloader', 'val_dataloader'])
 @pytest.mark.parametrize('path', [CLASSIFICATION, DETECTION])
 @pytest.mark.parametrize(('channels', 'upscale', 'most', 'mean'), [
-    ('192', 1, 2, 0.7),  # YCbCr is rounded, then BGR: half a level of Y and of Cb (1.772 x), and half a level
+    ('192', 1, 2, 0.7),  # BGR is rounded
     ('24S', 1, 255, 6),
     ('24S', 2, 255, 4),
 ])

@@ -1,6 +1,7 @@
 """Reading configs, merging options into them, and every config of the repository: recipe, pipelines, model."""
 import argparse
 import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -23,14 +24,23 @@ from test_rows import CLASSIFICATION, NO_ROWS
 from torch import nn
 
 from mmfreq import cli
-from mmfreq.config import check_channels, config_path, iter_dicts, pipeline_channels, pipelines, transform_type
+from mmfreq.config import (
+    check_channels,
+    config_path,
+    iter_dicts,
+    network_pipeline,
+    pipeline_channels,
+    pipelines,
+    transform_type,
+)
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = ROOT / 'configs'
 ALL_PATHS = sorted(path.relative_to(CONFIGS).as_posix() for path in CONFIGS.glob('[!_]*/*.py'))
 OTHERS = ('convnext', 'regnet', 'res2net', 'resnest', 'resnext', 'seresnet', 'swin_transformer', 'vision_transformer')
 # The paper's classifiers and the demo; detection has tests of its own, and so have the other backbones.
-PATHS = [path for path in ALL_PATHS if 'rcnn' not in path and not path.startswith(OTHERS)]
+PATHS = [path for path in ALL_PATHS if 'rcnn' not in path and not path.startswith(OTHERS)
+         and not re.search('-(int8|device)_', path)]
 IMAGENET = [path for path in PATHS if '_in1k' in path]
 DEMO24 = 'demo/resnet18-dct24s_demo.py'
 
@@ -160,7 +170,7 @@ def test_pipeline_channels(pipeline: list[dict], channels: int) -> None:
 @pytest.mark.parametrize('dataloader', ['train_dataloader', 'val_dataloader', 'test_dataloader'])
 def test_channels_that_do_not_fit_are_refused(dataloader: str) -> None:
     cfg = load(DEMO24)
-    step = next(step for step in cfg[dataloader].dataset.pipeline if step.type == 'ChannelSelect')
+    step = next(step for step in cfg[dataloader].dataset.pipeline if step.type == 'FusedBlockDCT')
     step.channels = '48S'
     with pytest.raises(ValueError, match=f'in_channels=24.*{dataloader} gives 48'):
         check_channels(cfg)
@@ -443,21 +453,41 @@ def test_imagenet_sizes_are_the_papers(path: str) -> None:
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         ours, theirs = (plain(pipelines(config, name)[0]) for config in (cfg, stock))
         assert ours[0] == dict(type='CheckedLoadImageFromFile')
-        assert [step['type'] for step in ours[3:]] == ['YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize',
-                                                       'PackInputs']
+        assert [step['type'] for step in ours[3:]] == ['FusedBlockDCT', 'PackInputs']
         expected = theirs[1:3]  # the stock augmentation, at another size
         expected[0]['scale'] = crop if name == 'train_dataloader' else short_side
         if name != 'train_dataloader':
             expected[1]['crop_size'] = crop
         assert ours[1:3] == expected
-        assert ours[6]['stats'] == f'photos-{crop}'
+        assert network_pipeline(cfg, ours)[6]['stats'] == f'photos-{crop}'
 
 
 @pytest.mark.parametrize('path', [path for path in IMAGENET if 'dct' in path])
 def test_imagenet_configs_take_the_channels_of_their_name(path: str) -> None:
-    name = path.split('-dct')[1].partition('_')[0].removesuffix('-28x28').removesuffix('-gate').upper()
+    name, cfg = re.search(r'-dct(\d+[std]?)', path).group(1).upper(), load(path)
     for dataloader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        assert pipelines(load(path), dataloader)[0][5] == dict(type='ChannelSelect', channels=name)
+        steps = network_pipeline(cfg, pipelines(cfg, dataloader)[0])
+        assert steps[5] == dict(type='ChannelSelect', channels=name)
+
+
+@pytest.mark.parametrize(('name', 'base', 'dtype', 'step'), [
+    ('dct24s-int8', 'dct24s', torch.int8, 1 / 6), ('dct48s-int8', 'dct48s', torch.int8, 1 / 6),
+    ('dct24s-device', 'dct24s', torch.uint8, 0)])
+def test_variants_give_the_network_what_their_rows_get(name: str, base: str, dtype: torch.dtype, step: float,
+                                                       photo: str) -> None:
+    """int8 to half a step, where it does not saturate; the same recipe and model."""
+    found, packed = {}, {}
+    configs = {key: load(f'resnet/resnet50-{key}_8xb32_in1k.py') for key in (name, base)}
+    for key, cfg in configs.items():
+        check_channels(cfg)
+        packed[key] = Compose(pipelines(cfg, 'test_dataloader')[0])(dict(img_path=photo, gt_label=0))['inputs']
+        found[key] = build(cfg).data_preprocessor(dict(inputs=[packed[key]]))['inputs'].numpy()
+    assert (packed[name].dtype, packed[base].dtype) == (dtype, torch.float32)
+    inside = np.abs(found[base]) < (126 * step or np.inf)
+    assert inside.mean() > 0.99
+    assert_allclose(found[name][inside], found[base][inside], rtol=0, atol=step / 2 + 1e-3)
+    for key in (*RECIPE, 'model'):
+        assert plain(configs[name].get(key)) == plain(configs[base].get(key)), key
 
 
 def test_ycbcr_config_is_the_stock_one_in_another_colour_space(stock: Config) -> None:
@@ -478,7 +508,8 @@ def test_hooks_build(path: str) -> None:
     for hook in cfg.default_hooks.values():
         HOOKS.build(hook)
     shows_photos = cfg.default_hooks.visualization.type == 'FreqVisualizationHook'
-    assert shows_photos == ('YCbCr' in map(transform_type, pipelines(cfg, 'test_dataloader')[0]))
+    steps = network_pipeline(cfg, pipelines(cfg, 'test_dataloader')[0])
+    assert shows_photos == ('YCbCr' in map(transform_type, steps))
 
 
 def test_wrapped_data_sets_count_once() -> None:
@@ -504,8 +535,8 @@ def test_configs_of_the_hosts_have_names() -> None:
 
 
 CHILD = """model = dict(backbone=dict(in_channels=6))
-freq = [*_base_.freq[:2], dict(type='ChannelSelect', channels='6S'), _base_.freq[3]]
-train_pipeline = [*_base_.train_pipeline[:-5], *freq, _base_.train_pipeline[-1]]
+freq = [dict(_base_.freq[0], channels='6S')]
+train_pipeline = [*_base_.train_pipeline[:-2], *freq, _base_.train_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 """
 

@@ -277,7 +277,7 @@ def test_blocks_that_do_not_fit_the_stride_stop_the_batch(tmp_path: Path) -> Non
     """Without upscale=2, a cell covers 8 pixels: boxes would lie on a canvas of a quarter of the image."""
     cfg = small_mask_rcnn(freq=True)
     for step in cfg.train_pipeline:
-        if step['type'] == 'BlockDCT':
+        if step['type'] == 'FusedBlockDCT':
             step.pop('upscale')
     init_default_scope('mmdet')
     sample = packed(cfg.train_pipeline, (100, 300), tmp_path)
@@ -287,8 +287,8 @@ def test_blocks_that_do_not_fit_the_stride_stop_the_batch(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    ({'train_dataloader.dataset.pipeline.5.upscale': 1}, 'stride=4, .* train_dataloader has .*=8 and upscale=1'),
-    ({'test_dataloader.dataset.pipeline.4.upscale': 3}, 'stride=4, .* test_dataloader has .*=8 and upscale=3'),
+    ({'train_dataloader.dataset.pipeline.4.upscale': 1}, 'stride=4, .* train_dataloader has .*=8 and upscale=1'),
+    ({'test_dataloader.dataset.pipeline.3.upscale': 3}, 'stride=4, .* test_dataloader has .*=8 and upscale=3'),
     ({'model.data_preprocessor.stride': 8}, 'stride=8, .* train_dataloader has .*=8 and upscale=2'),
     ({'model.data_preprocessor.type': 'DetDataPreprocessor'}, "'FreqDetDataPreprocessor'.* got DetDataPreprocessor"),
     ({'model.data_preprocessor.type': 'mmdet.DetDataPreprocessor', 'default_scope': None}, 'got DetDataPreprocessor'),
@@ -296,7 +296,8 @@ def test_blocks_that_do_not_fit_the_stride_stop_the_batch(tmp_path: Path) -> Non
 ])
 def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, message: str) -> None:
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
-    assert cfg.train_dataloader.dataset.pipeline[5].type == cfg.test_dataloader.dataset.pipeline[4].type == 'BlockDCT'
+    steps = cfg.train_dataloader.dataset.pipeline[4], cfg.test_dataloader.dataset.pipeline[3]
+    assert [step.type for step in steps] == ['FusedBlockDCT'] * 2
     cfg.merge_from_dict(changes)
     with pytest.raises(ValueError, match=message):
         check_channels(cfg)

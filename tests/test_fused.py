@@ -5,6 +5,7 @@ import pickle
 import warnings
 from typing import Any, Optional
 
+import numba
 import numpy as np
 import pytest
 import torch
@@ -14,6 +15,7 @@ from scipy.fft import dctn
 from skimage import data
 from torch.utils.data import DataLoader, Dataset
 
+from mmfreq import kernel
 from mmfreq.channels import CHANNEL_NAMES, channel_indices
 from mmfreq.fused import BlockMap, enlargement_matrix, packed_int8
 from mmfreq.models.cls import FreqDataPreprocessor
@@ -209,6 +211,30 @@ def test_kernel_is_the_map() -> None:
     found = [[[np.sum(kernel.transpose(1, 2, 0) * padded[4 * row:4 * row + 6, 4 * col:4 * col + 6]) + bias
                for kernel, bias in zip(block_map.kernel, block_map.bias)] for col in range(3)] for row in range(2)]
     np.testing.assert_allclose(found, exact(image, '24D', upscale=2), rtol=0, atol=1e-9)
+
+
+def test_weights_of_pairs() -> None:
+    """Sums of 1, 2, 3, 4 from both ends are 5, 5; differences -3, -1. A middle pixel is added to itself."""
+    weights = kernel.paired(np.array([[1., 2, 2, 1], [1, 2, -2, -1]]), [0, 1])
+    np.testing.assert_array_equal(weights, [[1, 2, 0, 0], [1, 2, 0, 0]])
+    assert weights.dtype == np.float32
+    assert (weights[:, :2] @ np.array([[5, -3], [5, -1]])).diagonal().tolist() == [1 + 4 + 6 + 4, 1 + 4 - 6 - 4]
+    np.testing.assert_array_equal(kernel.paired(np.array([[3., 8, 3]]), [0]), [[3, 4, 0, 0]])
+    np.testing.assert_array_equal(kernel.paired(np.ones((1, 9)), [0]), [[1, 1, 1, 1, 0.5, 0, 0, 0]])
+    with pytest.raises(ValueError, match='even or odd about the middle'):
+        kernel.paired(np.array([[1., 2, 3]]), [0])
+
+
+def test_loops_are_compiled_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numba refuses to keep machine code if it finds no folder for it."""
+    def njit(signature: Any, cache: bool = False, **options: Any) -> Any:
+        if cache:
+            raise RuntimeError('cannot cache function: no locator available')
+        return numba.njit(signature, **options)
+
+    monkeypatch.setattr(kernel, 'njit', njit)
+    double = kernel._compiled()(lambda x: 2 * x)
+    assert (double(21), len(double.signatures)) == (42, 1)
 
 
 def test_enlargement_matrix() -> None:

@@ -41,10 +41,10 @@ def kinds(steps: list) -> list:
 
 @pytest.mark.parametrize(('path', 'before', 'behind'), [
     (DETECTION[0], ['CheckedLoadImageFromFile', 'Resize'],
-     ['LoadAnnotations', 'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'PackDetInputs']),
+     ['LoadAnnotations', 'FusedBlockDCT', 'PackDetInputs']),
     (DETECTION[1], ['CheckedLoadImageFromFile', 'Resize'], ['LoadAnnotations', 'PackDetInputs']),
     (CLASSIFICATION[0], ['CheckedLoadImageFromFile', 'ResizeEdge', 'CenterCrop'],
-     ['YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'PackInputs']),
+     ['FusedBlockDCT', 'PackInputs']),
     (CLASSIFICATION[1], ['CheckedLoadImageFromFile', 'ResizeEdge', 'CenterCrop'], ['PackInputs']),
 ])
 def test_order_of_steps(path: str, before: list[str], behind: list[str]) -> None:

@@ -17,8 +17,8 @@ from mmfreq.benchmark import SECTIONS, Report, Settings, benchmark, machine, pho
 from mmfreq.files import atomic_write_text
 from mmfreq.visualization import plot_benchmark
 
-CONFIGS = ['mmpretrain::resnet/resnet50_8xb32_in1k.py', 'configs/resnet/resnet50-dct24s_8xb32_in1k.py',
-           'configs/resnet/resnet50-dct48s_8xb32_in1k.py']
+CONFIGS = ['mmpretrain::resnet/resnet50_8xb32_in1k.py',
+           *(f'mmfreq::resnet/resnet50-{name}_8xb32_in1k.py' for name in ('dct24s', 'dct24s-int8', 'dct48s-int8'))]
 
 
 def parse_args() -> argparse.Namespace:

@@ -16,7 +16,7 @@ class PhotosToChannels(nn.Module):
     """Photos to normalised DCT channels on any device: :class:`~mmfreq.transforms.FusedBlockDCT` for batches.
 
     On a GPU, and in a graph that torch compiles, one matrix product in float32, also under autocast; on the CPU
-    :class:`~mmfreq.fused.BlockMap`, photo by photo. The state dict stays empty.
+    :class:`~mmfreq.fused.BlockMap`, as in the pipeline. The state dict stays empty.
 
     Args:
         channels (str | Sequence): As ``FusedBlockDCT``.
@@ -59,7 +59,7 @@ class PhotosToChannels(nn.Module):
                              f'{photos.dtype} {tuple(photos.shape)}; the pipeline must not have DCT transforms')
         grid = self.map.grid_shape(photos.shape[2:])
         if photos.device.type == 'cpu' and not torch.compiler.is_compiling():
-            return torch.stack([torch.from_numpy(self.map.planar(photo)) for photo in photos.numpy()])
+            return torch.from_numpy(self.map.batch(photos.numpy()))
         with torch.autocast(photos.device.type, enabled=False):
             return self._product(self._padded(photos, grid), grid)
 

@@ -71,7 +71,7 @@ def differences(rows: Sequence[Row], metric: str) -> list[Optional[float]]:
     for group in groups(rows):
         if values[group[0]] is not None and len(group) > 1:
             for i in group:
-                found[i] = None if values[i] is None else values[i] - values[group[0]]
+                found[i] = None if values[i] is None else round(values[i] - values[group[0]], 6)
     return found
 
 
@@ -120,10 +120,12 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
             names.setdefault(note, []).append(row.name)
     notes = [f'{", ".join(having) if len(having) < len(rows) or len(rows) == 1 else "all"}: {note}'
              for note, having in names.items()]
-    baselines = [rows[group[0]].name for group in groups(rows)]
-    stated = [value for key in headline_metrics(rows) for value in differences(rows, key) if value is not None]
-    if len(baselines) > 1 and stated:
-        notes.append(f'differences are to the first row of each family: {", ".join(baselines)}')
+    stated = {i for key in headline_metrics(rows)
+              for i, value in enumerate(differences(rows, key)) if value is not None}
+    baselines = [group[0] for group in groups(rows) if stated & set(group)]
+    if baselines not in ([], [0]):
+        named = ', '.join(rows[i].name for i in baselines)
+        notes.append(f'differences are to the first row of each family: {named}')
     return notes
 
 

@@ -138,5 +138,6 @@ def published_metrics(name: str) -> dict[str, float]:
         for model in yaml.safe_load(metafile.read_text(encoding='utf-8')).get('Models', []):
             if model['Name'] == name:
                 stated = {key: value for result in model.get('Results', []) for key, value in result['Metrics'].items()}
-                return {key: stated[title] * unit for key, (title, unit) in _METAFILE_NAMES.items() if title in stated}
+                return {key: round(stated[title] * unit, 6) for key, (title, unit) in _METAFILE_NAMES.items()
+                        if title in stated}
     return {}

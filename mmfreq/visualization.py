@@ -52,7 +52,7 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
     for axis, metric, members in scatters:
         _draw_over_size(axis, [rows[i] for i in members], [sizes[i] for i in members], metric)
         if sum(metric == other for other, _ in panels) > 1:
-            axis.set_title(f'{rows[members[0]].family}: {axis.get_title(loc="left")}', loc='left')
+            axis.set_title(f'{rows[members[0]].family}: {axis.get_title(loc="left")}', loc='left', fontsize=11)
     if charts:
         axes = parts[-1].subplots(lines, 2, squeeze=False)
         for axis, (title, values, pattern) in zip(axes.flat, charts):

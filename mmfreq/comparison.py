@@ -1,45 +1,27 @@
 """One row of figures for each model: what it reaches, what it takes in, what it costs."""
-import csv
-import io
-import json
 import time
 from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
-import yaml
 from mmcv.transforms import Compose
 from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import DATASETS, MODELS, init_default_scope
+from tqdm import tqdm
 
-from mmfreq.compat import prepare_host
-from mmfreq.config import config_path, device_freq, pipelines, transform_type
-from mmfreq.files import atomic_write_text
-
-# What a table shows of a run's metrics; a run that has none of these shows all it has. The first one is the headline.
-_HEADLINES = ('accuracy/top1', 'accuracy/top5', 'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP',
-              'coco/segm_mAP_50', 'gate/kept')
-
-
-# How metafiles name metrics, and the unit of mmengine's in theirs.
-_METAFILE_NAMES = {'accuracy/top1': ('Top 1 Accuracy', 1), 'accuracy/top5': ('Top 5 Accuracy', 1),
-                   'coco/bbox_mAP': ('box AP', 0.01), 'coco/bbox_mAP_50': ('box AP50', 0.01),
-                   'coco/segm_mAP': ('mask AP', 0.01), 'coco/segm_mAP_50': ('mask AP50', 0.01)}
-
-
-_CSV_FIELDS = ('channels', 'size_per_channel', 'normalised_size', 'input_bytes', 'parameters', 'flops', 'memory',
-               'loader_rate', 'network_rate')
+from mmfreq.config import device_freq, iter_dicts, pipelines, transform_type
+from mmfreq.ops import provide_ops
+from mmfreq.run_results import Run, best_metrics, find_run, last_step, published_metrics
 
 
 @dataclass
 class Row:
-    """Figures of one model.
+    """Figures of one model; None where there is no figure, and ``notes`` say why.
 
     Attributes:
         name (str): Name of the config.
@@ -47,66 +29,69 @@ class Row:
             validations in the logs; best by the first of the headline metrics. Empty if there are none.
         found (str): Where they were found, as ``metrics.json`` or ``validation at step 6``.
         paper (dict[str, float]): Published results of the config, by its metafile, under the same names and units.
-        input_shape (tuple[int, int, int]): Channels, height, width of what the network receives for one image.
-        input_bytes (int): Bytes of it as the data loader hands them over.
-        parameters (int): Number of values that training changes, frozen ones included.
-        flops (int): Multiply-adds of one forward pass for one image (normalisation and pooling count too, some 0.3 %).
-        memory (int): Peak bytes that one forward pass needs besides the weights, per image.
+        scope (str): Package that the config belongs to, mmpretrain or mmdet; empty if unknown.
+        family (str): Type of the backbone, the same for a stock one and its frequency-domain version; of a detector its
+            type before that, as ``MaskRCNN, ResNet``.
+        img_shape (tuple[int, int] | None): Height and width in pixels of the image behind the input.
+        input_shape (tuple[int, int, int] | None): Channels, height, width of what the network receives for one image.
+        input_bytes (int | None): Bytes per image as the data loader hands them over, to be sent to the device.
+        parameters (int | None): Number of values that training changes, frozen ones included.
+        flops (int | None): Multiply-adds of one forward pass for one image (normalisation and pooling count too, some
+            0.3 %); of a two-stage detector with as many proposals as its test settings keep at most.
+        memory (int | None): Peak bytes that one forward pass needs besides the weights, per image.
         loader_rate (float | None): Images per second through the training pipeline, one process; None without data.
         network_rate (float | None): Images per second through the network, forward only.
         notes (list[str]): What is missing, and why.
     """
     name: str
-    metrics: dict[str, float]
-    input_shape: tuple[int, int, int]
-    input_bytes: int
-    parameters: int
-    flops: int
-    memory: int
+    metrics: dict[str, float] = field(default_factory=dict)
     found: str = ''
     paper: dict[str, float] = field(default_factory=dict)
+    scope: str = ''
+    family: str = ''
+    img_shape: Optional[tuple[int, int]] = None
+    input_shape: Optional[tuple[int, int, int]] = None
+    input_bytes: Optional[int] = None
+    parameters: Optional[int] = None
+    flops: Optional[int] = None
+    memory: Optional[int] = None
     loader_rate: Optional[float] = None
     network_rate: Optional[float] = None
     notes: list[str] = field(default_factory=list)
 
     @property
-    def input_values(self) -> int:
+    def input_values(self) -> Optional[int]:
         """Values of one input."""
-        return int(np.prod(self.input_shape))
+        return int(np.prod(self.input_shape)) if self.input_shape else None
 
 
-def find_config(run_or_config: str) -> tuple[Path, Optional[Path]]:
-    """The config file and, if there is one, the work dir that an argument stands for.
-
-    Raises:
-        ValueError: Neither a config file nor a folder with the one config that its training run left.
-    """
-    path = Path(run_or_config)
-    if not path.is_dir():
-        return config_path(run_or_config), None
-    configs = sorted(path.glob('*.py'))
-    if len(configs) != 1:
-        raise ValueError(f'{run_or_config}: expected a config file or a work dir with one config in it, found '
-                         f'{len(configs)}')
-    return configs[0], path
-
-
-def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5) -> list[Row]:
-    """Measures every model on this machine; timed rounds take turns between the models.
+def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5, timing: bool = True) -> list[Row]:
+    """Measures every model on this machine; timed rounds take turns between the models. Shows progress bars.
 
     Args:
         runs_or_configs (Sequence[str]): Work dirs of training runs, or config files.
         images (int): Images to time the training pipeline with. Defaults to 64.
         repeats (int): Timed rounds; the median counts. Defaults to 5.
+        timing (bool): Whether to measure speeds and memory. Defaults to True.
 
     Returns:
         list[Row]: One row each, in order.
+
+    Raises:
+        ValueError: ``images`` or ``repeats`` is less than 1, or an argument names nothing that there is.
     """
-    subjects = [_prepare(*find_config(item), images) for item in runs_or_configs]
-    network = _rates([subject.forward for subject in subjects], repeats)
-    loader = _rates([subject.load for subject in subjects], repeats)
-    for subject, network_rate, loader_rate in zip(subjects, network, loader):
-        subject.row.network_rate, subject.row.loader_rate = network_rate, loader_rate
+    if min(images, repeats) < 1:
+        raise ValueError(f'expected images and repeats >= 1, got {images} and {repeats}')
+    provide_ops()  # before any host is imported: mmpretrain takes parts of mmdet with it
+    runs = [find_run(item) for item in runs_or_configs]
+    names = [run.name for run in runs]
+    subjects = [_prepare(run, images if timing else 0) for run in tqdm(runs, 'models', unit='model')]
+    if timing:
+        _time([subject for subject in subjects if subject.forward], 'forward', 'network_rate', repeats)
+        _time([subject for subject in subjects if subject.load], 'load', 'loader_rate', repeats)
+    for subject, item in zip(subjects, runs_or_configs):
+        if names.count(subject.row.name) > 1 and subject.row.name != item:
+            subject.row.name = f'{subject.row.name} ({item})'
     return [subject.row for subject in subjects]
 
 
@@ -114,103 +99,97 @@ def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5) 
 class _Subject:
     """A row without its speeds, and the two pieces of work that give them: each returns the images it dealt with."""
     row: Row
-    forward: Callable[[], int]
-    load: Callable[[], int]
+    forward: Optional[Callable[[], int]] = None
+    load: Optional[Callable[[], int]] = None
 
 
-def _prepare(config: Path, work_dir: Optional[Path], images: int) -> _Subject:
-    cfg = Config.fromfile(str(config))
-    prepare_host(cfg)
-    init_default_scope(cfg.get('default_scope', 'mmengine'))
-    notes: list[str] = []
-    packed = packed_sample(cfg)
-    sample = packed['inputs']
+def _prepare(run: Run, images: int) -> _Subject:
+    """All figures but the speeds; work to time and memory only if ``images`` > 0. Whatever fails becomes a note."""
+    row = Row(run.name, notes=run.notes, paper=published_metrics(run.config.stem if run.config else run.name))
+    subject = _Subject(row)
+    row.metrics, row.found = best_metrics(run.work_dir, run.notes)
+    if run.config is None:
+        return subject
+    missing = 'the config cannot be read'
+    try:
+        cfg = _read_config(run, row)
+        missing = 'no input'
+        packed = packed_sample(cfg)
+        _describe_input(row, packed)
+        missing = 'the model cannot be built'
+        model = build_model(cfg)
+        row.parameters = sum(p.numel() for p in model.parameters())
+        missing = 'the model does not take its input'
+        if device_freq(cfg):
+            row.input_shape = tuple(_batch(model, packed, 1)['inputs'][0].shape)
+        row.flops = count_flops(model, packed)
+        if images:
+            row.memory = peak_memory(model, packed)
+            subject.forward = _forward_work(model, packed, 2 if row.scope == 'mmdet' else 16)
+            missing = 'no loading speed'
+            subject.load = _loading_work(cfg, images)
+    except Exception as error:  # a config and what it names may raise anything; the other rows are none the worse
+        row.notes.append(f'{missing}: {_one_line(error)}')
+    return subject
+
+
+def _one_line(error: Exception) -> str:
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text[:200]}{"..." if len(text) > 200 else ""}'
+
+
+def _read_config(run: Run, row: Row) -> Config:
+    """The config of a run; what it says of itself goes into ``row``."""
+    cfg = Config.fromfile(str(run.config))
+    row.scope = cfg.get('default_scope') or ''
+    init_default_scope(row.scope or 'mmengine')
+    model = cfg.get('model') or {}
+    backbone = transform_type(model.get('backbone') or {}).removeprefix('Freq')
+    row.family = f'{transform_type(model)}, {backbone}' if row.scope == 'mmdet' else backbone
+    schedule = cfg.get('train_cfg') or {}
+    planned = schedule.get('max_epochs') or schedule.get('max_iters')
+    reached = last_step(run.work_dir) if run.work_dir else None
+    if planned and reached and reached < planned:
+        row.notes.append(f'the last validation in the logs is at step {reached} of {planned}')
+    return cfg
+
+
+def _describe_input(row: Row, packed: dict[str, Any]) -> None:
+    inputs = packed['inputs']
+    row.img_shape = tuple(map(int, packed['data_samples'].img_shape[:2]))
+    row.input_shape = tuple(inputs.shape)
+    row.input_bytes = inputs.numel() * inputs.element_size()
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """The model of ``cfg`` in evaluation mode, untrained.
+
+    A two-stage detector's heads get as many proposals as its test settings keep at most: the boxes of an untrained
+    first stage are not weeded out, which would leave a random number.
+    """
     if cfg.get('data_preprocessor') is not None:
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model).eval()
-    seen = _batch(model, packed, 1)['inputs'][0] if device_freq(cfg) else sample
-    metrics, found = best_metrics(work_dir, notes)
-    row = Row(
-        name=config.stem,
-        metrics=metrics,
-        found=found,
-        paper=published_metrics(config.stem),
-        input_shape=tuple(seen.shape),
-        input_bytes=sample.numel() * sample.element_size(),
-        parameters=sum(p.numel() for p in model.parameters()),
-        flops=count_flops(model, packed),
-        memory=peak_memory(model, packed),
-        notes=notes)
-    return _Subject(row, _forward_work(model, packed), _loading_work(cfg, images, notes))
-
-
-def best_metrics(work_dir: Optional[Path], notes: list[str]) -> tuple[dict[str, float], str]:
-    """The best results in a work dir, and where they were found; says in ``notes`` what is missing or damaged."""
-    if work_dir is None:
-        return {}, ''
-    results = {'metrics.json': _read_json(work_dir / 'metrics.json', notes)}
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    for log in logs:
-        lines = log.read_text(encoding='utf-8', errors='replace').splitlines()
-        values = [value for value in map(_parsed, lines) if value]
-        if len(values) < len(lines):
-            notes.append(f'{log}: {len(lines) - len(values)} of {len(lines)} lines are damaged')
-        for value in values:
-            found = {key: number for key, number in value.items() if '/' in key and isinstance(number, (int, float))}
-            if found:
-                results[f'validation at step {value.get("step")}'] = found
-    results = {where: found for where, found in results.items() if found}
-    if not results:
-        notes.append(f'no results in {work_dir}: ' + ('no validation in its logs yet' if logs else 'no logs') +
-                     f', no metrics.json (tools/test.py CONFIG {work_dir} --out {work_dir / "metrics.json"})')
-        return {}, ''
-    headline = next((key for key in _HEADLINES if any(key in found for found in results.values())), None)
-    best = max(results, key=lambda where: results[where].get(headline, -np.inf))
-    return results[best], best
-
-
-def _read_json(path: Path, notes: list[str]) -> dict[str, float]:
-    if not path.is_file():
-        return {}
-    values = _parsed(path.read_text(encoding='utf-8', errors='replace'))
-    if values is None:
-        notes.append(f'{path} is damaged')
-    return values or {}
-
-
-def _parsed(text: str) -> Optional[dict[str, Any]]:
-    """A JSON object, or None."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
-def published_metrics(name: str) -> dict[str, float]:
-    """Results that the metafiles state for the config ``name``, in mmengine's names and units; empty if there are none.
-
-    All of them are the authors': see each entry's ``Source``.
-    """
-    root = Path(__file__).parent / '.mim'
-    for metafile in sorted(root.glob('configs/*/metafile.yml')):
-        for model in yaml.safe_load(metafile.read_text(encoding='utf-8')).get('Models', []):
-            if model['Name'] == name:
-                stated = {key: value for result in model.get('Results', []) for key, value in result['Metrics'].items()}
-                return {key: stated[title] * unit for key, (title, unit) in _METAFILE_NAMES.items() if title in stated}
-    return {}
+    settings = getattr(getattr(model, 'rpn_head', None), 'test_cfg', None) or {}
+    if 'nms' in settings:
+        settings.nms.iou_threshold, settings.min_bbox_size = 1., -1
+    return model
 
 
 def packed_sample(cfg: Config) -> dict[str, Any]:
     """What the test pipeline of ``cfg`` packs for one image: ``inputs`` (C, h, w) and ``data_samples``.
 
-    The image is noise of 500 x 375 pixels, so that no data set is needed.
+    The image is noise, so that no data set is needed: as large as the pipeline's ``Resize`` allows (800x1333 in mmdet's
+    usual configs), else 375x500.
     """
     found = pipelines(cfg, 'test_dataloader') or pipelines(cfg, 'val_dataloader')
     if not found:
         raise ValueError('expected a test_dataloader or val_dataloader with a pipeline')
     steps = [step for step in found[0] if not transform_type(step).startswith(('Load', 'CheckedLoad'))]
-    noise = np.random.default_rng(0).integers(0, 256, (375, 500, 3), dtype=np.uint8)
+    scales = [step['scale'] for step in iter_dicts(steps)
+              if transform_type(step) == 'Resize' and isinstance(step.get('scale'), (tuple, list))]
+    width, height = scales[0] if scales else (500, 375)
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],
                                ori_shape=noise.shape[:2], gt_label=0))
 
@@ -252,13 +231,11 @@ def peak_memory(model: torch.nn.Module, packed: dict[str, Any]) -> int:
     return int(max(np.cumsum(sizes), default=0)) // 2
 
 
-def _loading_work(cfg: Config, images: int, notes: list[str]) -> Callable[[], int]:
+def _loading_work(cfg: Config, images: int) -> Callable[[], int]:
     """Runs the training pipeline over ``images`` images, evenly spread over the set, in this process."""
-    try:
-        dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    except (OSError, AssertionError, RuntimeError) as error:
-        notes.append(f'no loading speed: {error}')
-        return lambda: 0
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    if not len(dataset):
+        raise ValueError('the data set is empty')
     picked = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
 
     def work() -> int:
@@ -269,12 +246,11 @@ def _loading_work(cfg: Config, images: int, notes: list[str]) -> Callable[[], in
     return work
 
 
-def _forward_work(model: torch.nn.Module, packed: dict[str, Any]) -> Callable[[], int]:
-    """One forward pass of the network, on the GPU if there is one: 16 images, or 2 of more than 256 x 256 pixels."""
+def _forward_work(model: torch.nn.Module, packed: dict[str, Any], size: int) -> Callable[[], int]:
+    """One forward pass of the network over ``size`` images, on the GPU if there is one."""
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model = model.to(device)
-    shape = packed['data_samples'].img_shape
-    batch = _batch(model, packed, 16 if max(shape) <= 256 else 2)
+    batch = _batch(model, packed, size)
 
     def work() -> int:
         with torch.no_grad():
@@ -286,91 +262,23 @@ def _forward_work(model: torch.nn.Module, packed: dict[str, Any]) -> Callable[[]
     return work
 
 
-def _rates(works: Sequence[Callable[[], int]], repeats: int) -> list[Optional[float]]:
-    """Images per second of each piece of work: median of ``repeats`` rounds that take turns, after one to warm up."""
-    seconds = np.zeros((repeats + 1, len(works)))
-    counts = [0] * len(works)
-    for turn in range(repeats + 1):
-        for i, work in enumerate(works):
-            start = time.perf_counter()
-            counts[i] = work()
-            seconds[turn, i] = time.perf_counter() - start
-    medians = np.median(seconds[1:], axis=0)
-    return [count / float(median) if count else None for count, median in zip(counts, medians)]
+def _time(subjects: Sequence[_Subject], work: str, rate: str, repeats: int) -> None:
+    """Fills in the field ``rate``: images per second of the piece of ``work`` of every subject.
 
-
-def shown_metrics(rows: Sequence[Row]) -> list[str]:
-    """Names of the metrics to show of all rows, the headline first."""
-    found = dict.fromkeys(key for row in rows for key in (*row.metrics, *row.paper))
-    return [key for key in _HEADLINES if key in found and any(key in row.metrics for row in rows)] or [
-        key for key in _HEADLINES if key in found] or list(found)
-
-
-def table_cells(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-    """Header and cells of the comparison table; sizes are normalised by the first row's, differences are to it."""
-    metrics = shown_metrics(rows)
-    headline = metrics[0] if metrics else None
-    first = rows[0].metrics.get(headline)
-    columns: dict[str, list[str]] = {'model': [row.name for row in rows]}
-    for key in metrics:
-        columns[key] = [_number(row.metrics.get(key), '.4g') for row in rows]
-        if key == headline and first is not None and len(rows) > 1:
-            differences = [row.metrics[key] - first if key in row.metrics else None for row in rows]
-            columns['difference'] = [_number(value, '+.3g') for value in differences]
-        if key == headline and any(key in row.paper for row in rows):
-            columns['paper'] = [_number(row.paper.get(key), '.5g') for row in rows]
-    columns |= {
-        'input': [' x '.join(map(str, row.input_shape)) for row in rows],
-        'normalised size': [f'{row.input_values / rows[0].input_values:.3g}' for row in rows],
-        'bytes': [f'{row.input_bytes:,}' for row in rows],
-        'parameters': [f'{row.parameters / 1e6:.2f} M' for row in rows],
-        'FLOPs (multiply-adds)': [f'{row.flops / 1e9:.3f} G' for row in rows],
-        'memory': [f'{row.memory / 1e6:.1f} MB' for row in rows],
-        'loading images/s': [_number(row.loader_rate, '.0f') for row in rows],
-        'network images/s': [_number(row.network_rate, '.1f') for row in rows],
-    }
-    return list(columns), [list(cells) for cells in zip(*columns.values())]
-
-
-def _number(value: Any, pattern: str) -> str:
-    return format(value, pattern) if isinstance(value, (int, float)) else '-'
-
-
-def markdown_table(rows: Sequence[Row]) -> str:
-    """The comparison as a Markdown table, columns aligned for reading in a terminal, notes below it."""
-    header, cells = table_cells(rows)
-    widths = [max(len(line[i]) for line in (header, *cells)) for i in range(len(header))]
-
-    def line(values: Sequence[str]) -> str:
-        aligned = [v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(values, widths))]
-        return f'| {" | ".join(aligned)} |'
-
-    rule = [':' + '-' * (widths[0] - 1), *('-' * (w - 1) + ':' for w in widths[1:])]
-    notes = [f'{row.name}: {note}' for row in rows for note in (*row.notes, *([f'best result: {row.found}']
-                                                                             if row.found else []))]
-    return '\n'.join([line(header), line(rule), *map(line, cells), *([''] if notes else []), *notes]) + '\n'
-
-
-def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """All figures as plain values: fields of :class:`Row`, and the sizes that follow from them."""
-    first = rows[0].input_values
-    return [dict(asdict(row), channels=row.input_shape[0], size_per_channel=list(row.input_shape[1:]),
-                 input_values=row.input_values, normalised_size=row.input_values / first) for row in rows]
-
-
-def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:
-    """Writes ``PREFIX.md``, ``.csv`` (plain numbers), ``.json`` (all figures) and ``.png``; returns their names."""
-    from mmfreq.visualization import plot_comparison
-    plain = plain_rows(rows)
-    metrics = shown_metrics(rows)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer)
-    writer.writerow(['model', *metrics, *(f'{key} (paper)' for key in metrics), *_CSV_FIELDS, 'found'])
-    for row in plain:
-        writer.writerow([row['name'], *(row['metrics'].get(key) for key in metrics),
-                         *(row['paper'].get(key) for key in metrics), *(row[key] for key in _CSV_FIELDS), row['found']])
-    atomic_write_text(f'{prefix}.md', markdown_table(rows))
-    atomic_write_text(f'{prefix}.csv', buffer.getvalue())
-    atomic_write_text(f'{prefix}.json', json.dumps(plain, indent=1) + '\n')
-    plot_comparison(rows, f'{prefix}.png')
-    return [f'{prefix}.{suffix}' for suffix in ('md', 'csv', 'json', 'png')]
+    Median of ``repeats`` rounds that take turns, after one to warm up. Work that fails gets a note and no more turns.
+    """
+    seconds: dict[int, list[float]] = {i: [] for i in range(len(subjects))}
+    counts: dict[int, int] = {}
+    turns = [i for _ in range(repeats + 1) for i in seconds]
+    for i in tqdm(turns, rate.replace('_rate', ' speed'), unit='turn'):
+        if i not in seconds:
+            continue
+        start = time.perf_counter()
+        try:
+            counts[i] = getattr(subjects[i], work)()
+            seconds[i].append(time.perf_counter() - start)
+        except Exception as error:  # as in _prepare
+            subjects[i].row.notes.append(f'no {rate.replace("_rate", " speed")}: {_one_line(error)}')
+            del seconds[i]
+    for i, times in seconds.items():
+        setattr(subjects[i].row, rate, counts[i] / float(np.median(times[1:])))

@@ -23,7 +23,6 @@ from numpy.testing import assert_allclose
 
 from mmfreq import dct
 from mmfreq.cli import merge_options
-from mmfreq.comparison import best_metrics
 from mmfreq.dataset_stats import dataset_statistics
 from mmfreq.stats import load_stats, save_stats
 from mmfreq.transforms import FreqNormalize
@@ -545,8 +544,9 @@ def parameters_of_resnet18(channels: int, classes: int) -> int:
 def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
     rgb, freq = table(comparison.with_suffix('.md'))
     assert (rgb['model'], freq['model']) == ('rgb', NAME)
-    assert (freq['input'], freq['bytes']) == ('24 x 8 x 8', '6,144')
-    assert (rgb['input'], rgb['bytes']) == ('3 x 112 x 112', '37,632')
+    keys = ('channels', 'size per channel', 'bytes per image')
+    assert [freq[key] for key in keys] == ['24', '8x8', '6,144']
+    assert [rgb[key] for key in keys] == ['3', '112x112', '37,632']
     assert float(rgb['normalised size']) == 1
     assert_allclose(float(freq['normalised size']), 1536 / 37632, rtol=0.01)
     assert freq['parameters'] == f'{parameters_of_resnet18(24, 2) / 1e6:.2f} M'
@@ -578,42 +578,3 @@ def test_comparison_as_numbers(comparison: Path, trained: Path) -> None:
     # the first block holds its input and two results of 64 x 8 x 8; oneDNN may copy the largest weights
     assert 4 * (24 + 2 * 64) * 8 * 8 < freq['memory'] < 4 * (10 * 64 * 8 * 8 + 9 * 512 * 512)
     assert rgb['memory'] > freq['memory']
-
-
-def fake_run(folder: Path, lines: list[str], metrics: str = '') -> Path:
-    (folder / 'now/vis_data').mkdir(parents=True)
-    (folder / 'now/vis_data/scalars.json').write_text('\n'.join(lines))
-    if metrics:
-        (folder / 'metrics.json').write_text(metrics)
-    return folder
-
-
-def test_best_result_of_logs_and_metrics(tmp_path: Path) -> None:
-    notes: list[str] = []
-    lines = ['{"loss": 1.0, "step": 1}', '{"accuracy/top1": 50.0, "data_time": 0.1, "step": 1}',
-             '{"accuracy/top1": 70.0, "step": 2}', '{"accuracy/top1": 60.0, "step": 3}']
-    found = best_metrics(fake_run(tmp_path / 'a', lines), notes)
-    assert found == ({'accuracy/top1': 70.0}, 'validation at step 2')
-    found = best_metrics(fake_run(tmp_path / 'b', lines, '{"accuracy/top1": 71.0}'), notes)
-    assert found == ({'accuracy/top1': 71.0}, 'metrics.json')
-    assert notes == []
-
-
-def test_damaged_and_missing_logs_are_noted(tmp_path: Path) -> None:
-    notes: list[str] = []
-    found = best_metrics(fake_run(tmp_path / 'a', ['{"accuracy/top1": 50.0, "step": 1}', '{"accura'], '{"accu'), notes)
-    assert found == ({'accuracy/top1': 50.0}, 'validation at step 1')
-    assert len(notes) == 2
-    assert 'metrics.json is damaged' in notes[0]
-    assert 'scalars.json: 1 of 2 lines are damaged' in notes[1]
-    notes.clear()
-    assert best_metrics(fake_run(tmp_path / 'b', ['{"loss": 1.0}']), notes) == ({}, '')
-    assert best_metrics(tmp_path / 'c', notes) == ({}, '')
-    assert 'no validation in its logs yet' in notes[0]
-    assert 'no logs' in notes[1]
-
-
-def test_compare_says_what_it_did_not_find(tmp_path: Path) -> None:
-    from mmfreq.comparison import find_config
-    with pytest.raises(ValueError, match=f'{tmp_path}: expected a config file or a work dir .* found 0'):
-        find_config(str(tmp_path))

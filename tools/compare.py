@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Compare models: what they reach, what goes into them and what they cost, in one table and one picture.
 
-The first one is the baseline. Of a work dir, the best result counts, of its logs and of its metrics.json; "paper" is
-what the authors published for the config. Memory (peak of a forward pass besides the weights, per image) and speeds
-are measured on this machine; the models take turns.
+The first one is the baseline, of each task and family if there are several. Of a work dir, the best result counts,
+of its logs and of its metrics.json; "paper" is what the authors published for the config. Memory (peak of a forward
+pass besides the weights, per image) and speeds are measured on this machine; the models take turns. What is missing,
+damaged or cannot be built stays in the table, with a note.
 """
 import argparse
 
-from mmfreq.comparison import compare, markdown_table, save_comparison
+from mmfreq.comparison import compare
+from mmfreq.comparison_table import markdown_table, save_comparison
 
 
 def parse_args() -> argparse.Namespace:
@@ -17,6 +19,9 @@ def parse_args() -> argparse.Namespace:
                         'or a config file (also mmpretrain::..., mmdet::...)')
     parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.md, .csv, .json, .png')
     parser.add_argument('--images', type=int, default=64, help='images to time the loading with (default: 64)')
+    parser.add_argument('--repeats', type=int, default=5, help='timed rounds, of which the median counts (default: 5)')
+    parser.add_argument('--no-timing', action='store_true', help='leave out speeds and memory: seconds a model instead '
+                        'of minutes')
     return parser.parse_args()
 
 
@@ -24,7 +29,7 @@ def main() -> None:
     """Measures, prints, writes."""
     args = parse_args()
     try:
-        rows = compare(args.runs, args.images)
+        rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
     except ValueError as error:
         raise SystemExit(f'compare: {error}') from error
     print('\n' + markdown_table(rows))

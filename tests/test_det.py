@@ -304,8 +304,8 @@ def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, me
 
 
 @pytest.mark.parametrize('changes', [
-    {'model.data_preprocessor.stride': 8, 'train_dataloader.dataset.pipeline.5.upscale': 1,
-     'val_dataloader.dataset.pipeline.4.upscale': 1, 'test_dataloader.dataset.pipeline.4.upscale': 1},
+    {'model.data_preprocessor.stride': 8, 'train_dataloader.dataset.pipeline.4.upscale': 1,
+     'val_dataloader.dataset.pipeline.3.upscale': 1, 'test_dataloader.dataset.pipeline.3.upscale': 1},
     {'model.data_preprocessor.type': 'mmfreq.FreqDetDataPreprocessor'},
 ])
 def test_other_strides_and_scopes_fit(changes: dict) -> None:

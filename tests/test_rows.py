@@ -91,6 +91,9 @@ NO_ROWS = {  # shipped beside the rows; the families that the paper does not hav
     'configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_20e_coco.py': Row(24, (200, 334)),
     rcnn('mask', 'dct192-gate'): Row(192, (200, 334)),
     resnet('dct192-gate'): Row(192, (56, 56)),
+    resnet('dct24s-int8'): Row(24, (56, 56), 0.5),
+    resnet('dct48s-int8'): Row(48, (56, 56), 1.0),
+    resnet('dct24s-device'): Row(24, (56, 56), 0.5),
 }
 
 
@@ -160,8 +163,11 @@ def test_input_is_the_papers(name: str, photo: str) -> None:
     steps = [step for step in pipelines(cfg, 'test_dataloader')[0] if transform_type(step) != 'LoadAnnotations']
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         inputs = Compose(steps)(dict(img_path=photo, img_id=0, gt_label=0))['inputs']
+    if 'device' in name:
+        assert (tuple(inputs.shape), inputs.dtype) == ((3, 448, 448), torch.uint8)
+        inputs = build(cfg).data_preprocessor(dict(inputs=[inputs]))['inputs'][0]
     assert tuple(inputs.shape) == (row.channels, *row.size)
-    assert inputs.dtype == (torch.float32 if 'dct' in name else torch.uint8)
+    assert inputs.dtype == (torch.int8 if 'int8' in name else torch.float32 if 'dct' in name else torch.uint8)
     assert inputs.float().std(dim=(1, 2)).min() > 0
     if row.normalised:
         assert_allclose(inputs.numel() / (3 * 224 * 224), row.normalised, atol=5e-4)

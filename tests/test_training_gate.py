@@ -85,7 +85,7 @@ def test_static_training_on_the_selected_channels(trained: Path, config: Path, t
     assert f'10 of 192 channels: {selection}' in output
     static = tmp_path / 'resnet18-dct10-learned_demo.py'
     cfg = Config.fromfile(str(static))
-    assert cfg.train_dataloader.dataset.pipeline[-3].channels == str(tmp_path / 'selection.json')
+    assert cfg.train_dataloader.dataset.pipeline[-2].channels == str(tmp_path / 'selection.json')
     tool('train', static, '--work-dir', tmp_path / 'run', *flags({'train_cfg.max_epochs': 1}))
     weights = checkpoint(tmp_path / 'run/epoch_1.pth')['state_dict']
     assert weights['backbone.layer1.0.conv1.weight'].shape == (64, 10, 3, 3)

@@ -120,7 +120,7 @@ def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[di
     known = imports.get('imports') or []
     known = [known] if isinstance(known, str) else known
     target['custom_imports'] = {**imports, 'imports': [*modules, *(name for name in known if name not in modules)]}
-    return target, notes
+    return target, list(dict.fromkeys(notes))  # a preprocessor may stand in two places
 
 
 def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] = None) -> list[str]:
@@ -268,8 +268,9 @@ def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
                                                        *iter_dicts(model.get('init_cfg')))
                    if node.get('type') == 'Pretrained']
     if checkpoints:
-        notes.append(f'init_cfg keeps the stock RGB weights, {checkpoints[0]}: they load without what took the RGB '
-                     'pixels. Better, where you have one: a classifier trained on the same DCT channels.')
+        file = checkpoints[0] or 'whose file you name'
+        notes.append(f'init_cfg keeps the stock RGB weights, {file}: they load without what took the RGB pixels. '
+                     'Better, where you have one: a classifier trained on the same DCT channels.')
     frozen = backbone.get('frozen_stages', -1)
     if frozen >= 0:
         backbone['frozen_stages'] = -1

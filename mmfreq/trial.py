@@ -94,7 +94,8 @@ def try_config(cfg: Config, stock: Config) -> None:
     Args:
         cfg (Config): A frequency-domain config of either host. It stays as it is.
         stock (Config): The config that it comes from. A cell must cover as many pixels of the stock input as the
-            backbone says (``cell``), and the backbone must make features of the stock sizes.
+            backbone says (``cell``), and the backbone must make features of the stock sizes. Not all of the stock
+            backbone may be frozen.
 
     Raises:
         ValueError: Something failed, or does not fit; the message says where.
@@ -143,8 +144,13 @@ def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> Non
             features = model.backbone(inputs)
     with _explained('the stock backbone fails'), torch.no_grad():
         backbone = MODELS.build(deepcopy(stock.model.backbone))
+        backbone.train()  # some freeze their stages here
+        trained = any(weight.requires_grad for weight in backbone.parameters())
         backbone.eval()  # returns None for some
         expected = backbone(torch.zeros(1, 3, *(model.backbone.cell * side for side in inputs.shape[-2:])))
+    if not trained:
+        raise ValueError('the stock config freezes its whole backbone, which is for features of RGB pixels; those of '
+                         'DCT channels must be trained')
     made, wanted = ([tuple(level.shape) for level in levels] for levels in (features, expected))
     if made != wanted:
         raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the rest of the model '

@@ -163,8 +163,8 @@ def test_a_detector_with_a_first_stage_of_stride_2(tmp_path: Path) -> None:
     """A cell of 2x2 pixels: BlockDCT enlarges four times, and the preprocessor knows the stride."""
     config = stock(tmp_path, DET, """
 backbone = dict(_delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 6), frozen_stages=1)
-model = dict(
-    data_preprocessor=dict(pad_size_divisor=1), backbone=backbone, neck=dict(in_channels=[24, 32, 96, 320]))
+data_preprocessor = dict(type='DetDataPreprocessor', pad_size_divisor=1)
+model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(in_channels=[24, 32, 96, 320]))
 """)
     notes = write_freqified(config, '24S', tmp_path / 'out.py')
     assert [note.partition(':')[0] for note in notes[1:]] == [
@@ -389,6 +389,7 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
      r'train_dataloader: expected a cell for each 4x4 pixels of the stock input \(96, 96\), got \(12, 12\)'),
     ('mmpretrain::regnet/regnetx-400mf_8xb128_in1k.py', 'model = dict(backbone=dict(strides=(2, 2, 2, 2)))',
      r'the backbone makes features of shape \[\(1, 384, 4, 4\)\], the stock one \[\(1, 384, 7, 7\)\]'),
+    (CLS, 'model = dict(backbone=dict(frozen_stages=4))', 'the stock config freezes its whole backbone'),
     ('mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k.py', 'model = dict(backbone=dict(patch_size=14))',
      r'the model cannot be built: .* expected patches a multiple of cell=4 pixels apart, got \(14, 14\)'),
     (CLS, "model = dict(head=dict(type='NoHead'))", 'the model cannot be built: .*NoHead'),

@@ -473,7 +473,9 @@ def _times(size: Any, scale: int) -> Any:
 
 
 def _check_pipelines(target: dict[str, Any], packer: str) -> None:
-    """Raises ValueError unless every pipeline that a loader runs has the DCT."""
+    """Raises ValueError unless there is a loader, and every pipeline that one runs has the DCT."""
+    if not any(target.get(name) for name in DATALOADERS):
+        raise ValueError(f'expected a loader with a pipeline, one of {", ".join(DATALOADERS)}; the config has none')
     for name in DATALOADERS:
         loader = target.get(name)
         found = datasets_with_pipeline(loader.get('dataset')) if isinstance(loader, dict) else []

@@ -332,6 +332,8 @@ def test_configs_that_are_refused(config: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(('base', 'text', 'message'), [
+    ('mmpretrain::_base_/default_runtime.py', "model = dict(backbone=dict(type='ResNet', depth=18))",
+     'expected a loader with a pipeline, one of train_dataloader, .*; the config has none'),
     (CLS, "default_scope = 'mmseg'", "expected default_scope .* got 'mmseg'"),
     (CLS, "data_preprocessor = dict(pad_size_divisor=32)", 'pad_size_divisor=32 pads pixels'),
     (CLS, "model = dict(train_cfg=dict(augments=[dict(type='Mixup', alpha=1.), dict(type='ResizeMix', alpha=1.)]))",

@@ -13,7 +13,7 @@ from torch import nn
 
 from mmfreq.channels import channel_indices
 from mmfreq.compat import restrict_checkpoint_loading
-from mmfreq.config import config_path, iter_dicts
+from mmfreq.config import config_path, iter_dicts, single_transforms, unfused
 from mmfreq.config_writer import child_text, plain_config
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 from mmfreq.freqify import convert_backbone, freqify, wrapped
@@ -124,6 +124,8 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list
         channels = dctnet_channels(weights, channels)
         target, _ = freqify(_DCTNET_STOCK, channels, 'dctnet-classification')
         target['model']['backbone']['strides'] = (1, 1, 2, 2)
+        # their statistics make much of what rounding colours does, which FusedBlockDCT leaves out
+        target = {**unfused(target), 'freq': single_transforms(target['freq'])}
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = MODELS.build(deepcopy(target['model']))
         state_dict = from_dctnet(weights, model.state_dict())

@@ -9,6 +9,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 
 from mmfreq.channels import channel_indices
 
+DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _MMENGINE_GET_CFG_PATH = Config._get_cfg_path
 
@@ -175,7 +176,7 @@ def detection_stride(cfg: Config) -> Optional[int]:
              if transform_type(node).endswith('DataPreprocessor')]
     if cfg.get('default_scope') != 'mmdet' and not any('Det' in transform_type(node) for node in nodes):
         return None
-    strides = [node.get('stride', 4) for node in nodes if transform_type(node).startswith('Freq')]
+    strides = [node.get('stride', DEFAULT_STRIDE) for node in nodes if transform_type(node).startswith('Freq')]
     if not strides:
         raise ValueError("a frequency-domain detector expects data_preprocessor=dict(type='FreqDetDataPreprocessor', "
                          f'...), got {", ".join(map(transform_type, nodes)) or "none"}')

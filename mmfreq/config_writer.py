@@ -71,7 +71,8 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path)
 
     Args:
         base (str): ``package::name``, or the path of a file.
-        target (Mapping): The config that the child shall be. Its top-level lists are named where they occur again.
+        target (Mapping): The config that the child shall be. Its top-level lists, and dicts that are new, are named
+            where they occur again.
         comment (str): What the first lines say.
         folder (Path): Where the text will stand: a path of ``base`` is written relative to it.
 
@@ -88,13 +89,15 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path)
     changes = difference(inherited, target)
     lists = sorted((key for key, value in changes.items() if isinstance(value, list) and len(value) > 1),
                    key=lambda key: len(changes[key]))
+    single = [key for key, value in changes.items()
+              if isinstance(value, dict) and value and key not in (*inherited, *_FIRST)]
     reference = base if '::' in base else Path(os.path.relpath(base, folder)).as_posix()
     lines = [*(f'# {line}' for line in comment.splitlines()), f'_base_ = {reference!r}', '']
-    named: dict[str, list] = {}
+    named: dict[str, Any] = {}
     first = [key for key in _FIRST if key in changes]
-    for key in (*first, *lists, *(key for key in changes if key not in {*first, *lists})):
+    for key in dict.fromkeys((*first, *single, *lists, *changes)):
         lines.append(f'{key} = {render(_with_names(changes[key], named), len(key) + 3)}')
-        if key in lists:
+        if key in (*single, *lists):
             named = {key: changes[key], **named}  # longer ones first
     return '\n'.join(lines) + '\n'
 
@@ -103,19 +106,20 @@ class _Name(str):
     """A variable in the text."""
 
 
-def _with_names(value: Any, named: Mapping[str, list]) -> Any:
-    """``value`` with the names of known lists in place of what equals them, also inside longer lists."""
+def _with_names(value: Any, named: Mapping[str, Any]) -> Any:
+    """``value`` with the names of known lists and dicts in place of what equals them, lists also inside longer ones."""
+    whole = next((_Name(name) for name, known in named.items() if value == known), None)
+    if whole is not None:
+        return whole
     if isinstance(value, dict):
         return {key: _with_names(item, named) for key, item in value.items()}
     if not isinstance(value, list):
         return value
-    whole = next((_Name(name) for name, known in named.items() if value == known), None)
-    if whole is not None:
-        return whole
     items: list[Any] = []
     start = 0
     while start < len(value):
-        name = next((name for name, known in named.items() if value[start:start + len(known)] == known), None)
+        name = next((name for name, known in named.items()
+                     if isinstance(known, list) and value[start:start + len(known)] == known), None)
         items.append(_Name(f'*{name}') if name else _with_names(value[start], named))
         start += len(named[name]) if name else 1
     return items

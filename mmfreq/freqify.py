@@ -1,6 +1,7 @@
 """Stock configs of mmpretrain and mmdet made frequency-domain ones: converted whole, or refused with the reason."""
 import importlib
 import math
+import re
 import tempfile
 import textwrap
 from dataclasses import dataclass
@@ -13,15 +14,19 @@ from mmengine.registry import MODELS
 from mmfreq.channels import channel_indices
 from mmfreq.config import (
     DATALOADERS,
+    DEFAULT_STRIDE,
     check_channels,
     config_path,
     datasets_with_pipeline,
     iter_dicts,
     pipeline_blocks,
     transform_type,
+    unfused,
 )
 from mmfreq.config_writer import child_text, plain_config
 from mmfreq.files import atomic_write_text
+from mmfreq.models.stem import FreqMixin
+from mmfreq.stats import named_sets
 from mmfreq.trial import try_config
 
 
@@ -29,16 +34,14 @@ from mmfreq.trial import try_config
 class _Host:
     """What a host's stock configs have in the places that change."""
     module: str
-    stats: str
     packer: str
     preprocessor: str
     hook: str
 
 
 _HOSTS = {
-    'mmpretrain': _Host('mmfreq.models.cls', 'photos-448', 'PackInputs', 'ClsDataPreprocessor', 'VisualizationHook'),
-    'mmdet': _Host('mmfreq.models.det', 'photos-1333x800', 'PackDetInputs', 'DetDataPreprocessor',
-                   'DetVisualizationHook'),
+    'mmpretrain': _Host('mmfreq.models.cls', 'PackInputs', 'ClsDataPreprocessor', 'VisualizationHook'),
+    'mmdet': _Host('mmfreq.models.det', 'PackDetInputs', 'DetDataPreprocessor', 'DetVisualizationHook'),
 }
 
 # Transforms of mmpretrain that make the photo a given size, with their arguments in pixels and the defaults of these.
@@ -64,20 +67,22 @@ _EFFECTS: dict[str, tuple[str, ...]] = {
 # Batch augmentations that work on cells as they do on pixels: they blend whole inputs, or paste without resizing.
 _BATCH_AUGMENTS = ('Mixup', 'CutMix')
 
-_CELL = 4  # pixels of the stock network's image that a DCT block covers, as the stock networks' first stages
+_BLOCK = 8  # pixels of the enlarged photo that a DCT block covers
+_DETECTION = 'photos-1333x800', 2  # shipped statistics for mmdet, and how often its photos were enlarged for them
 
 
 def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[dict[str, Any], list[str]]:
     """The frequency-domain version of a stock config.
 
-    Photos become twice as large (classification: every size in pixels; detection: BlockDCT enlarges them), so that a
-    block of 8x8 covers the 4x4 pixels that a cell of the stock network's first stage does. The DCT stands right before
-    the packer, in every pipeline of the config.
+    Photos become larger (classification: every size in pixels; detection: the DCT enlarges them), so that a block of
+    8x8 covers what a cell of the backbone's input stands for: mostly 4x4 pixels of the stock network's image, hence
+    twice as large, and 2x2 for MobileNetV2. The DCT stands right before the packer, in every pipeline of the config.
 
     Args:
         config (str): ``mmpretrain::...``, ``mmdet::...``, or the path of a text-style config of either.
         channels (str): A named selection, such as ``'24S'``.
-        stats (str, optional): Statistics for FreqNormalize. Defaults to None: the host's shipped ones.
+        stats (str, optional): Statistics of the channels. Defaults to None: the shipped ones for detection, or for the
+            size of photo nearest to that of the training crops.
 
     Returns:
         tuple[dict, list[str]]: The config as plain dicts, and what a reader has to know about it.
@@ -98,19 +103,15 @@ def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[di
         notes.append(f'load_from keeps the stock RGB weights, {target["load_from"]}: they load without what took the '
                      'RGB pixels.')
     modules = convert_backbone(model, len(channel_indices(channels)), scope, notes)
-    _convert_preprocessors(target, host, notes)
+    cell = backbone_cell(model['backbone'], scope)
+    _convert_preprocessors(target, host, cell, notes)
     _check_batch_augments(target)
-    upscale = 2 if scope == 'mmdet' else 1
-    target['freq'] = [
-        dict(type='YCbCr'),
-        dict(type='BlockDCT', **(dict(upscale=upscale) if upscale > 1 else {})),
-        dict(type='ChannelSelect', channels=channels),
-        dict(type='FreqNormalize', stats=stats or host.stats),
-    ]
+    freq = _transform(target, channels, stats, _BLOCK // cell, notes)
     for key, value in target.items():
-        if key not in ('model', 'freq'):
-            _convert_pipelines(value, target['freq'], host.packer, 8 // (_CELL * upscale), key)
+        if key != 'model':
+            _convert_pipelines(value, freq, host.packer, _BLOCK // (cell * freq.get('upscale', 1)), key)
     _check_pipelines(target, host.packer)
+    target['freq'] = freq
     _convert_datasets(target)
     hook = (target.get('default_hooks') or {}).get('visualization') or {}
     if transform_type(hook) == host.hook:
@@ -119,7 +120,7 @@ def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[di
     known = imports.get('imports') or []
     known = [known] if isinstance(known, str) else known
     target['custom_imports'] = {**imports, 'imports': [*modules, *(name for name in known if name not in modules)]}
-    return target, notes
+    return target, list(dict.fromkeys(notes))  # a preprocessor may stand in two places
 
 
 def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] = None) -> list[str]:
@@ -239,7 +240,25 @@ def freq_backbones(scope: str, modules: list[str]) -> list[str]:
     for module in modules:
         importlib.import_module(module)
     host = MODELS.children.get(scope)
-    return [name for name in (host.module_dict if host else {}) if name.startswith('Freq') and 'Data' not in name]
+    return [name for name, kind in (host.module_dict if host else {}).items()
+            if name.startswith('Freq') and isinstance(kind, type) and issubclass(kind, FreqMixin)]
+
+
+def backbone_cell(backbone: dict[str, Any], scope: str) -> int:
+    """Pixels of the stock network's image that a cell of a frequency-domain backbone's input covers.
+
+    Args:
+        backbone (dict): The backbone's config; what registers its type is imported.
+        scope (str): The config's ``default_scope``.
+
+    Raises:
+        ValueError: No enlargement by a whole number makes a block of 8x8 cover so many.
+    """
+    owner, _, kind = backbone['type'].rpartition('.')
+    cell = MODELS.children[owner or scope].get(kind).cell
+    if _BLOCK % cell:
+        raise ValueError(f'model.backbone: expected a cell of {kind} to cover a part of {_BLOCK} pixels, got {cell}')
+    return cell
 
 
 def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
@@ -249,8 +268,9 @@ def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
                                                        *iter_dicts(model.get('init_cfg')))
                    if node.get('type') == 'Pretrained']
     if checkpoints:
-        notes.append(f'init_cfg keeps the stock RGB weights, {checkpoints[0]}: they load without what took the RGB '
-                     'pixels. Better, where you have one: a classifier trained on the same DCT channels.')
+        file = checkpoints[0] or 'whose file you name'
+        notes.append(f'init_cfg keeps the stock RGB weights, {file}: they load without what took the RGB pixels. '
+                     'Better, where you have one: a classifier trained on the same DCT channels.')
     frozen = backbone.get('frozen_stages', -1)
     if frozen >= 0:
         backbone['frozen_stages'] = -1
@@ -261,7 +281,7 @@ def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
 # Preprocessor
 
 
-def _convert_preprocessors(target: dict[str, Any], host: _Host, notes: list[str]) -> None:
+def _convert_preprocessors(target: dict[str, Any], host: _Host, cell: int, notes: list[str]) -> None:
     """Takes normalisation, colour conversion and padding of pixels out of the data preprocessors."""
     nodes = [(name, node) for name, node in (('model.data_preprocessor', target['model'].get('data_preprocessor')),
                                              ('data_preprocessor', target.get('data_preprocessor'))) if node]
@@ -277,10 +297,10 @@ def _convert_preprocessors(target: dict[str, Any], host: _Host, notes: list[str]
                                  'blocks; pad in the pipeline')
             node.update(mean=None, std=None, to_rgb=False)
         else:
-            _convert_detection_preprocessor(node, name, notes)
+            _convert_detection_preprocessor(node, name, cell, notes)
 
 
-def _convert_detection_preprocessor(node: dict[str, Any], name: str, notes: list[str]) -> None:
+def _convert_detection_preprocessor(node: dict[str, Any], name: str, cell: int, notes: list[str]) -> None:
     if node.get('batch_augments'):
         kinds = ', '.join(map(transform_type, node['batch_augments']))
         raise ValueError(f'{name}: batch_augments ({kinds}) resize or pad pixels, but the inputs are DCT channels; do '
@@ -290,11 +310,13 @@ def _convert_detection_preprocessor(node: dict[str, Any], name: str, notes: list
         node['rgb_to_bgr'] = False
     if node.get('pad_value'):
         node['pad_value'] = 0
+    if cell != DEFAULT_STRIDE:
+        node['stride'] = cell
     stock = node.get('pad_size_divisor', 1)
-    node['pad_size_divisor'] = math.lcm(stock, _CELL)
+    node['pad_size_divisor'] = math.lcm(stock, cell)
     if node['pad_size_divisor'] != stock:
         notes.append(f'pad_size_divisor is {node["pad_size_divisor"]}, in the stock config {stock}: batches are padded '
-                     f'to whole blocks of {_CELL} pixels.')
+                     f'to whole blocks of {cell} pixels.')
 
 
 def _check_batch_augments(target: dict[str, Any]) -> None:
@@ -313,10 +335,51 @@ def _check_batch_augments(target: dict[str, Any]) -> None:
                                  f'{" and ".join(_BATCH_AUGMENTS)} do (ResizeMix resizes, which is for pixels)')
 
 
+# Transform
+
+
+def _transform(target: dict[str, Any], channels: str, stats: Optional[str], larger: int, notes: list[str]) -> dict:
+    """The DCT for photos to be enlarged ``larger`` times: in mmdet by the transform itself."""
+    freq = dict(type='FusedBlockDCT', channels=channels)
+    if target['default_scope'] == 'mmdet':
+        return dict(freq, stats=stats or _detection_stats(larger, notes), upscale=larger)
+    return dict(freq, stats=stats or _photo_stats(_photo_side(target) * larger, notes))
+
+
+def _detection_stats(larger: int, notes: list[str]) -> str:
+    """The shipped statistics of photos for detection."""
+    name, times = _DETECTION
+    if larger != times:
+        notes.append(f'The statistics {name} are of photos enlarged {times} times, here it is {larger}: '
+                     'tools/dataset_stats.py computes your own.')
+    return name
+
+
+def _photo_stats(side: int, notes: list[str]) -> str:
+    """The shipped statistics of square crops nearest in size to ``side`` pixels."""
+    sides = [int(name[len('photos-'):]) for name in named_sets() if re.fullmatch(r'photos-\d+', name)]
+    nearest = min(sides, key=lambda known: abs(math.log(known / side)))
+    if nearest != side:
+        notes.append(f'The statistics photos-{nearest} are of {nearest}x{nearest} crops, the photos here have {side} '
+                     'pixels a side: tools/dataset_stats.py computes your own.')
+    return f'photos-{nearest}'
+
+
+def _photo_side(target: dict[str, Any]) -> int:
+    """Side of the first loader's photos, as the last transform with a size states it; 224 if none does."""
+    side = 224
+    for step in iter_dicts(next((target[name] for name in DATALOADERS if target.get(name)), None)):
+        kind = transform_type(step)
+        for name in (*_RESIZES.get(kind, ()), *_CROPS.get(kind, ()))[:1]:
+            size = step.get(name) or side
+            side = max(size) if isinstance(size, (list, tuple)) else size
+    return side
+
+
 # Pipelines
 
 
-def _convert_pipelines(node: Any, freq: list[dict], packer: str, scale: int, path: str) -> None:
+def _convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str) -> None:
     """Converts every pipeline inside ``node``, in place: a list of transforms that ends in ``packer``."""
     if isinstance(node, dict):
         if transform_type(node) == 'LoadImageFromFile':
@@ -334,10 +397,10 @@ def _convert_pipelines(node: Any, freq: list[dict], packer: str, scale: int, pat
             _check_packer(packers, node[-1], packer, path)
             _check_steps(node, path)
             _enlarge(node, scale, path)
-            node[-1:-1] = [dict(step) for step in freq]
+            node[-1:-1] = [dict(freq)]
 
 
-def _convert_alternatives(lists: list[list[dict]], freq: list[dict], packer: str, scale: int, path: str) -> None:
+def _convert_alternatives(lists: list[list[dict]], freq: dict, packer: str, scale: int, path: str) -> None:
     """Converts the transforms of TestTimeAug: a list of alternatives for each step."""
     packers = [step for steps in lists for step in steps if _is_packer(step)]
     if not packers or any(not _is_packer(step) for step in lists[-1]):
@@ -346,7 +409,7 @@ def _convert_alternatives(lists: list[list[dict]], freq: list[dict], packer: str
     _check_packer(packers, lists[-1][-1], packer, path)
     _check_steps(lists, path)
     _enlarge(lists, scale, path)
-    lists[-1:-1] = [[dict(step)] for step in freq]
+    lists[-1:-1] = [[dict(freq)]]
 
 
 def _is_packer(step: dict) -> bool:
@@ -375,7 +438,7 @@ def _check_steps(steps: Any, path: str) -> None:
             loads.append(step.get('with_bbox', True) or step.get('with_mask', False))
     if rgb:
         raise ValueError(f'{path}: the photo is RGB before the packer, by NumpyToPIL(to_rgb) without '
-                         'PILToNumpy(to_bgr) or the reverse; YCbCr expects BGR')
+                         'PILToNumpy(to_bgr) or the reverse; the DCT expects BGR')
     if loads and not any(loads):
         raise ValueError(f'{path}: only segmentation maps are loaded; boxes or masks are expected')
 
@@ -410,14 +473,16 @@ def _times(size: Any, scale: int) -> Any:
 
 
 def _check_pipelines(target: dict[str, Any], packer: str) -> None:
-    """Raises ValueError unless every pipeline that a loader runs has the DCT."""
+    """Raises ValueError unless there is a loader, and every pipeline that one runs has the DCT."""
+    if not any(target.get(name) for name in DATALOADERS):
+        raise ValueError(f'expected a loader with a pipeline, one of {", ".join(DATALOADERS)}; the config has none')
     for name in DATALOADERS:
         loader = target.get(name)
         found = datasets_with_pipeline(loader.get('dataset')) if isinstance(loader, dict) else []
         if loader and not found:
             raise ValueError(f'{name}: expected a data set with a pipeline')
         for dataset in found:
-            if pipeline_blocks(dataset['pipeline'])[0] == 1:
+            if pipeline_blocks(unfused(dataset['pipeline']))[0] == 1:
                 raise ValueError(f'{name}: expected a pipeline that ends in {packer}, got '
                                  f'{" -> ".join(map(transform_type, dataset["pipeline"]))}')
 

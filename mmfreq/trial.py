@@ -13,10 +13,12 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
 
 from mmfreq.config import DATALOADERS
 
 _SHAPE = (480, 640)  # pixels of the noise photo
+_PHOTOS = ('YCbCr', 'FusedBlockDCT')  # the transforms that take uint8 photos
 _CELLS = 64  # the backbone is tried on the upper left corner of so many cells; of a classifier's input, on all
 
 
@@ -51,14 +53,14 @@ class NoisePhotos(BaseDataset):
         return [0]
 
     def prepare_data(self, idx: int) -> Any:
-        """The sample behind the pipeline; errors say which transform failed, and for YCbCr what gave it its input."""
+        """The sample behind the pipeline; errors say which transform failed, and for the DCT what gave it its input."""
         results, kind, origin = self.get_data_info(idx), None, ''
         for step in self.pipeline.transforms:
             name = type(step).__name__
             try:
                 results = step(results)
             except Exception as error:
-                reason = f'; the {kind} pixels come from {origin}' if name == 'YCbCr' and kind != np.uint8 else ''
+                reason = f'; the {kind} pixels come from {origin}' if name in _PHOTOS and kind != np.uint8 else ''
                 raise ValueError(f'{name}: {error}{reason}') from error
             image = results.get('img') if isinstance(results, dict) else None
             if isinstance(image, np.ndarray) and image.dtype != kind:
@@ -91,8 +93,9 @@ def try_config(cfg: Config, stock: Config) -> None:
 
     Args:
         cfg (Config): A frequency-domain config of either host. It stays as it is.
-        stock (Config): The config that it comes from. A cell must cover 4x4 pixels of the stock input, and the
-            backbone must make features of the stock sizes.
+        stock (Config): The config that it comes from. A cell must cover as many pixels of the stock input as the
+            backbone says (``cell``), and the backbone must make features of the stock sizes. Not all of the stock
+            backbone may be frozen.
 
     Raises:
         ValueError: Something failed, or does not fit; the message says where.
@@ -100,12 +103,15 @@ def try_config(cfg: Config, stock: Config) -> None:
     with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
         write_noise(Path(folder))
         samples = {name: _sample(cfg, name, folder) for name in DATALOADERS if cfg.get(name)}
+        with _explained('the model cannot be built'):
+            model = MODELS.build(_with_preprocessor(cfg))
+            model.eval()
         if cfg.default_scope == 'mmpretrain':
             for name, sample in samples.items():
-                _check_grid(sample, _sample(stock, name, folder), name)
+                _check_grid(sample, _sample(stock, name, folder), model.backbone.cell, name)
         if cfg.get('tta_pipeline'):
             samples['tta_pipeline'] = _first_view(cfg, folder)
-        _try_model(cfg, stock, samples)
+        _try_model(model, stock, samples)
 
 
 def _sample(cfg: Config, dataloader: str, folder: str) -> dict:
@@ -121,28 +127,30 @@ def _first_view(cfg: Config, folder: str) -> dict:
     return {key: views[key][0] for key in ('inputs', 'data_samples')}
 
 
-def _check_grid(sample: dict, stock: dict, dataloader: str) -> None:
-    """Raises ValueError unless a cell covers 4x4 pixels of the stock input, but for one cell more or less."""
+def _check_grid(sample: dict, stock: dict, cell: int, dataloader: str) -> None:
+    """Raises ValueError unless a cell covers so many pixels of the stock input, but for one cell more or less."""
     cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
-    if any(abs(4 * a - b) > 4 for a, b in zip(cells, pixels)):
-        raise ValueError(f'{dataloader}: expected a cell for each 4x4 pixels of the stock input {tuple(pixels)}, got '
-                         f'{tuple(cells)} cells: a transform sets sizes in a way that is not known')
+    if any(abs(cell * a - b) > cell for a, b in zip(cells, pixels)):
+        raise ValueError(f'{dataloader}: expected a cell for each {cell}x{cell} pixels of the stock input '
+                         f'{tuple(pixels)}, got {tuple(cells)} cells: a transform sets sizes in an unknown way')
 
 
-def _try_model(cfg: Config, stock: Config, samples: dict[str, dict]) -> None:
-    with _explained('the model cannot be built'):
-        model = MODELS.build(_with_preprocessor(cfg))
-        model.eval()
+def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> None:
     for name, sample in samples.items():
         with _explained(f'the model does not take what {name} gives'), torch.no_grad():
             inputs = model.data_preprocessor(pseudo_collate([sample]))['inputs']
-            if cfg.default_scope == 'mmdet':
+            if stock.default_scope == 'mmdet':
                 inputs = inputs[..., :_CELLS, :_CELLS]
             features = model.backbone(inputs)
     with _explained('the stock backbone fails'), torch.no_grad():
         backbone = MODELS.build(deepcopy(stock.model.backbone))
+        backbone.train()  # some freeze their stages here
+        trained = any(weight.requires_grad for weight in backbone.parameters())
         backbone.eval()  # returns None for some
-        expected = backbone(torch.zeros(1, 3, *(4 * side for side in inputs.shape[-2:])))
+        expected = backbone(torch.zeros(1, 3, *(model.backbone.cell * side for side in inputs.shape[-2:])))
+    if not trained:
+        raise ValueError('the stock config freezes its whole backbone, which is for features of RGB pixels; those of '
+                         'DCT channels must be trained')
     made, wanted = ([tuple(level.shape) for level in levels] for levels in (features, expected))
     if made != wanted:
         raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the rest of the model '

@@ -12,13 +12,14 @@ from mmengine.dataset import pseudo_collate
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 
-from mmfreq.config import check_channels, iter_dicts, transform_type
+from mmfreq.config import check_channels, iter_dicts, transform_type, unfused
 from mmfreq.config_writer import child_text, plain_config
 from mmfreq.freqify import freq_name, freqify, write_freqified
+from mmfreq.models.cls import FreqResNet
 from mmfreq.trial import on_noise, write_noise
 
 ROOT = Path(__file__).parents[1]
-FREQ = ['YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize']
+FREQ = 'FusedBlockDCT'
 CLS = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
 DET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 
@@ -46,6 +47,13 @@ def stock(folder: Path, base: str, text: str) -> str:
     return str(path)
 
 
+LOAD = "dict(type='LoadImageFromFile')"
+
+
+def pipeline(*steps: str) -> str:
+    return f'train_dataloader = dict(dataset=dict(pipeline=[{LOAD}, {", ".join(steps)}]))'
+
+
 def written(config: str, out: Path, channels: str = '24S') -> Config:
     """The frequency-domain config, written and read, without the trial."""
     target, notes = freqify(config, channels)
@@ -65,14 +73,21 @@ def kinds(steps: list) -> list:
     ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 'resnet/resnet50-dct24s_8xb32_in1k.py'),
     ('mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py', 'swin_transformer/swin-tiny-dct24s_16xb64_in1k.py'),
     ('mmpretrain::resnest/resnest50_32xb64_in1k.py', 'resnest/resnest50-dct24s_32xb64_in1k.py'),
+    ('mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', 'mobilenet_v2/mobilenet-v2-dct24s_8xb32_in1k.py'),
+    ('mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k.py',
+     'vision_transformer/vit-base-p16-dct24s_64xb64_in1k.py'),
+    ('mmpretrain::regnet/regnetx-3.2gf_8xb64_in1k.py', 'regnet/regnetx-3.2gf-dct24s_8xb64_in1k.py'),
+    ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', 'convnext/convnext-tiny-dct24s_32xb128_in1k.py'),
+    ('mmpretrain::seresnet/seresnet50_8xb32_in1k.py', 'seresnet/seresnet50-dct24s_8xb32_in1k.py'),
+    ('mmpretrain::resnext/resnext50-32x4d_8xb32_in1k.py', 'resnext/resnext50-32x4d-dct24s_8xb32_in1k.py'),
     ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py'),
 ])
 def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp_path: Path) -> None:
     """But for names of variables, defaults, and in detection the weights to start from."""
     written(config, tmp_path / 'out.py')
-    configs = [plain_config(tmp_path / 'out.py'), plain_config(ROOT / 'configs' / shipped)]
+    configs = [unfused(plain_config(path)) for path in (tmp_path / 'out.py', ROOT / 'configs' / shipped)]
     for cfg in configs:
-        for variable in ('load', 'pack', 'train_crop', 'test_resize'):
+        for variable in ('freq', 'load', 'pack', 'train_crop', 'test_resize'):
             cfg.pop(variable, None)
         for node in iter_dicts(cfg):
             if node.get('type') == 'CheckedLoadImageFromFile' and node.get('backend_args', 0) is None:
@@ -123,8 +138,71 @@ def test_written_file(tmp_path: Path) -> None:
                                       f"_base_ = '{CLS}'\n")
     cfg = Config.fromfile(str(out))
     assert cfg.model.backbone.in_channels == 6
-    assert cfg.freq[-1].stats == 'dctnet-classification'
+    assert cfg.freq == dict(type=FREQ, channels='6S', stats='dctnet-classification')
+    assert '    freq,\n' in out.read_text()
     assert [path.name for path in out.parent.iterdir()] == ['resnet18.py']
+
+
+def first_sample(cfg: Config, folder: Path) -> dict:
+    """What the training pipeline makes of a noise photo."""
+    write_noise(folder)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        return DATASETS.build(on_noise(cfg.train_dataloader.dataset.to_dict(), str(folder)))[0]
+
+
+def test_a_first_stage_of_stride_2(tmp_path: Path) -> None:
+    """MobileNetV2 in classification: photos four times as large, tried as a whole; the input of the shipped config."""
+    assert write_freqified('mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', '24S', tmp_path / 'out.py') == []
+    shipped = ROOT / 'configs/mobilenet_v2/mobilenet-v2-dct24s_8xb32_in1k.py'
+    shapes = [first_sample(Config.fromfile(path), tmp_path)['inputs'].shape for path in (tmp_path / 'out.py', shipped)]
+    assert shapes == [(24, 112, 112)] * 2
+    assert Config.fromfile(tmp_path / 'out.py').freq == dict(type=FREQ, channels='24S', stats='photos-896')
+
+
+def test_a_detector_with_a_first_stage_of_stride_2(tmp_path: Path) -> None:
+    """A cell of 2x2 pixels: BlockDCT enlarges four times, and the preprocessor knows the stride."""
+    config = stock(tmp_path, DET, """
+backbone = dict(_delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 6), frozen_stages=1)
+data_preprocessor = dict(type='DetDataPreprocessor', pad_size_divisor=1)
+model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(in_channels=[24, 32, 96, 320]))
+""")
+    notes = write_freqified(config, '24S', tmp_path / 'out.py')
+    assert [note.partition(':')[0] for note in notes[1:]] == [
+        'pad_size_divisor is 2, in the stock config 1',
+        'The statistics photos-1333x800 are of photos enlarged 2 times, here it is 4']
+    cfg = Config.fromfile(tmp_path / 'out.py')
+    assert cfg.freq == dict(type=FREQ, channels='24S', stats='photos-1333x800', upscale=4)
+    assert (cfg.model.backbone.type, cfg.model.backbone.frozen_stages) == ('FreqMobileNetV2', -1)
+    sample = first_sample(cfg, tmp_path)
+    assert sample['data_samples'].img_shape == (800, 1067)  # 480 x 640
+    assert sample['inputs'].shape == (24, 400, 534)
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        batch = MODELS.build(cfg.model.data_preprocessor)(pseudo_collate([sample]))
+        features = MODELS.build(cfg.model.backbone)(batch['inputs'][..., :64, :96])
+    assert batch['data_samples'][0].pad_shape == (800, 1068)
+    assert [level.shape[2:] for level in features] == [(32, 48), (16, 24), (8, 12), (4, 6)]  # strides of 4 to 32 pixels
+
+
+@pytest.mark.parametrize(('train', 'test', 'stats', 'noted'), [
+    (224, 224, 'photos-448', False),
+    (384, 384, 'photos-896', True),  # 768 / 448 is more than 896 / 768
+    ((320, 192), 320, 'photos-896', True),  # 640 / 448 is more than 896 / 640
+    (160, 224, 'photos-448', True),  # 320 / 224 is more than 448 / 320
+    (112, 112, 'photos-224', False),
+])
+def test_statistics_follow_the_size_of_the_training_crops(train: Any, test: int, stats: str, noted: bool,
+                                                          tmp_path: Path) -> None:
+    config = stock(tmp_path, CLS, f"""
+{pipeline("dict(type='Resize', scale=510)", f"dict(type='RandomCrop', crop_size={train})", "dict(type='PackInputs')")}
+val_dataloader = dict(dataset=dict(pipeline=[
+    dict(type='LoadImageFromFile'), dict(type='EfficientNetCenterCrop', crop_size={test}), dict(type='PackInputs')]))
+test_dataloader = val_dataloader
+""")
+    target, notes = freqify(config, '24S')
+    assert target['freq'] == dict(type=FREQ, channels='24S', stats=stats)
+    assert [note.split()[:3] for note in notes] == [['The', 'statistics', stats]] * noted
+    target, notes = freqify(config, '24S', 'photos-896')
+    assert (target['freq']['stats'], notes) == ('photos-896', [])
 
 
 def test_written_file_of_a_path(tmp_path: Path) -> None:
@@ -162,14 +240,15 @@ custom_imports = dict(imports='json')
     cfg = Config.fromfile(str(out))
     assert "_base_ = 'stock.py'" in out.read_text()
     mixed = cfg.train_dataloader.dataset
-    assert kinds(mixed.pipeline) == ['Mosaic', 'RandomFlip', *FREQ, 'PackDetInputs']
+    assert kinds(mixed.pipeline) == ['Mosaic', 'RandomFlip', FREQ, 'PackDetInputs']
     assert mixed.dataset.dataset.type == 'CheckedCocoDataset'
     assert kinds(mixed.dataset.dataset.pipeline) == ['CheckedLoadImageFromFile', 'LoadAnnotations']
     assert mixed.pipeline[0].img_scale == (128, 128)
     views = cfg.tta_pipeline[1].transforms
-    assert kinds(views) == [['Resize'] * 2, ['RandomFlip'] * 2, *([kind] for kind in FREQ), ['PackDetInputs']]
+    assert kinds(views) == [['Resize'] * 2, ['RandomFlip'] * 2, [FREQ], ['PackDetInputs']]
+    assert views[2] == [dict(type=FREQ, channels='24S', stats='photos-1333x800', upscale=2)]
     switch, check = cfg.custom_hooks
-    assert kinds(switch.switch_pipeline) == ['CheckedLoadImageFromFile', 'LoadAnnotations', 'Resize', *FREQ,
+    assert kinds(switch.switch_pipeline) == ['CheckedLoadImageFromFile', 'LoadAnnotations', 'Resize', FREQ,
                                              'PackDetInputs']
     assert check.type == 'NumClassCheckHook'
     assert cfg.custom_imports.imports == ['mmfreq.models.det', 'json']
@@ -233,13 +312,6 @@ def test_name(config: str, name: str) -> None:
 # Refused
 
 
-LOAD = "dict(type='LoadImageFromFile')"
-
-
-def pipeline(*steps: str) -> str:
-    return f'train_dataloader = dict(dataset=dict(pipeline=[{LOAD}, {", ".join(steps)}]))'
-
-
 @pytest.mark.parametrize(('config', 'message'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
     ('mmpretrain::vgg/vgg11_8xb32_in1k.py', 'model.backbone is VGG, and mmfreq has no FreqVGG for mmpretrain, only F'),
@@ -260,6 +332,8 @@ def test_configs_that_are_refused(config: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(('base', 'text', 'message'), [
+    ('mmpretrain::_base_/default_runtime.py', "model = dict(backbone=dict(type='ResNet', depth=18))",
+     'expected a loader with a pipeline, one of train_dataloader, .*; the config has none'),
     (CLS, "default_scope = 'mmseg'", "expected default_scope .* got 'mmseg'"),
     (CLS, "data_preprocessor = dict(pad_size_divisor=32)", 'pad_size_divisor=32 pads pixels'),
     (CLS, "model = dict(train_cfg=dict(augments=[dict(type='Mixup', alpha=1.), dict(type='ResizeMix', alpha=1.)]))",
@@ -295,6 +369,12 @@ def test_parts_that_are_refused(base: str, text: str, message: str, tmp_path: Pa
     assert [path.name for path in tmp_path.iterdir()] == ['stock.py']
 
 
+def test_a_cell_that_no_block_can_cover_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(FreqResNet, 'cell', 3)
+    with pytest.raises(ValueError, match='expected a cell of FreqResNet to cover a part of 8 pixels, got 3'):
+        freqify(CLS, '24S')
+
+
 def test_python_style_configs_are_refused(tmp_path: Path) -> None:
     (tmp_path / 'lazy.py').write_text('from mmpretrain.models import ResNet\nmodel = dict(backbone=ResNet)\n')
     with pytest.raises(ValueError, match='it is a Python-style config'):
@@ -304,13 +384,16 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('base', 'text', 'message'), [
     (CLS, '''train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', to_float32=True),
         dict(type='RandomResizedCrop', scale=224), dict(type='PackInputs')]))''',
-     r'the pipeline of train_dataloader fails on a noise photo: ValueError: YCbCr: .* got float32 \(448, 448, 3\); the '
-     'float32 pixels come from CheckedLoadImageFromFile'),
+     r'the pipeline of train_dataloader fails on a noise photo: ValueError: FusedBlockDCT: .* got float32 \(448, 448, '
+     r'3\); the float32 pixels come from CheckedLoadImageFromFile'),
     (CLS, pipeline("dict(type='Resize', scale=(224, 224))",
                    "dict(type='RandomResize', scale=(96, 96), ratio_range=(1., 1.))", "dict(type='PackInputs')"),
      r'train_dataloader: expected a cell for each 4x4 pixels of the stock input \(96, 96\), got \(12, 12\)'),
     ('mmpretrain::regnet/regnetx-400mf_8xb128_in1k.py', 'model = dict(backbone=dict(strides=(2, 2, 2, 2)))',
      r'the backbone makes features of shape \[\(1, 384, 4, 4\)\], the stock one \[\(1, 384, 7, 7\)\]'),
+    (CLS, 'model = dict(backbone=dict(frozen_stages=4))', 'the stock config freezes its whole backbone'),
+    ('mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k.py', 'model = dict(backbone=dict(patch_size=14))',
+     r'the model cannot be built: .* expected patches a multiple of cell=4 pixels apart, got \(14, 14\)'),
     (CLS, "model = dict(head=dict(type='NoHead'))", 'the model cannot be built: .*NoHead'),
     (CLS, pipeline("dict(type='NoTransform')", "dict(type='Resize', scale=(224, 224))", "dict(type='PackInputs')"),
      'the pipeline of train_dataloader fails on a noise photo: .*NoTransform'),

@@ -22,7 +22,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('-o', '--out', help='config to write (default: here, named after the stock config, such as '
                         'resnet101-dct24s_8xb32_in1k.py)')
     parser.add_argument('--stats', help='statistics of the channels: a shipped set or a JSON file of '
-                        'tools/dataset_stats.py (default: photos-448, for detection photos-1333x800)')
+                        'tools/dataset_stats.py (default: the shipped ones of the size of photo '
+                        'nearest to the enlarged crops, such as photos-448; for detection photos-1333x800)')
     parser.add_argument('--force', action='store_true', help='replace the file if it is there')
     return parser.parse_args()
 

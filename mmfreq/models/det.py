@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
+from mmfreq.config import DEFAULT_STRIDE
 from mmfreq.image_files import decode_image_file
 from mmfreq.ops import provide_ops
 
@@ -162,7 +163,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
 
     def __init__(self,
                  pad_size_divisor: int = 32,
-                 stride: int = 4,
+                 stride: int = DEFAULT_STRIDE,
                  mean: Optional[Sequence[float]] = None,
                  std: Optional[Sequence[float]] = None,
                  **kwargs: Any) -> None:

@@ -26,6 +26,7 @@ class StemlessMobileNetV2Mixin(FreqMixin):
 
     Arguments and errors are those of :class:`~mmfreq.models.stem.FreqMixin`.
     """
+    cell = 2
     entrance = 'stem'
     frozen_advice = 'the first stage from being trained: set it to 0 or -1'
 

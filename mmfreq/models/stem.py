@@ -20,8 +20,9 @@ _STEM_MODULES = ('conv1', 'bn1', 'gn1', 'stem')
 class FreqMixin:
     """What every frequency-domain backbone does with its channels: check them, gate them, fit checkpoints to them.
 
-    The mixins that derive from it say where the channels go in (``first_weight``, ``entrance``, ``frozen_advice``) and
-    how a stock checkpoint is fitted to that place (:meth:`fit_stock_state_dict`).
+    The mixins that derive from it say where the channels go in (``first_weight``, ``entrance``, ``frozen_advice``), how
+    large the photo must be (``cell``), and how a stock checkpoint is fitted to that place
+    (:meth:`fit_stock_state_dict`).
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
@@ -36,6 +37,7 @@ class FreqMixin:
             checkpoint that is not a stock one takes another number of channels (hosts would only warn, and leave the
             first layer, perhaps a frozen one, at random).
     """
+    cell: int = 4  # pixels of the stock network's image that a cell (one DCT block) of the input covers
     entrance: str  # what a stock checkpoint has in this place
     frozen_advice: str  # what frozen_stages keeps from being trained, and the value that does not
 
@@ -173,10 +175,11 @@ class PatchMixin(FreqMixin):
     frozen_advice = 'the patch embedding from being trained: set it to -1'
     projection: str
 
-    def __init__(self, *args: Any, in_channels: int, cell: int = 4, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, in_channels: int, cell: int = FreqMixin.cell, **kwargs: Any) -> None:
         if isinstance(cell, bool) or not isinstance(cell, int) or cell < 1:
             raise ValueError(f'{type(self).__name__}: expected cell to be an integer >= 1 (pixels that a DCT block '
                              f'covers), got {cell!r}')
+        self.cell = cell
         super().__init__(*args, in_channels=in_channels, **kwargs)
         parent_name, _, name = self.projection.rpartition('.')
         parent = self.get_submodule(parent_name)

@@ -9,7 +9,6 @@ from typing import Sequence
 
 import cv2
 import numpy as np
-import torch
 
 from mmfreq import dct
 
@@ -40,11 +39,6 @@ def enlargement_matrix(block_size: int, upscale: int) -> np.ndarray:
         left = int(position)
         matrix[i, left:left + 2] = left + 1 - position, position - left
     return matrix
-
-
-def packed_int8(values: torch.Tensor) -> torch.Tensor:
-    """Values rounded, in place, to the nearest integer (halves to even), saturated to -127..127: int8."""
-    return values.round_().clamp_(-INT8_LIMIT, INT8_LIMIT).to(torch.int8)
 
 
 class BlockMap:
@@ -86,11 +80,11 @@ class BlockMap:
         level = np.where(chosen % n**2 == 0, n * (color[component, 3] - dct.LEVEL_SHIFT), 0)
         self.bias = (level - mean) / std
         # numba takes half a second to import, and some seconds to compile the first time: only for those who need it
-        from mmfreq.kernel import block_channels, paired
+        from mmfreq.kernel import block_channels, paired, saturate
         order = np.argsort(vertical, kind='stable')
         used, starts = np.unique(vertical[order], return_index=True)
         table = np.stack([component, horizontal % 2, np.arange(len(chosen))], axis=1)
-        self._block_channels = block_channels
+        self._block_channels, self._saturate = block_channels, saturate
         self._weights = (color[:, :3].astype(np.float32, order='C'), paired(basis[used], used % 2), used % 2,
                          np.append(starts, len(chosen)), paired(columns, horizontal % 2)[order], table[order],
                          self.bias[order].astype(np.float32))
@@ -111,6 +105,13 @@ class BlockMap:
         image = _forward(dct.check_image(image))
         out = np.empty((len(self.bias), *self.grid_shape(image.shape)), dtype=np.float32)
         self._block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride, self.margin, out)
+        return out
+
+    def photo_int8(self, image: np.ndarray) -> np.ndarray:
+        """:meth:`photo`, rounded to the nearest integer (halves to even) and saturated to -127..127: int8."""
+        channels = self.photo(image)
+        out = np.empty(channels.shape, dtype=np.int8)
+        self._saturate(channels.reshape(-1), out.reshape(-1))
         return out
 
     def batch(self, images: np.ndarray) -> np.ndarray:

@@ -122,10 +122,16 @@ def block_channels(photo: np.ndarray, color: np.ndarray, rows: np.ndarray, parit
     other = 1 if planes == 1 else plane  # from one colour of a pixel to the next
     channels = out.reshape(len(out), grid_h * grid_w)
 
-    pixels = np.zeros((2, rows.shape[1], planes * plane), np.float32)  # sums and differences of opposite rows
+    pixels = np.empty((2, rows.shape[1], planes * plane), np.float32)  # sums and differences of opposite rows
     mixed = np.empty(planes * plane, np.float32)
     left, right = np.empty((3, strip * grid_w), np.float32), np.empty((3, strip * grid_w), np.float32)
-    samples = np.zeros((3, 2, columns.shape[1], strip * grid_w), np.float32)  # ... of opposite columns of Y, Cb, Cr
+    samples = np.empty((3, 2, columns.shape[1], strip * grid_w), np.float32)  # ... of opposite columns of Y, Cb, Cr
+    pixels[:, pairs:] = 0
+    samples[:, :, pairs:] = 0
+    needed = np.zeros((len(rows), 3), np.bool_)  # components, by vertical frequency
+    for k in range(len(rows)):
+        for c in range(starts[k], starts[k + 1]):
+            needed[k, table[c, 0]] = True
     for begin in range(0, grid_h, strip):
         count = min(strip, grid_h - begin)
         size = count * grid_w
@@ -152,10 +158,18 @@ def block_channels(photo: np.ndarray, color: np.ndarray, rows: np.ndarray, parit
                     _every(stride * values, mixed[far:], mixed[far + other:], mixed[far + 2 * other:],
                            right[:, cells])
                 for c in range(3):
-                    _mix_colors(color[c], left, right, samples[c, 0, i, :size], samples[c, 1, i, :size])
+                    if needed[k, c]:
+                        _mix_colors(color[c], left, right, samples[c, 0, i, :size], samples[c, 1, i, :size])
             for c in range(starts[k], starts[k + 1]):
                 _weighted_sum(columns[c], samples[table[c, 0], table[c, 1]], bias[c],
                               channels[table[c, 2], begin * grid_w:begin * grid_w + size])
+
+
+@_compiled(types.void(_F1, types.Array(types.int8, 1, 'C')))
+def saturate(values: np.ndarray, out: np.ndarray) -> None:
+    """Rounds float32 values to the nearest integer (halves to even), and those beyond -127..127 to these: int8."""
+    for i in range(len(values)):
+        out[i] = np.int8(np.rint(min(max(values[i], np.float32(-127)), np.float32(127))))
 
 
 def paired(weights: np.ndarray, odd: Sequence[int]) -> np.ndarray:

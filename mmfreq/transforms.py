@@ -12,13 +12,12 @@ from typing import Any, Optional, Sequence, Union
 
 import mmengine.fileio as fileio
 import numpy as np
-import torch
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
 from mmfreq import dct
 from mmfreq.channels import ChannelSpec, channel_indices
-from mmfreq.fused import INT8_LIMIT, BlockMap, packed_int8
+from mmfreq.fused import INT8_LIMIT, BlockMap
 from mmfreq.image_files import decode_image_file
 from mmfreq.stats import block_stats
 
@@ -308,9 +307,7 @@ class FusedBlockDCT(FreqTransform):
 
     def transform(self, results: dict) -> dict:
         """Transforms ``results['img']``."""
-        channels = self._map.photo(results['img'])
-        if self.dtype == 'int8':
-            channels = packed_int8(torch.from_numpy(channels)).numpy()
-        results['img'] = channels.transpose(1, 2, 0)
+        convert = self._map.photo_int8 if self.dtype == 'int8' else self._map.photo
+        results['img'] = convert(results['img']).transpose(1, 2, 0)
         results['freq_channels'] = list(self._indices)
         return results

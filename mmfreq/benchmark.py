@@ -12,7 +12,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Callable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -85,17 +85,19 @@ class Settings:
     seed: int = 0
 
 
-def take_turns(works: dict[str, Callable[[], Any]], repeats: int, per: int = 1, unit: float = 1e-3) -> list[Entry]:
-    """Times pieces of work in rounds.
+def take_turns(works: dict[str, Callable[[], Any]], repeats: int, per: int = 1, unit: float = 1e-3,
+               title: str = '') -> list[Entry]:
+    """Times pieces of work in rounds, with a progress bar on a terminal.
 
     Args:
         works (dict): What to run, by name.
         repeats (int): Rounds that count, after one that does not.
         per (int): Images that each piece of work deals with; times are divided by it. Defaults to 1.
         unit (float): Seconds of a unit of the result. Defaults to 1e-3.
+        title (str): What the progress bar says.
     """
     seconds = np.zeros((repeats + 1, len(works)))
-    for turn in range(repeats + 1):
+    for turn in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
         for i, work in enumerate(works.values()):
             start = time.perf_counter()
             work()
@@ -237,14 +239,14 @@ def measure_preprocessing(settings: Settings, channels: str = '24S', stats: str 
         'PhotosToChannels on the CPU': lambda: module(photos),
         **{name: partial(peer, image) for name, peer in peers.items()},
     }
-    return Section(f'Pre-processing: one 448x448 photo to {channels}', 'ms', take_turns(works, 10 * settings.repeats),
-                   notes)
+    title = f'Pre-processing: one 448x448 photo to {channels}'
+    return Section(title, 'ms', take_turns(works, 10 * settings.repeats, title=title), notes)
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
     """The training pipelines, photo by photo in turns: the whole of each, and its steps."""
     seconds = [np.zeros((settings.repeats + 1, len(settings.photos), len(s.steps))) for s in subjects]
-    for turn in range(settings.repeats + 1):
+    for turn in tqdm(range(settings.repeats + 1), desc='Training pipeline', unit='round', leave=False, disable=None):
         for number, photo in enumerate(settings.photos):
             for subject, table in zip(subjects, seconds):
                 np.random.seed(settings.seed + 1000 * turn + number)
@@ -358,21 +360,18 @@ def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
     return 2 * source.numel() / entry.median / 1e9
 
 
-def measure_networks(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Forward, and forward and backward, in float32 and under AMP; the memory that training needs."""
+def measure_networks(subjects: Sequence[Subject], settings: Settings, amp: bool = False) -> Iterator[Section]:
+    """Forward, and forward and backward, in float32 or under AMP; the memory that training needs."""
     batches = [s.model.data_preprocessor(s.load_batch(settings), True) for s in subjects]
-    sections = []
-    for amp in (False, True):
-        precision = 'AMP' if amp else 'float32'
-        for title, run in ((f'Network forward, {precision}', _forward),
-                           (f'Network forward and backward, {precision}', _backward)):
-            works = {s.name: partial(run, s, batch, amp) for s, batch in zip(subjects, batches)}
-            sections.append(Section(title, 'ms/image', take_turns(works, settings.repeats, settings.batch)))
-        memory = [_training_memory(s, batch, amp) / settings.batch / 1e6 for s, batch in zip(subjects, batches)]
-        what = 'Peak memory of the GPU' if settings.device != 'cpu' else 'Kept for the backward pass'
-        sections.append(Section(f'{what}, {precision}', 'MB/image',
-                                [Entry(s.name, value, value, value) for s, value in zip(subjects, memory)]))
-    return sections
+    precision = 'AMP' if amp else 'float32'
+    for title, run in ((f'Network forward, {precision}', _forward),
+                       (f'Network forward and backward, {precision}', _backward)):
+        works = {s.name: partial(run, s, batch, amp) for s, batch in zip(subjects, batches)}
+        yield Section(title, 'ms/image', take_turns(works, settings.repeats, settings.batch, title=title))
+    memory = [_training_memory(s, batch, amp) / settings.batch / 1e6 for s, batch in zip(subjects, batches)]
+    what = 'Peak memory of the GPU' if settings.device != 'cpu' else 'Kept for the backward pass'
+    yield Section(f'{what}, {precision}', 'MB/image',
+                  [Entry(s.name, value, value, value) for s, value in zip(subjects, memory)])
 
 
 def _autocast(device: str, amp: bool) -> Any:
@@ -429,7 +428,8 @@ def measure_steps(subjects: Sequence[Subject], settings: Settings) -> list[Secti
         _synchronize(subject.device)
 
     works = {s.name: partial(work, s) for s in subjects}
-    return [Section('Training step, end to end', 'ms/image', take_turns(works, settings.repeats, settings.batch))]
+    title = 'Training step, end to end'
+    return [Section(title, 'ms/image', take_turns(works, settings.repeats, settings.batch, title=title))]
 
 
 def resident_memory() -> float:
@@ -457,12 +457,13 @@ def measure_memory(subjects: Sequence[Subject], settings: Settings, images: int)
     return sections
 
 
-SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], list[Section]]] = {
+SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], Iterable[Section]]] = {
     'preprocess': lambda subjects, settings: [measure_preprocessing(settings)],
     'pipeline': measure_pipelines,
     'transfer': measure_transfer,
     'preprocessor': measure_preprocessors,
     'network': measure_networks,
+    'amp': partial(measure_networks, amp=True),
     'step': measure_steps,
 }
 

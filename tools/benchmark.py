@@ -27,7 +27,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('configs', nargs='*', default=CONFIGS, metavar='CONFIG', help='config files, the baseline '
                         f'first (default: {" ".join(CONFIGS)})')
     parser.add_argument('--sections', nargs='+', choices=[*SECTIONS, 'none'], default=list(SECTIONS),
-                        help='what to measure (default: all)')
+                        help='what to measure (default: all; amp is the network under AMP, slow on a processor without '
+                        'bfloat16)')
     parser.add_argument('--out', metavar='PREFIX', default='work_dirs/benchmark', help='(default: %(default)s)')
     parser.add_argument('--repeats', type=int, default=15, help='rounds (default: %(default)s)')
     parser.add_argument('--batch', type=int, default=8, help='images of a batch (default: %(default)s)')

@@ -35,7 +35,7 @@ from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlock
 
 PHOTO_SIZE = (500, 375)
 PHOTO_QUALITY = 95
-_PACKAGES = ('torch', 'numpy', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmpretrain',
+_PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmpretrain',
              'onedl-mmdetection', 'scipy', 'pyjpegio')
 
 

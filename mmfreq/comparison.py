@@ -121,7 +121,8 @@ def _prepare(run: Run, images: int) -> _Subject:
         row.parameters = sum(p.numel() for p in model.parameters())
         missing = 'the model does not take its input'
         if device_freq(cfg):
-            row.input_shape = tuple(_batch(model, packed, 1)['inputs'][0].shape)
+            to_channels = model.data_preprocessor.to_channels  # by itself: batches of detectors are padded
+            row.input_shape = tuple(to_channels(packed['inputs'][None])[0].shape)
         row.flops = count_flops(model, packed)
         if images:
             row.memory = peak_memory(model, packed)

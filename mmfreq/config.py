@@ -116,6 +116,8 @@ def single_transforms(fused: dict) -> list[dict]:
 
 def unfused(node: Any) -> Any:
     """A pipeline, or whatever holds one, with the four single transforms for every FusedBlockDCT in its lists."""
+    if isinstance(node, dict) and transform_type(node) == 'TestTimeAug':
+        return {**node, 'transforms': _unfused_alternatives(node['transforms'])}
     if isinstance(node, dict):
         return {key: unfused(child) for key, child in node.items()}
     if not isinstance(node, (list, tuple)):
@@ -123,6 +125,13 @@ def unfused(node: Any) -> Any:
     return [step for child in node for step in (
         single_transforms(child) if isinstance(child, dict) and transform_type(child) == 'FusedBlockDCT'
         else [unfused(child)])]
+
+
+def _unfused_alternatives(lists: list[list[dict]]) -> list[list[dict]]:
+    """The transforms of TestTimeAug, a list of alternatives for each step: a FusedBlockDCT makes four steps."""
+    return [made for step in lists for made in (
+        [[single] for single in single_transforms(step[0])]
+        if [transform_type(one) for one in step] == ['FusedBlockDCT'] else [unfused(step)])]
 
 
 def device_freq(cfg: Config) -> Optional[dict]:
@@ -207,5 +216,5 @@ def check_channels(cfg: Config) -> None:
                 block_size, upscale = pipeline_blocks(pipeline)
                 if stride is not None and block_size != stride * upscale:
                     raise ValueError(f'FreqDetDataPreprocessor expects block_size / upscale to be its stride={stride}, '
-                                     f'but BlockDCT in the pipeline of {name} has block_size={block_size} and '
+                                     f'but the DCT in the pipeline of {name} has block_size={block_size} and '
                                      f'upscale={upscale}')

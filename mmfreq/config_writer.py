@@ -87,7 +87,8 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path)
     if missing:
         raise ValueError(f'expected the keys {missing}, which a config that inherits {base} cannot drop')
     changes = difference(inherited, target)
-    lists = sorted((key for key, value in changes.items() if isinstance(value, list) and len(value) > 1),
+    lists = sorted((key for key, value in changes.items() if isinstance(value, list) and (
+        len(value) > 1 or value and isinstance(value[0], dict) and key not in inherited)),
                    key=lambda key: len(changes[key]))
     single = [key for key, value in changes.items()
               if isinstance(value, dict) and value and key not in (*inherited, *_FIRST)]

@@ -5,6 +5,7 @@ by one). So each chosen channel is a weighted sum of the pixels that its block d
 coefficients that are not chosen need never be computed. Nothing is rounded on the way, whereas
 :func:`mmfreq.dct.to_ycbcr` rounds colours to whole levels, which moves a coefficient by 0.29 (standard deviation).
 """
+from types import ModuleType
 from typing import Sequence
 
 import cv2
@@ -79,12 +80,10 @@ class BlockMap:
         self.kernel = np.einsum('cy,cx,ck->ckyx', basis[vertical], columns, color[component, :3])
         level = np.where(chosen % n**2 == 0, n * (color[component, 3] - dct.LEVEL_SHIFT), 0)
         self.bias = (level - mean) / std
-        # numba takes half a second to import, and some seconds to compile the first time: only for those who need it
-        from mmfreq.kernel import block_channels, paired, saturate
+        paired = _kernel().paired
         order = np.argsort(vertical, kind='stable')
         used, starts = np.unique(vertical[order], return_index=True)
         table = np.stack([component, horizontal % 2, np.arange(len(chosen))], axis=1)
-        self._block_channels, self._saturate = block_channels, saturate
         self._weights = (color[:, :3].astype(np.float32, order='C'), paired(basis[used], used % 2), used % 2,
                          np.append(starts, len(chosen)), paired(columns, horizontal % 2)[order], table[order],
                          self.bias[order].astype(np.float32))
@@ -104,22 +103,32 @@ class BlockMap:
         """
         image = _forward(dct.check_image(image))
         out = np.empty((len(self.bias), *self.grid_shape(image.shape)), dtype=np.float32)
-        self._block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride, self.margin, out)
+        _kernel().block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride, self.margin, out)
         return out
 
     def photo_int8(self, image: np.ndarray) -> np.ndarray:
         """:meth:`photo`, rounded to the nearest integer (halves to even) and saturated to -127..127: int8."""
         channels = self.photo(image)
         out = np.empty(channels.shape, dtype=np.int8)
-        self._saturate(channels.reshape(-1), out.reshape(-1))
+        _kernel().saturate(channels.reshape(-1), out.reshape(-1))
         return out
 
     def batch(self, images: np.ndarray) -> np.ndarray:
         """The same of photos of one size whose colours are planes: uint8 (N, 3, H, W) to float32 (N, C, h, w)."""
         out = np.empty((len(images), len(self.bias), *self.grid_shape(images.shape[2:])), dtype=np.float32)
         for image, channels in zip(np.ascontiguousarray(images), out):
-            self._block_channels(image, *self._weights, self.stride, self.margin, channels)
+            _kernel().block_channels(image, *self._weights, self.stride, self.margin, channels)
         return out
+
+
+def _kernel() -> ModuleType:
+    """The compiled loops. numba takes half a second to import, and some seconds to compile the first time.
+
+    So only those import it who make a map, which the main process does before its workers are forked; and a map holds
+    weights alone, so that workers that get it pickled load the loops from disk.
+    """
+    from mmfreq import kernel
+    return kernel
 
 
 def _forward(image: np.ndarray) -> np.ndarray:

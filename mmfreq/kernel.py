@@ -4,7 +4,7 @@ Array libraries pass over a whole photo for each operation, which costs more tha
 blocks go through all steps before the next ones are read, so that what lies between them stays in the cache.
 The machine code is kept for later processes, beside this file or where ``NUMBA_CACHE_DIR`` says.
 """
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Callable, Sequence
 
 import numpy as np
 from numba import njit, types
@@ -17,20 +17,23 @@ _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
 _SIGNATURE = types.void(_BYTES, _F2, _F2, _I1, _I1, _F2, _I2, _F1, types.int64, types.int64, _F3)
 
 
-def _compiled(signature: Optional[Any] = None) -> Callable[[Callable], Callable]:
+_OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
+_inner = njit(**_OPTIONS)  # becomes part of the functions below, and is kept with them
+
+
+def _compiled(signature: Any) -> Callable[[Callable], Callable]:
     """Decorator: numba's, for one thread and without the GIL; kept on disk if there is a place to write to."""
-    options = dict(nogil=True, fastmath=True, error_model='numpy')
 
     def decorate(function: Callable) -> Callable:
         try:
-            return njit(signature, cache=True, **options)(function)
-        except RuntimeError:  # neither this file's folder nor the user's can be written to
-            return njit(signature, **options)(function)
+            return njit(signature, cache=True, **_OPTIONS)(function)
+        except (RuntimeError, OSError):  # numba finds no folder that it can write to, or the disk is full
+            return njit(signature, **_OPTIONS)(function)
 
     return decorate
 
 
-@_compiled()
+@_inner
 def _add_and_subtract(a: Any, b: Any, total: Any, difference: Any) -> None:
     """Writes ``a + b`` and ``a - b``."""
     for x in range(len(a)):
@@ -39,7 +42,7 @@ def _add_and_subtract(a: Any, b: Any, total: Any, difference: Any) -> None:
         difference[x] = left - right
 
 
-@_compiled()
+@_inner
 def _replicate(line: Any, first: int, length: int, values: int) -> None:
     """Fills up a line of pixels of ``values`` values each, on both sides of ``length`` known values."""
     for x in range(first - 1, -1, -1):
@@ -48,7 +51,7 @@ def _replicate(line: Any, first: int, length: int, values: int) -> None:
         line[x] = line[x - values]
 
 
-@_compiled()
+@_inner
 def _weighted_sum(weights: Any, lines: Any, constant: Any, out: Any) -> None:
     """Writes ``constant + sum(weights[j] * lines[j])``; the number of weights is a multiple of 4."""
     for j in range(0, len(weights), 4):
@@ -62,7 +65,7 @@ def _weighted_sum(weights: Any, lines: Any, constant: Any, out: Any) -> None:
                 out[x] += w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
 
 
-@_compiled()
+@_inner
 def _every(step: int, a: Any, b: Any, c: Any, lines: Any) -> None:
     """Writes every ``step``-th value of a, b and c into three lines."""
     first, second, third = lines[0], lines[1], lines[2]
@@ -74,7 +77,7 @@ def _every(step: int, a: Any, b: Any, c: Any, lines: Any) -> None:
         at += step
 
 
-@_compiled()
+@_inner
 def _mix_colors(weights: Any, left: Any, right: Any, total: Any, difference: Any) -> None:
     """Writes the sum and the difference of one component's left and right samples, from three colours each."""
     w0, w1, w2 = weights[0], weights[1], weights[2]

@@ -211,7 +211,7 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
         str: The config: it inherits the stock config that ``dynamic`` comes from; the gate and its hook are gone.
 
     Raises:
-        ValueError: ``dynamic`` has no backbone with a gate, or no ChannelSelect or BlockDCT in its pipelines.
+        ValueError: ``dynamic`` has no backbone with a gate, or no DCT in its pipelines.
     """
     target = plain_config(dynamic)
     gated = [node for node in iter_dicts(target.get('model')) if node.get('gate') is not None]
@@ -223,7 +223,7 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
     select = dict(type='ChannelSelect',
                   channels='{{ fileDirname }}/' + Path(os.path.relpath(selection, out.parent)).as_posix())
     if not _replace_selection(target, select):
-        raise ValueError(f'{dynamic}: expected pipelines with BlockDCT')
+        raise ValueError(f'{dynamic}: expected pipelines with FusedBlockDCT or BlockDCT')
     target['custom_hooks'] = [hook for hook in target.get('custom_hooks', []) if transform_type(hook) != 'GateLossHook']
     comment = f'Static selection of DCT channels, learned with {dynamic.name}.'
     return child_text(stock_base(dynamic), target, comment, out.parent)

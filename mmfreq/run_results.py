@@ -61,19 +61,19 @@ def best_metrics(work_dir: Optional[Path], notes: list[str]) -> tuple[dict[str, 
     """The best results in a work dir, and where they were found; says in ``notes`` what is missing or damaged."""
     if work_dir is None:
         return {}, ''
-    results = {'metrics.json': _metrics_file(work_dir / 'metrics.json', notes)}
+    results = [('metrics.json', _metrics_file(work_dir / 'metrics.json', notes))]
     logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
     for log in logs:
-        results |= {f'validation at step {step}': found for step, found in _validations(log, notes)}
-    results = {where: found for where, found in results.items() if found}
+        results += [(f'validation at step {step}', found) for step, found in _validations(log, notes)]
+    results = [(where, found) for where, found in results if found]
     if not results:
         notes.append(f'no results in {work_dir}: ' + ('no validation in its logs yet' if logs else 'no logs') +
                      f', no metrics.json (tools/test.py CONFIG {work_dir} --out {work_dir / "metrics.json"})')
         return {}, ''
-    found_keys = dict.fromkeys(key for found in results.values() for key in found)
+    found_keys = dict.fromkeys(key for _, found in results for key in found)
     headline = next((key for key in SHOWN_METRICS if key in found_keys), next(iter(found_keys)))
-    best = max(results, key=lambda where: results[where].get(headline, -math.inf))
-    return results[best], best
+    where, best = max(results, key=lambda result: result[1].get(headline, -math.inf))
+    return best, where
 
 
 def last_step(work_dir: Path) -> Optional[int]:

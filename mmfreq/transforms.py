@@ -2,11 +2,12 @@
 
 They are registered in mmengine's root ``TRANSFORMS``, so that either host finds them without a prefix::
 
+    LoadImageFromFile -> spatial augmentation -> FusedBlockDCT -> PackInputs
     LoadImageFromFile -> spatial augmentation -> YCbCr -> BlockDCT -> ChannelSelect -> FreqNormalize -> PackInputs
 
 Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in pixels. The maths is in :mod:`mmfreq.dct`, the
-channel lists in :mod:`mmfreq.channels`. These four are the definition; :class:`FusedBlockDCT` does the same at once, an
-order of magnitude faster.
+channel lists in :mod:`mmfreq.channels`. The four of the second line are the definition; :class:`FusedBlockDCT` does the
+same at once, an order of magnitude faster.
 """
 from typing import Any, Optional, Sequence, Union
 

@@ -45,6 +45,11 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
     charts = _bar_charts(rows) if len(rows) <= _BARS or not panels else []
     lines = -(-len(charts) // 2)
     heights = [2 + 0.2 * len(members) for _, members in panels] + [lines * (0.75 + 0.3 * len(rows))] * bool(charts)
+    if not heights:
+        figure = Figure(figsize=(11, 1))
+        figure.text(0.01, 0.5, f'no figures of {", ".join(row.name for row in rows)}', color=_INK)
+        save_figure(figure, path)
+        return
     figure = Figure(figsize=(11, sum(heights) + 0.3), layout='constrained')
     figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -148,7 +153,7 @@ def plot_benchmark(sections: 'Sequence[mmfreq.benchmark.Section]', path: str) ->
     columns = 2
     lines = [sections[i:i + columns] for i in range(0, len(sections), columns)]
     heights = [0.75 + 0.3 * max(len(section.entries) for section in line) for line in lines]
-    figure = Figure(figsize=(13, sum(heights) + 0.3), layout='constrained')
+    figure = Figure(figsize=(15, sum(heights) + 0.3), layout='constrained')
     figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
     axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     for axis, section in zip(axes.flat, sections):

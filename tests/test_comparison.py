@@ -202,6 +202,21 @@ def test_table_and_files_of_incomplete_rows(broken: list[Row], tmp_path: Path) -
     assert min(cv2.imread(str(tmp_path / 'out.png')).shape[:2]) > 200
 
 
+def test_rows_without_any_figure_have_files_too(tmp_path: Path) -> None:
+    save_comparison([Row('a'), Row('b')], str(tmp_path / 'out'))
+    assert '| a ' in (tmp_path / 'out.md').read_text()
+    assert (cv2.imread(str(tmp_path / 'out.png')) < 128).any()  # it says so in words
+
+
+def test_the_best_of_two_runs_in_one_work_dir_counts(tmp_path: Path) -> None:
+    """A training that was started anew has a second log with the same steps."""
+    for name, value in (('20260101', 70), ('20260102', 50)):
+        log = tmp_path / name / 'vis_data' / 'scalars.json'
+        log.parent.mkdir(parents=True)
+        log.write_text(json.dumps({'accuracy/top1': value, 'step': 1}) + '\n')
+    assert best_metrics(tmp_path, []) == ({'accuracy/top1': 70}, 'validation at step 1')
+
+
 def test_without_timing_there_are_no_columns_for_it(broken: list[Row]) -> None:
     for text in (markdown_table(broken).splitlines()[0], csv_table(broken).splitlines()[0]):
         assert not re.search('memory|images/s|rate', text)

@@ -281,7 +281,7 @@ def test_blocks_that_do_not_fit_the_stride_stop_the_batch(tmp_path: Path) -> Non
             step.pop('upscale')
     init_default_scope('mmdet')
     sample = packed(cfg.train_pipeline, (100, 300), tmp_path)
-    with pytest.raises(ValueError, match=r'BlockDCT\(block_size, upscale\)'):
+    with pytest.raises(ValueError, match=r'block_size / upscale of the DCT'):
         MODELS.build(cfg.model.data_preprocessor)(
             dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), training=True)
 

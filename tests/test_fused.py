@@ -1,5 +1,6 @@
 """The fused transform, int8 and device placement against a float64 chain that rounds nothing, and in pipelines."""
 import copy
+import errno
 import itertools
 import pickle
 import warnings
@@ -225,16 +226,22 @@ def test_weights_of_pairs() -> None:
         kernel.paired(np.array([[1., 2, 3]]), [0])
 
 
-def test_loops_are_compiled_where_nothing_can_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Numba refuses to keep machine code if it finds no folder for it."""
+@pytest.mark.parametrize('error', [RuntimeError('cannot cache function: no locator available'),
+                                   OSError(errno.ENOSPC, 'No space left on device')], ids=['folder', 'disk'])
+def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     def njit(signature: Any, cache: bool = False, **options: Any) -> Any:
         if cache:
-            raise RuntimeError('cannot cache function: no locator available')
+            raise error
         return numba.njit(signature, **options)
 
     monkeypatch.setattr(kernel, 'njit', njit)
-    double = kernel._compiled()(lambda x: 2 * x)
+    double = kernel._compiled(numba.int64(numba.int64))(lambda x: 2 * x)
     assert (double(21), len(double.signatures)) == (42, 1)
+
+
+def test_a_pickled_transform_holds_no_machine_code() -> None:
+    """Spawned workers load what is kept on disk; a pickled dispatcher of numba would compile anew in each of them."""
+    assert b'numba' not in pickle.dumps(FusedBlockDCT('24S', PHOTO_STATS))
 
 
 def test_enlargement_matrix() -> None:
@@ -344,7 +351,7 @@ def test_the_detection_preprocessor_undoes_int8_and_pads_with_the_mean(values: i
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(mean=[0.]), 'mean: expected none, .* to undo its int8'),
     (dict(mean=[0.], std=[1.] * 24), 'as many values as std'),
-    (dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), 'mean: expected none, since FreqNormalize'),
+    (dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), 'mean: expected none, since the pipeline'),
     (dict(placement='device', freq=dict(channels='24S', stats=PHOTO_STATS, upscale=2), mean=[0.], std=[1.]),
      "mean, std: expected none with placement='device'"),
     (dict(placement='device', freq=dict(channels='24S', stats=PHOTO_STATS)), 'stride: expected 8, .* got 4'),
@@ -398,7 +405,8 @@ def test_photos_to_channels_compiles_to_one_graph() -> None:
         np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize('photos', [torch.zeros(1, 3, 8, 8), torch.zeros(1, 24, 8, 8, dtype=torch.uint8)])
+@pytest.mark.parametrize('photos', [torch.zeros(1, 3, 8, 8), torch.zeros(1, 24, 8, 8, dtype=torch.uint8),
+                                    torch.zeros(1, 3, 0, 8, dtype=torch.uint8)], ids=range(3))
 def test_inputs_that_are_no_photos_are_refused(photos: torch.Tensor) -> None:
     with pytest.raises(ValueError, match=r"placement='device': expected photos, uint8 \(N, 3, H, W\), got .*pipeline"):
         PhotosToChannels('24S', PHOTO_STATS)(photos)

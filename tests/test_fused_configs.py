@@ -63,7 +63,8 @@ def test_single_transforms() -> None:
         dict(type='ChannelSelect', channels='24S', block_size=4),
         dict(type='FreqNormalize', stats='photos-448', block_size=4, dtype='int8', scale=16)]
     nested = [dict(type='A'), dict(type='TestTimeAug', transforms=[[dict(type='B')], [dict(FUSED)]])]
-    assert unfused(nested) == [dict(type='A'), dict(type='TestTimeAug', transforms=[[dict(type='B')], SINGLE])]
+    assert unfused(nested) == [
+        dict(type='A'), dict(type='TestTimeAug', transforms=[[dict(type='B')], *([step] for step in SINGLE)])]
     assert nested[1]['transforms'][1] == [FUSED]
 
 

@@ -65,10 +65,17 @@ def main() -> None:
                 print(Report(report.machine, '', [section]).markdown().partition('###')[2], flush=True)
         except ValueError as error:
             raise SystemExit(f'benchmark: {error}') from error
-    atomic_write_text(f'{args.out}.md', report.markdown())
-    atomic_write_text(f'{args.out}.json', json.dumps(report.as_dict(), indent=1) + '\n')
-    plot_benchmark(report.sections, f'{args.out}.png')
-    print(f'written: {args.out}.md {args.out}.json {args.out}.png')
+        finally:
+            write(report, args.out)
+
+
+def write(report: Report, prefix: str) -> None:
+    """Writes what has been measured, also when it is interrupted."""
+    if report.sections:
+        atomic_write_text(f'{prefix}.md', report.markdown())
+        atomic_write_text(f'{prefix}.json', json.dumps(report.as_dict(), indent=1) + '\n')
+        plot_benchmark(report.sections, f'{prefix}.png')
+        print(f'written: {prefix}.md {prefix}.json {prefix}.png')
 
 
 if __name__ == '__main__':

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compute mean and standard deviation of all DCT channels over the training pipeline of a config.
 
-The result is a JSON file for FreqNormalize(stats='FILE.json').
+The result is a JSON file for FusedBlockDCT(..., stats='FILE.json').
 """
 import argparse
 
@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--max-images', type=int, help='use only so many images, picked at random (default: all)')
     parser.add_argument('--workers', type=int, default=2, help='worker processes (default: %(default)s)')
     parser.add_argument('--scales', type=float, nargs='+', default=INT8_SCALES, help="scales to judge for "
-                        "FreqNormalize(..., dtype='int8', scale=...) (default: %(default)s)")
+                        "FusedBlockDCT(..., dtype='int8', scale=...) (default: %(default)s)")
     parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: %(default)s)')
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args()

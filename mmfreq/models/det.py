@@ -118,7 +118,7 @@ class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
     """mmdet's MobileNetV2 without its stem, for C DCT channels.
 
     See :class:`~mmfreq.models.mobilenet_v2_stem.StemlessMobileNetV2Mixin`. A cell of the input covers 2 pixels:
-    ``BlockDCT(upscale=4)``, and ``stride=2`` in :class:`FreqDetDataPreprocessor`.
+    ``FusedBlockDCT(..., upscale=4)``, and ``stride=2`` in :class:`FreqDetDataPreprocessor`.
 
     Args:
         in_channels (int): Number of DCT channels C.
@@ -170,14 +170,14 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         if stride < 1 or pad_size_divisor % stride:
             raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, got {pad_size_divisor}')
         if (mean is None) != (std is None) or len(mean or ()) != len(std or ()) or len(mean or ()) == 3:
-            raise ValueError('mean: expected none, since FreqNormalize normalises DCT channels in the pipeline, or to '
+            raise ValueError('mean: expected none, since the pipeline normalises DCT channels, or to '
                              f'undo its int8 as many values as std, one or C; got mean={mean!r}, std={std!r}')
         for key in ('bgr_to_rgb', 'rgb_to_bgr'):
             if kwargs.get(key):
                 raise ValueError(f'{key}: expected none, since the inputs are DCT channels; got {kwargs[key]!r}')
         if kwargs.get('batch_augments'):
             raise ValueError('batch_augments: expected none, since they resize pixels and the inputs are DCT channels '
-                             f'(augment in the pipeline, before YCbCr); got {kwargs["batch_augments"]!r}')
+                             f'(augment in the pipeline, before the DCT); got {kwargs["batch_augments"]!r}')
         if mean is not None and kwargs.get('placement') == 'device':
             raise ValueError(f"mean, std: expected none with placement='device'; got mean={mean!r}, std={std!r}")
         super().__init__(pad_size_divisor=pad_size_divisor // stride, **kwargs)
@@ -229,7 +229,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
             if expected and tuple(cells.shape[-2:]) != expected:
                 raise ValueError(f'FreqDetDataPreprocessor: expected {expected} cells for img_shape={pixels} at '
                                  f'stride={self.stride}, got an input of shape {tuple(cells.shape)}; stride must be '
-                                 'block_size / upscale of BlockDCT(block_size, upscale) in the pipeline')
+                                 'block_size / upscale of the DCT in the pipeline')
 
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         return [tuple(self.stride * side for side in shape) for shape in super()._get_pad_shape(data)]

@@ -109,7 +109,7 @@ class ChannelGate(nn.Module):
         """The input (N, C, H, W) with the channels that are off set to 0, in its own dtype."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f'ChannelGate: expected an input (N, {self.channels}, H, W), got {tuple(x.shape)}; '
-                             'compare the channels of ChannelSelect in the pipeline with in_channels of the backbone')
+                             'compare the channels that the pipeline selects with in_channels of the backbone')
         logits = self.logits(x)
         self.mask = self.decide(logits)
         self.probability = self._fixed(torch.sigmoid(margin(logits.detach())))

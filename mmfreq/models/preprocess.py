@@ -54,7 +54,7 @@ class PhotosToChannels(nn.Module):
         Returns:
             torch.Tensor: float32 (N, C, h, w), on the device of the photos.
         """
-        if photos.dtype != torch.uint8 or photos.ndim != 4 or photos.shape[1] != 3:
+        if photos.dtype != torch.uint8 or photos.ndim != 4 or photos.shape[1] != 3 or 0 in photos.shape[2:]:
             raise ValueError("placement='device': expected photos, uint8 (N, 3, H, W), got "
                              f'{photos.dtype} {tuple(photos.shape)}; the pipeline must not have DCT transforms')
         grid = self.map.grid_shape(photos.shape[2:])

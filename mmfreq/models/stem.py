@@ -79,7 +79,7 @@ class FreqMixin:
         """The stock forward pass over the input (N, C, h, w), gated if there is a gate."""
         if x.shape[1] != self.dct_channels:
             raise ValueError(f'{type(self).__name__}: expected an input with in_channels={self.dct_channels} channels, '
-                             f'got {tuple(x.shape)}; compare the channels of ChannelSelect in the pipeline')
+                             f'got {tuple(x.shape)}; compare the channels that the pipeline selects')
         return super().forward(x if self.gate is None else self.gate(x))
 
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:

@@ -45,10 +45,15 @@ def normalised_sizes(rows: Sequence[Row]) -> list[Optional[float]]:
     For a detector that is 3 x height x width of the image. For a classifier it is the first RGB input of the rows, or
     3x224x224 if there is none, as in the tables of Xu et al. 2020.
     """
-    rgb = next((row.input_values for row in rows if row.input_shape and row.scope != 'mmdet' and
-                row.input_shape[0] == 3), _RGB_VALUES)
+    first = _first_rgb(rows)
+    rgb = first.input_values if first else _RGB_VALUES
     return [row.input_values and row.input_values / (3 * int(np.prod(row.img_shape)) if row.scope == 'mmdet' else rgb)
             for row in rows]
+
+
+def _first_rgb(rows: Sequence[Row]) -> Optional[Row]:
+    """The first classifier on RGB pixels, if there is one."""
+    return next((row for row in rows if row.input_shape and row.scope != 'mmdet' and row.input_shape[0] == 3), None)
 
 
 def shown_metrics(rows: Sequence[Row]) -> list[str]:
@@ -122,6 +127,10 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
              for note, having in names.items()]
     stated = {i for key in headline_metrics(rows)
               for i, value in enumerate(differences(rows, key)) if value is not None}
+    first = _first_rgb(rows)
+    if first and first.input_values != _RGB_VALUES:
+        shape = 'x'.join(map(str, first.input_shape))
+        notes.append(f'a normalised size of 1 is the input of {first.name}, {shape}')
     baselines = [group[0] for group in groups(rows) if stated & set(group)]
     if baselines not in ([], [0]):
         named = ', '.join(rows[i].name for i in baselines)

@@ -50,7 +50,8 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
         figure.text(0.01, 0.5, f'no figures of {", ".join(row.name for row in rows)}', color=_INK)
         save_figure(figure, path)
         return
-    figure = Figure(figsize=(11, sum(heights) + 0.3), layout='constrained')
+    longest = max(len(row.name) for row in rows) if charts else 0  # names stand beside the bars of both columns
+    figure = Figure(figsize=(11 + 0.16 * max(0, longest - 24), sum(heights) + 0.3), layout='constrained')
     figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
     parts = figure.subfigures(len(heights), 1, height_ratios=heights, squeeze=False)[:, 0]
     scatters = [(part.subplots(), metric, members) for part, (metric, members) in zip(parts, panels)]

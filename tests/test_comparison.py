@@ -339,8 +339,14 @@ def test_results_of_runs_go_before_those_of_the_paper() -> None:
 
 
 def test_notes_that_all_rows_have_are_said_once() -> None:
-    rows = [row('a', (3, 4, 4), notes=['x', 'y']), row('b', (3, 4, 4), notes=['x'])]
+    rows = [row('a', (3, 224, 224), notes=['x', 'y']), row('b', (3, 4, 4), notes=['x'])]
     assert table_notes(rows) == ['all: x', 'a: y']
+
+
+def test_a_smaller_input_that_counts_as_1_is_named() -> None:
+    rows = [row('dct', (24, 28, 28)), row('rgb', (3, 112, 112)), row('large', (24, 56, 56))]
+    assert normalised_sizes(rows) == [0.5, 1, 2]
+    assert table_notes(rows) == ['a normalised size of 1 is the input of rgb, 3x112x112']
 
 
 # Pictures

@@ -9,6 +9,8 @@ from typing import Any, Callable, Sequence
 import numpy as np
 from numba import njit, types
 
+from mmfreq.fused import INT8_LIMIT
+
 _STRIP_VALUES = 100_000  # float32 values that fit into a processor's second cache, 400 kB
 
 _BYTES = types.Array(types.uint8, 3, 'C', readonly=True)
@@ -170,9 +172,9 @@ def block_channels(photo: np.ndarray, color: np.ndarray, rows: np.ndarray, parit
 
 @_compiled(types.void(_F1, types.Array(types.int8, 1, 'C')))
 def saturate(values: np.ndarray, out: np.ndarray) -> None:
-    """Rounds float32 values to the nearest integer (halves to even), and those beyond -127..127 to these: int8."""
+    """Rounds float32 values to the nearest integer (halves to even), saturated to ``-INT8_LIMIT..INT8_LIMIT``: int8."""
     for i in range(len(values)):
-        out[i] = np.int8(np.rint(min(max(values[i], np.float32(-127)), np.float32(127))))
+        out[i] = np.int8(np.rint(min(max(values[i], np.float32(-INT8_LIMIT)), np.float32(INT8_LIMIT))))
 
 
 def paired(weights: np.ndarray, odd: Sequence[int]) -> np.ndarray:

@@ -1,0 +1,78 @@
+"""The house stays in order: imports point one way, and a plain import stays light."""
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / 'mmfreq'
+MODULES = {}  # dotted name -> file
+for file in sorted(PACKAGE.rglob('*.py')):
+    if '.mim' not in file.parts:
+        name = '.'.join(file.relative_to(PACKAGE.parent).with_suffix('').parts)
+        MODULES[name.removesuffix('.__init__')] = file
+
+# The rooms that each room may import, besides itself.
+ALLOWED = {
+    'dct': set(),
+    'files': set(),
+    'version': set(),
+    'hosts': {'files'},
+    'config': {'dct', 'files'},
+    'transforms': {'dct'},
+    'selection': {'config', 'dct', 'files'},
+    'models': {'config', 'dct', 'hosts', 'selection'},
+    'demo_data': {'files'},
+    'apis': {'config', 'dct', 'files', 'hosts', 'models', 'selection', 'transforms', 'version'},
+    '__main__': {'version'},
+}
+
+
+def room(module: str) -> str:
+    return (module.split('.') + [''])[1]
+
+
+def imports(module: str) -> set[str]:
+    """Modules of mmfreq that a module imports, at its top or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                inner = f'{node.module}.{alias.name}'
+                found.add(inner if inner in MODULES else node.module)
+    return found & set(MODULES) - {module}
+
+
+@pytest.mark.parametrize('module', [name for name in MODULES if name != 'mmfreq'])
+def test_arrows_point_one_way(module: str) -> None:
+    rooms = {room(other) for other in imports(module)} - {room(module)}
+    assert rooms <= ALLOWED[room(module)], f'{module} imports {rooms}'
+
+
+def test_there_is_no_import_circle() -> None:
+    graph = {module: imports(module) for module in MODULES}
+    while graph:
+        leaves = {module for module, others in graph.items() if not others & set(graph)}
+        assert leaves, f'a circle among {sorted(graph)}'
+        for module in leaves:
+            del graph[module]
+
+
+def test_every_tool_imports_the_apis_alone() -> None:
+    for tool in sorted(PACKAGE.parent.glob('tools/*.py')):
+        tree = ast.parse(tool.read_text(encoding='utf-8'))
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('mmfreq'):
+                assert room(node.module) in ('apis', 'demo_data', 'dct', 'files', 'selection', 'version'), tool
+
+
+def test_a_plain_import_is_light() -> None:
+    code = 'import sys, mmfreq; print(*sorted(sys.modules))'
+    loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    heavy = ('mmpretrain', 'mmdet', 'matplotlib', 'numba', 'mmfreq.apis', 'mmfreq.config.writer', 'mmfreq.config.reader')
+    for name in heavy:
+        assert name not in loaded, f'import mmfreq loads {name}'
+    assert 'mmfreq.transforms' in loaded

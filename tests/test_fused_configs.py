@@ -1,4 +1,5 @@
 """The tools treat a fused transform, and DCT on the device, as the four single transforms that they stand for."""
+import json
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ VARIANTS = ['single', 'fused', 'int8', 'device']
 
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six smooth photos of two classes, 60 x 80 pixels, lossless."""
-    root = tmp_path_factory.mktemp('photos')
+    """Six smooth images of two classes, 60 x 80 pixels, lossless."""
+    root = tmp_path_factory.mktemp('images')
     rng = np.random.default_rng(0)
     for i in range(6):
         path = root / 'ab'[i % 2] / f'{i}.png'
@@ -86,7 +87,7 @@ def test_channels_and_blocks(kind: str, folder: Path) -> None:
 def test_dct_in_both_places_is_refused(folder: Path) -> None:
     cfg = variant('fused', folder)
     cfg.data_preprocessor = variant('device', folder).data_preprocessor
-    with pytest.raises(ValueError, match="placement='device' expects photos, but .* train_dataloader has DCT"):
+    with pytest.raises(ValueError, match="placement='device' expects images, but .* train_dataloader has DCT"):
         check_channels(cfg)
 
 
@@ -135,7 +136,7 @@ def test_int8_scales_of_known_values() -> None:
 
 def test_blocks_for_int8_are_few_for_large_sets_and_do_not_depend_on_workers(folder: Path,
                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmfreq.apis.dataset_stats._SAMPLED_BLOCKS', 3)  # less than one from each of the six photos
+    monkeypatch.setattr('mmfreq.apis.dataset_stats._SAMPLED_BLOCKS', 3)  # less than one from each of the six images
     found = [dataset_statistics(variant('fused', folder), workers, scales=[2., 5.])[0].meta for workers in (0, 1)]
     assert found[0]['int8'] == found[1]['int8']
     assert [row['scale'] for row in found[0]['int8']] == [2, 5]
@@ -176,3 +177,22 @@ def test_comparison_says_what_the_network_gets_and_what_is_sent(folder: Path, tm
     assert [row.input_shape for row in rows] == [(24, 28, 28)] * 3
     assert [row.input_bytes for row in rows] == [75_264, 18_816, 3 * 224 * 224]
     assert not any(row.notes for row in rows)
+
+
+def test_statistics_of_a_detection_config(tmp_path: Path) -> None:
+    """Tuples such as scale=(1333, 800) reach the transforms as tuples."""
+    from mmfreq.apis.dataset_stats import coefficient_pipeline
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
+    image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / '0.png'), image)
+    (tmp_path / 'a.json').write_text(json.dumps(dict(
+        images=[dict(id=0, file_name='0.png', height=60, width=80)], annotations=[dict(
+            id=0, image_id=0, category_id=1, bbox=[5, 5, 40, 40], area=1600, iscrowd=0,
+            segmentation=[[5, 5, 45, 5, 45, 45]])], categories=[dict(id=1, name='person')])))
+    dataset = cfg.train_dataloader.dataset
+    dataset.update(data_root=str(tmp_path), ann_file='a.json', data_prefix=dict(img=''))
+    dataset.metainfo = dict(classes=('person', ))
+    dataset.type = 'CocoDataset'
+    assert coefficient_pipeline(dataset.pipeline)[-1]['type'] == 'BlockDCT'
+    stats, _ = dataset_statistics(cfg, num_workers=0)
+    assert stats.meta['count'] == 200 * 267  # 800 x 1067 pixels, one block for each 4 x 4

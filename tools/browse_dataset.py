@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Show what the network really gets, beside the original photo.
+"""Show what the network gets, beside the original image.
 
-The photo is rebuilt from the selected DCT coefficients, after augmentation, with labels, boxes and masks drawn on it.
-For classification and detection configs.
+The image is rebuilt from the selected DCT channels after augmentation, with labels, boxes and masks
+drawn on it. For classification and detection configs.
 """
 import argparse
 from pathlib import Path
@@ -18,7 +18,7 @@ from mmfreq.hosts.checkpoints import prepare_host
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which data loader '
@@ -38,7 +38,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Draws sample after sample."""
+    """Draw sample after sample."""
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     prepare_host(cfg)

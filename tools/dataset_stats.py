@@ -9,10 +9,11 @@ from mmengine.config import DictAction
 
 from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, read_config
+from mmfreq.dct.channels import COMPONENTS
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config whose training pipeline has BlockDCT or FusedBlockDCT; augmentations '
                         'before it are applied, what follows it is not')
@@ -27,7 +28,7 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Computes, writes and sums up."""
+    """Compute, write and sum up."""
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     try:
@@ -37,7 +38,8 @@ def main() -> None:
     save_stats(stats, args.out)
     if constant:
         print(f'{len(constant)} channels never vary (std set to 1): {constant}')
-    for name, channel in (('Y', 0), ('Cb', 64), ('Cr', 128)):
+    for component, name in enumerate(COMPONENTS):
+        channel = component * len(stats.mean) // 3
         print(f'{name:2} DC: mean {stats.mean[channel]:9.3f}  std {stats.std[channel]:8.3f}')
     print('int8, selected channels: scale, values clipped, error (standard deviations)')
     for row in stats.meta['int8']:

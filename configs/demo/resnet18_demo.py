@@ -5,13 +5,13 @@ model = dict(head=dict(num_classes=12, topk=(1, )))
 data_preprocessor = dict(num_classes=12)
 
 train_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=112),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=128, edge='short'),
     dict(type='CenterCrop', crop_size=112),
     dict(type='PackInputs'),

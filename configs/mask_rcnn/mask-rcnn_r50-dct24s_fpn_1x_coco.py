@@ -10,7 +10,7 @@ model = dict(
         init_cfg=dict(checkpoint='work_dirs/resnet50-dct24s_8xb32_in1k/epoch_100.pth', prefix='backbone.')))
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
-load = dict(type='CheckedLoadImageFromFile')
+load = dict(type='LoadImageFromFile')
 train_pipeline = [load, *_base_.train_pipeline[1:-1], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [load, *_base_.test_pipeline[1:-1], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))

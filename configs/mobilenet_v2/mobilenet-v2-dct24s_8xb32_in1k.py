@@ -6,7 +6,7 @@ model = dict(backbone=dict(type='FreqMobileNetV2', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-896')]
-load, pack = dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')
+load, pack = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 train_crop = dict(type='RandomResizedCrop', scale=896, backend='pillow')
 test_resize = dict(type='ResizeEdge', scale=1024, edge='short', backend='pillow')
 train_pipeline = [load, train_crop, dict(type='RandomFlip', prob=0.5, direction='horizontal'), *freq, pack]

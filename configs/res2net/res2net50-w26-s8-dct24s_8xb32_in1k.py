@@ -6,7 +6,7 @@ model = dict(backbone=dict(type='FreqRes2Net', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
-load = dict(type='CheckedLoadImageFromFile')
+load = dict(type='LoadImageFromFile')
 train_pipeline = [
     load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [

@@ -6,7 +6,7 @@ model = dict(backbone=dict(type='FreqResNet', in_channels=24))
 data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
-load, pack = dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')
+load, pack = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 train_crop = dict(type='RandomResizedCrop', scale=448)
 test_resize = dict(type='ResizeEdge', scale=512, edge='short')
 train_pipeline = [load, train_crop, dict(type='RandomFlip', prob=0.5, direction='horizontal'), *freq, pack]

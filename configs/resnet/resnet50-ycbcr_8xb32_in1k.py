@@ -8,7 +8,7 @@ data_preprocessor = dict(
     std=[60.33, 16.52, 23.67],
     to_rgb=False)
 
-load, pack = dict(type='CheckedLoadImageFromFile'), dict(type='PackInputs')
+load, pack = dict(type='LoadImageFromFile'), dict(type='PackInputs')
 train_pipeline = [load, *_base_.train_pipeline[1:-1], dict(type='YCbCr'), pack]
 test_pipeline = [load, *_base_.test_pipeline[1:-1], dict(type='YCbCr'), pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,4 +1,5 @@
-"""What the network really gets: packed inputs turned back into pictures, with the ground truth on them."""
+"""Show what the network gets: images rebuilt from packed inputs, with the ground truth on them."""
+from copy import deepcopy
 from typing import Any
 
 import cv2
@@ -8,19 +9,19 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
-from mmfreq.config.reader import device_freq, iter_dicts, network_pipeline, pipelines, transform_type, unfused
+from mmfreq.config.reader import (datasets_with_pipeline, device_freq, iter_dicts, network_pipeline,
+                                  pipelines, transform_type, unfused)
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.channels import channel_indices
-from mmfreq.image_files import read_image_file
 from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import FreqNormalize
 
 
-class PhotoRebuilder:
-    """Turns packed inputs back into the photos that they stand for.
+class ImageRebuilder:
+    """Rebuild images from packed inputs.
 
     Args:
-        pipeline (list[dict]): The configs of the transforms that make the inputs.
+        pipeline (list[dict]): Configs of the transforms that made the inputs.
     """
 
     def __init__(self, pipeline: list[dict]) -> None:
@@ -29,21 +30,25 @@ class PhotoRebuilder:
         if self._dct is None:
             return
         self._block_size = self._dct.get('block_size', 8)
-        select, normalize = steps.get('ChannelSelect'), steps.get('FreqNormalize')
-        self._channels = (channel_indices(select['channels'], self._block_size) if select
-                          else list(range(3 * self._block_size**2)))
-        self._normalize = normalize and FreqNormalize(**{key: value for key, value in normalize.items()
-                                                         if key not in ('type', '_scope_')})
+        self._channels = list(range(3 * self._block_size**2))
+        if 'ChannelSelect' in steps:
+            self._channels = channel_indices(steps['ChannelSelect']['channels'], self._block_size)
+        self._normalize = None
+        if 'FreqNormalize' in steps:
+            arguments = dict(steps['FreqNormalize'])
+            arguments.pop('type')
+            arguments.pop('_scope_', None)
+            self._normalize = FreqNormalize(**arguments)
 
     def rebuild(self, inputs: torch.Tensor, image_shape: tuple[int, int]) -> np.ndarray:
-        """The photo behind a packed input.
+        """Rebuild the image behind a packed input.
 
         Args:
-            inputs (torch.Tensor): (C, h, w) as the packer gives it: DCT channels, or pixels without BlockDCT.
-            image_shape (tuple[int, int]): Pixels (H, W) of the augmented photo, ``img_shape``.
+            inputs (torch.Tensor): (C, h, w): DCT channels, or pixels if there is no BlockDCT.
+            image_shape (tuple[int, int]): Pixels (H, W) of the augmented image, ``img_shape``.
 
         Returns:
-            np.ndarray: uint8 BGR (H, W, 3); frequencies that were not selected are zero.
+            np.ndarray: uint8 BGR (H, W, 3); channels outside the selection count as zero.
         """
         image = inputs.permute(1, 2, 0).numpy()
         if self._dct is None:
@@ -55,22 +60,36 @@ class PhotoRebuilder:
 
 
 def truth_in_original_pixels(pipeline: list[dict]) -> bool:
-    """Whether annotations are loaded behind the resizing, as in mmdet's test pipelines, and so are not resized."""
-    kinds = [transform_type(step) for step in iter_dicts(pipeline) if 'type' in step]
-    loads = [i for i, kind in enumerate(kinds) if kind.startswith('Load') and kind.endswith('Annotations')]
-    return bool(loads) and any('Resize' in kind for kind in kinds[:loads[0]])
+    """Return whether annotations are loaded after resizing, as in mmdet's test pipelines."""
+    resized = False
+    for step in iter_dicts(pipeline):
+        kind = transform_type(step)
+        if kind.startswith('Load') and kind.endswith('Annotations'):
+            return resized
+        resized |= 'Resize' in kind
+    return False
 
 
-def original_size(photo: np.ndarray, sample: Any) -> np.ndarray:
-    """An augmented photo at its sample's ``ori_shape``: without padding on the right and below, and resized back."""
+def loading_only(dataset: dict) -> dict:
+    """Return a copy of a data set's config whose pipelines end with their loading steps."""
+    dataset = deepcopy(dataset)
+    for node in datasets_with_pipeline(dataset):
+        steps = node['pipeline']
+        loads = [i for i, step in enumerate(steps) if transform_type(step).startswith('LoadImage')]
+        node['pipeline'] = steps[:loads[0] + 1] if loads else []
+    return dataset
+
+
+def original_size(image: np.ndarray, sample: Any) -> np.ndarray:
+    """Crop the padding of an augmented image and resize it to its sample's ``ori_shape``."""
     height, width = sample.ori_shape
     x_scale, y_scale = sample.scale_factor
-    unpadded = photo[:round(height * y_scale), :round(width * x_scale)]
+    unpadded = image[:round(height * y_scale), :round(width * x_scale)]
     return cv2.resize(unpadded, (width, height), interpolation=cv2.INTER_AREA)
 
 
 class Browser:
-    """Draws the samples of a config's data set.
+    """Draw the samples of a config's data set.
 
     Args:
         cfg (Config): A config of either host.
@@ -82,46 +101,51 @@ class Browser:
         found = pipelines(cfg, dataloader)
         if not found:
             raise ValueError(f'expected a {dataloader} with a pipeline in the config')
-        self.rebuilder = PhotoRebuilder(network_pipeline(cfg, found[0]))
+        self.rebuilder = ImageRebuilder(network_pipeline(cfg, found[0]))
         freq = device_freq(cfg)
         self._to_channels = freq and BlockDCTLayer.of(freq)
         self.truth_in_original_pixels = truth_in_original_pixels(found[0])
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
+        self.originals: Dataset = DATASETS.build(loading_only(cfg[dataloader].dataset))
         self.visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'name': 'browse'})
         self.visualizer.dataset_meta = self.dataset.metainfo
 
     def draw(self, index: int) -> tuple[str, np.ndarray]:
-        """One sample as a picture.
+        """Draw one sample.
 
         Args:
             index (int): Number of the sample in the data set.
 
         Returns:
-            tuple[str, np.ndarray]: Path of the photo, and uint8 RGB (H, W, 3): the original on the left, what the
-            network gets with the ground truth on it on the right, at the size that the ground truth refers to.
+            tuple[str, np.ndarray]: Path of the image, and uint8 RGB (H, W, 3). On the left is the
+            image as the data set loads it; on the right, what the network gets with the ground
+            truth on it, at the size that the ground truth refers to.
         """
         item = self.dataset[index]
         sample = item['data_samples']
         inputs = self._to_channels(item['inputs'][None])[0] if self._to_channels else item['inputs']
-        photo = self.rebuilder.rebuild(inputs, sample.img_shape)
+        image = self.rebuilder.rebuild(inputs, sample.img_shape)
         if self.truth_in_original_pixels:
-            photo = original_size(photo, sample)
-        original = read_image_file(sample.img_path)[:, :, ::-1]
-        return sample.img_path, beside(original, self._annotated(photo[:, :, ::-1], sample))
+            image = original_size(image, sample)
+        original = self.originals[index]['img'].astype(np.uint8)
+        if original.ndim == 2:
+            original = np.repeat(original[:, :, None], 3, axis=2)
+        annotated = self._annotated(image[:, :, ::-1], sample)
+        return sample.img_path, beside(original[:, :, 2::-1], annotated)
 
-    def _annotated(self, photo: np.ndarray, sample: Any) -> np.ndarray:
-        photo = np.ascontiguousarray(photo)
+    def _annotated(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        image = np.ascontiguousarray(image)
         if hasattr(self.visualizer, 'visualize_cls'):
-            return self.visualizer.visualize_cls(photo, sample, classes=self.dataset.metainfo['classes'],
-                                                 draw_pred=False)
+            classes = self.dataset.metainfo['classes']
+            return self.visualizer.visualize_cls(image, sample, classes=classes, draw_pred=False)
         boxes = sample.gt_instances.bboxes
         sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)  # the visualizer knows no box classes
-        self.visualizer.add_datasample('browse', photo, sample, draw_pred=False)
+        self.visualizer.add_datasample('browse', image, sample, draw_pred=False)
         return self.visualizer.get_image()
 
 
 def beside(left: np.ndarray, right: np.ndarray, gap: int = 8) -> np.ndarray:
-    """Two uint8 pictures (H, W, 3) side by side on white, the left one scaled to the right one's height."""
+    """Join two uint8 pictures (H, W, 3) on white, the left one scaled to the right one's height."""
     height = right.shape[0]
     width = max(1, round(left.shape[1] * height / left.shape[0]))
     scaled = cv2.resize(left, (width, height), interpolation=cv2.INTER_AREA)

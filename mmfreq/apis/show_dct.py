@@ -1,4 +1,4 @@
-"""What a selection of DCT channels keeps of an image, as a picture."""
+"""Draw what a selection of DCT channels keeps of an image."""
 from typing import Sequence
 
 import numpy as np
@@ -10,15 +10,16 @@ from mmfreq.dct.channels import ChannelSpec, channel_indices
 
 
 def plot_channels(image: np.ndarray, selections: Sequence[ChannelSpec], path: str) -> None:
-    """Draws a photo, its DCT channels as a mosaic, and what each selection of channels keeps of it.
+    """Draw an image, the DCT channels of its luma, and what each selection keeps of it.
 
     Args:
         image (np.ndarray): uint8 BGR (H, W, 3).
-        selections (Sequence[str | list]): Channel selections, see :func:`mmfreq.dct.channels.channel_indices`.
+        selections (Sequence[str | list]): See :func:`mmfreq.dct.channels.channel_indices`.
         path (str): PNG or SVG file to write.
     """
     coefficients = dct.block_dct(dct.to_ycbcr(image))
-    pictures = [('photo', image[:, :, ::-1]), ('DCT channels of Y', _mosaic(coefficients[:, :, :64]))]
+    pictures = [('image', image[:, :, ::-1]),
+                ('64 DCT channels of Y', _mosaic(coefficients[:, :, :64]))]
     for selection in selections:
         indices = channel_indices(selection)
         rebuilt = dct.coefficients_to_bgr(coefficients[:, :, indices], indices, image.shape)
@@ -34,9 +35,9 @@ def plot_channels(image: np.ndarray, selections: Sequence[ChannelSpec], path: st
 
 
 def _mosaic(channels: np.ndarray) -> np.ndarray:
-    """64 channels (h, w, 64) as 8x8 small pictures: uint8 (8h, 8w), zero in mid-grey, contrast by channel."""
-    reach = np.percentile(np.abs(channels), 99, axis=(0, 1))
-    scaled = np.clip(0.5 + channels / (2 * np.maximum(reach, 1e-6)), 0, 1)
+    """Arrange (h, w, 64) as 8x8 pictures, uint8 (8h, 8w): one grey scale for all, zero mid-grey."""
+    reach = np.percentile(np.abs(channels[:, :, 1:]), 99.5)  # frequency 0 saturates
+    scaled = np.clip(0.5 + channels / (2 * max(reach, 1e-6)), 0, 1)
     h, w = channels.shape[:2]
     tiles = scaled.reshape(h, w, 8, 8).transpose(2, 0, 3, 1)  # (8, h, 8, w)
     return np.rint(255 * tiles.reshape(8 * h, 8 * w)).astype(np.uint8)

@@ -1,12 +1,12 @@
-"""Pure maths on arrays: colour conversion, block DCT-II and their inverses.
+"""Colour conversion, block DCT-II and their inverses.
 
-Conventions, stated here once for the whole package:
+Conventions of the whole package:
 
-- Colour is full-range JFIF YCbCr (ITU-R BT.601, what JPEG uses), components in the order Y, Cb, Cr.
-- Samples are shifted by -128 before the transform, which is the orthonormal DCT-II, ``F = D X D^T`` with
-  ``D[k, n] = c(k) cos((2n + 1) k pi / (2N))``, ``c(0) = sqrt(1/N)``, ``c(k > 0) = sqrt(2/N)``. For 8x8 blocks of
-  uint8 samples the DC coefficient lies in [-1024, 1016].
-- Channel number of a coefficient = ``N*N * component + N * vertical_frequency + horizontal_frequency``.
+- Colour is full-range JFIF YCbCr (ITU-R BT.601, as in JPEG), components in the order Y, Cb, Cr.
+- Samples are shifted by -128. The transform is the orthonormal DCT-II, ``F = D X D^T`` with
+  ``D[k, n] = c(k) cos((2n + 1) k pi / (2N))``, ``c(0) = sqrt(1/N)``, ``c(k > 0) = sqrt(2/N)``. For
+  8x8 blocks of uint8 samples the DC coefficient lies in [-1024, 1016].
+- Channel number = ``N*N * component + N * vertical_frequency + horizontal_frequency``.
 """
 from functools import cache
 from typing import Optional, Sequence
@@ -23,60 +23,53 @@ _RGB_TO_YCBCR = np.array([
     [-0.299 / 1.772, -0.587 / 1.772, 0.886 / 1.772, 128],
     [0.701 / 1.402, -0.587 / 1.402, -0.114 / 1.402, 128],
 ])
-_CHANNEL_ORDERS = ('bgr', 'rgb')
-
-
-def check_channel_order(channel_order: str) -> str:
-    """The argument, or ValueError unless it is ``'bgr'`` or ``'rgb'``."""
-    if channel_order not in _CHANNEL_ORDERS:
-        raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
-    return channel_order
 
 
 def check_positive_int(name: str, value: int) -> int:
-    """The value, or ValueError unless it is an integer >= 1."""
+    """Return ``value``; raise ValueError unless it is an integer >= 1."""
     if isinstance(value, bool) or not isinstance(value, int) or value < 1:
         raise ValueError(f'{name}: expected an integer >= 1, got {value!r}')
     return value
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
-    """The image, or ValueError unless it is uint8 (H, W, 3) with at least one pixel."""
+    """Return ``image``; raise ValueError unless it is uint8 (H, W, 3) with at least one pixel."""
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or 0 in image.shape:
-        raise ValueError(f'expected a non-empty uint8 image (H, W, 3), got {image.dtype} {image.shape}')
+        raise ValueError('expected a non-empty uint8 image (H, W, 3), got '
+                         f'{image.dtype} {image.shape}')
     return image
 
 
 def color_matrix(channel_order: str = 'bgr') -> np.ndarray:
-    """Rows give Y, Cb, Cr (levels 0..255) from the three colours in that order and 1: float64 (3, 4)."""
-    check_channel_order(channel_order)
+    """Return float64 (3, 4): rows give Y, Cb, Cr (levels 0..255) from the three colours and 1."""
+    if channel_order not in ('bgr', 'rgb'):
+        raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
     return _RGB_TO_YCBCR[:, [2, 1, 0, 3]] if channel_order == 'bgr' else _RGB_TO_YCBCR
 
 
 def to_ycbcr(image: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
-    """Converts a colour image to full-range YCbCr.
+    """Convert a colour image to full-range YCbCr.
 
     Args:
-        image (np.ndarray): uint8, (H, W, 3).
+        image (np.ndarray): uint8 (H, W, 3).
         channel_order (str): ``'bgr'`` or ``'rgb'``. Defaults to ``'bgr'``.
 
     Returns:
-        np.ndarray: uint8, (H, W, 3), components Y, Cb, Cr, each the exact value rounded to the nearest level (values
-        half-way between two levels may go either way).
+        np.ndarray: uint8 (H, W, 3), Y, Cb, Cr, rounded to the nearest level (halves either way).
     """
     ycbcr = cv2.transform(check_image(image).astype(np.float32), color_matrix(channel_order))
     return cv2.convertScaleAbs(ycbcr)  # rounds and saturates; nothing is negative
 
 
 def from_ycbcr(ycbcr: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
-    """Inverse of :func:`to_ycbcr`.
+    """Invert :func:`to_ycbcr`.
 
     Args:
-        ycbcr (np.ndarray): uint8 or float, (H, W, 3), components Y, Cb, Cr in levels 0..255.
+        ycbcr (np.ndarray): uint8 or float (H, W, 3), Y, Cb, Cr in levels 0..255.
         channel_order (str): ``'bgr'`` or ``'rgb'`` of the result. Defaults to ``'bgr'``.
 
     Returns:
-        np.ndarray: uint8, (H, W, 3), rounded and clipped to 0..255.
+        np.ndarray: uint8 (H, W, 3), rounded and clipped to 0..255.
     """
     matrix = color_matrix(channel_order)
     inverse = np.linalg.inv(matrix[:, :3])
@@ -88,7 +81,7 @@ def from_ycbcr(ycbcr: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
 
 @cache
 def dct_matrix(block_size: int = 8) -> np.ndarray:
-    """Orthonormal DCT-II matrix D, float64 (block_size, block_size): row k is frequency k."""
+    """Return the orthonormal DCT-II matrix, float64 (N, N): row k is frequency k."""
     n = np.arange(check_positive_int('block_size', block_size))
     matrix = np.sqrt(2 / block_size) * np.cos(np.outer(n, 2 * n + 1) * np.pi / (2 * block_size))
     matrix[0] = np.sqrt(1 / block_size)
@@ -98,7 +91,7 @@ def dct_matrix(block_size: int = 8) -> np.ndarray:
 
 @cache
 def block_basis(block_size: int = 8) -> np.ndarray:
-    """Two-dimensional basis, float64 (N*N, N*N): ``coefficients = block @ basis``, both flattened row by row."""
+    """Return float64 (N*N, N*N): ``coefficients = block @ basis``, both flattened row by row."""
     d = dct_matrix(block_size)
     basis = np.ascontiguousarray(np.kron(d, d).T)
     basis.setflags(write=False)
@@ -111,29 +104,30 @@ def _basis_tensor(block_size: int) -> torch.Tensor:
 
 
 def _result_dtype(array: np.ndarray) -> type:
-    """Sums run in float64; the result is float32 unless the input was float64."""
+    """Return float64 for float64 input, else float32. Sums run in float64 either way."""
     return np.float64 if array.dtype == np.float64 else np.float32
 
 
-def grid_shape(image_shape: Sequence[int], block_size: int = 8, upscale: int = 1) -> tuple[int, int]:
-    """Blocks (rows, columns) that cover an image of ``image_shape`` pixels (H, W) enlarged ``upscale`` times."""
+def grid_shape(image_shape: Sequence[int], block_size: int = 8,
+               upscale: int = 1) -> tuple[int, int]:
+    """Return the blocks (rows, columns) that cover an upscaled image of (H, W) pixels."""
     return tuple(-(-int(side) * upscale // block_size) for side in image_shape[:2])
 
 
 def upscale_image(image: np.ndarray, factor: int) -> np.ndarray:
-    """Bilinear enlargement by an integer, half-pixel centres, edges replicated, not rounded: float32 (fH, fW, C)."""
+    """Upscale bilinearly, half-pixel centres, edges replicated: float32 (fH, fW, C), not rounded."""
     check_positive_int('upscale', factor)
     size = (image.shape[1] * factor, image.shape[0] * factor)
-    enlarged = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
-    return enlarged.reshape(size[1], size[0], image.shape[2])
+    upscaled = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)
+    return upscaled.reshape(size[1], size[0], image.shape[2])
 
 
 def block_dct(image: np.ndarray, block_size: int = 8) -> np.ndarray:
-    """Level shift and orthonormal DCT-II of every block; one channel per frequency and component.
+    """Compute the level-shifted, orthonormal DCT-II of every block.
 
     Args:
-        image (np.ndarray): (H, W, C) samples in levels 0..255, uint8 or float. Edges are replicated up to a multiple
-            of ``block_size``.
+        image (np.ndarray): uint8 or float (H, W, C), levels 0..255. Edges are replicated up to a
+            multiple of ``block_size``.
         block_size (int): Side N of a block in pixels. Defaults to 8.
 
     Returns:
@@ -146,25 +140,26 @@ def block_dct(image: np.ndarray, block_size: int = 8) -> np.ndarray:
     height, width, components = image.shape
     rows, cols = grid_shape(image.shape, n)
     if (height, width) != (rows * n, cols * n):
-        image = np.pad(image, ((0, rows * n - height), (0, cols * n - width), (0, 0)), mode='edge')
+        image = np.pad(image, ((0, rows * n - height), (0, cols * n - width), (0, 0)), 'edge')
     # (rows, n, cols, n, C) -> (rows, cols, C, n, n)
     blocks = image.reshape(rows, n, cols, n, components).transpose(0, 2, 4, 1, 3)
     blocks = np.subtract(blocks, LEVEL_SHIFT, dtype=np.float64, order='C')
-    # torch keeps to one thread inside a data loader's worker, where NumPy's BLAS would take them all
+    # torch keeps to one thread in a data loader's worker, where NumPy's BLAS would take them all
     coefficients = (torch.from_numpy(blocks.reshape(-1, n * n)) @ _basis_tensor(n)).numpy()
-    return coefficients.reshape(rows, cols, components * n * n).astype(_result_dtype(image), copy=False)
+    coefficients = coefficients.reshape(rows, cols, components * n * n)
+    return coefficients.astype(_result_dtype(image), copy=False)
 
 
 def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:
-    """Inverse of :func:`block_dct`, level shift undone.
+    """Invert :func:`block_dct` and undo the level shift.
 
     Args:
-        coefficients (np.ndarray): float (h, w, C*N*N) as :func:`block_dct` gives them.
+        coefficients (np.ndarray): float (h, w, C*N*N).
         block_size (int): Side N of a block in pixels. Defaults to 8.
 
     Returns:
-        np.ndarray: (h*N, w*N, C), float64 for float64 input, else float32; levels around 0..255, neither rounded nor
-        clipped.
+        np.ndarray: (h*N, w*N, C), float64 for float64 input, else float32. Levels are neither
+        rounded nor clipped.
     """
     n = check_positive_int('block_size', block_size)
     if coefficients.ndim != 3 or coefficients.shape[2] % (n * n):
@@ -174,45 +169,45 @@ def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:
     blocks = coefficients.reshape(-1, n * n).astype(np.float64) @ block_basis(n).T + LEVEL_SHIFT
     # (rows, cols, C, n, n) -> (rows, n, cols, n, C)
     image = blocks.reshape(rows, cols, components, n, n).transpose(0, 3, 1, 4, 2)
-    return image.reshape(rows * n, cols * n, components).astype(_result_dtype(coefficients), copy=False)
+    image = image.reshape(rows * n, cols * n, components)
+    return image.astype(_result_dtype(coefficients), copy=False)
 
 
-def coefficients_to_bgr(coefficients: np.ndarray,
-                        channels: Optional[Sequence[int]] = None,
-                        image_shape: Optional[Sequence[int]] = None,
-                        block_size: int = 8,
+def coefficients_to_bgr(coefficients: np.ndarray, channels: Optional[Sequence[int]] = None,
+                        image_shape: Optional[Sequence[int]] = None, block_size: int = 8,
                         upscale: int = 1) -> np.ndarray:
-    """The photo that a set of (not normalised) coefficients stands for; channels that were left out count as zero.
+    """Rebuild an image from some of its coefficients (not normalised); the others count as zero.
 
     Args:
         coefficients (np.ndarray): float (h, w, C).
-        channels (Sequence[int], optional): Channel number of each of the C coefficients, in 0..3*N*N-1, each once.
-            Defaults to None: all of them, in order.
-        image_shape (Sequence[int], optional): Pixels (H, W) of the image before ``upscale`` and padding, to cut the
-            result to. Defaults to None: all blocks.
+        channels (Sequence[int], optional): The C channels, in 0..3*N*N-1, each once. Defaults to
+            None: all, in order.
+        image_shape (Sequence[int], optional): Pixels (H, W) before upscaling and padding, to crop
+            the result to. Defaults to None: all blocks.
         block_size (int): Side N of a block in pixels. Defaults to 8.
-        upscale (int): How often the image was enlarged before the DCT; the result is reduced again. Defaults to 1.
+        upscale (int): Factor of the upscaling before the DCT, which is undone. Defaults to 1.
 
     Returns:
         np.ndarray: uint8 BGR (H, W, 3).
 
     Raises:
-        ValueError: The coefficients are not those of ``channels``, or ``image_shape`` is larger than their blocks.
+        ValueError: The coefficients are not those of ``channels``, or ``image_shape`` is larger
+            than their blocks.
     """
     total = 3 * check_positive_int('block_size', block_size)**2
     check_positive_int('upscale', upscale)
     channels = list(range(total) if channels is None else channels)
     if len(set(channels)) != len(channels) or not set(channels) <= set(range(total)):
-        raise ValueError(f'channels: expected different numbers in 0..{total - 1}, got {channels}')
+        raise ValueError(f'channels: expected distinct numbers in 0..{total - 1}, got {channels}')
     if coefficients.ndim != 3 or coefficients.shape[2] != len(channels):
         raise ValueError(f'expected coefficients (h, w, {len(channels)}), got {coefficients.shape}')
     cube = np.zeros((*coefficients.shape[:2], total), dtype=np.float32)
     cube[:, :, channels] = coefficients
     ycbcr = block_idct(cube, block_size)
-    height, width = image_shape[:2] if image_shape is not None else (s // upscale for s in ycbcr.shape[:2])
-    if min(height, width) < 1 or height * upscale > ycbcr.shape[0] or width * upscale > ycbcr.shape[1]:
-        raise ValueError(f'image_shape: expected at least 1x1 and, enlarged {upscale} times, at most the '
-                         f'{ycbcr.shape[0]}x{ycbcr.shape[1]} pixels of the blocks, got {(height, width)}')
+    most = ycbcr.shape[0] // upscale, ycbcr.shape[1] // upscale
+    height, width = most if image_shape is None else image_shape[:2]
+    if not (1 <= height <= most[0] and 1 <= width <= most[1]):
+        raise ValueError(f'image_shape: expected (1, 1) to {most}, got {(height, width)}')
     ycbcr = ycbcr[:height * upscale, :width * upscale]
     if upscale > 1:
         ycbcr = cv2.resize(ycbcr, (width, height), interpolation=cv2.INTER_AREA)

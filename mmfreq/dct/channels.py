@@ -1,20 +1,23 @@
-"""The one place with channel lists: which of the 192 DCT coefficients a model sees.
+"""Channel selections: which of the 192 DCT coefficients of a block a model sees.
 
 A channel is one DCT frequency of one colour component, numbered
-``64 * component + 8 * vertical_frequency + horizontal_frequency`` with the components Y, Cb, Cr (0, 1, 2): JPEG's
-natural order, not zigzag. The patterns are those of Xu et al., "Learning in the Frequency Domain", CVPR 2020.
+``64 * component + 8 * vertical_frequency + horizontal_frequency`` with the components Y, Cb, Cr
+(0, 1, 2): JPEG's natural order, not zigzag. The named selections are those of Xu et al., "Learning
+in the Frequency Domain", CVPR 2020.
 """
 import json
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Any, Sequence, Union
+
+from mmfreq.dct.blocks import check_positive_int
 
 ChannelSpec = Union[str, Sequence[int], Sequence[Sequence[int]]]
 
 COMPONENTS = ('Y', 'Cb', 'Cr')
 
-# Square-like patterns (postfix S): how many horizontal frequencies each row of vertical frequency keeps, counted from
-# the upper left corner, for Y and for each of Cb and Cr. Source: the lists of the released DCTNet code; for 12S, which
-# it lacks, our assumption (Y 8, Cb 2, Cr 2).
+# Square-like selections (suffix S): how many horizontal frequencies each row of vertical frequency
+# keeps, counted from the upper left corner, for Y and for each of Cb and Cr. Source: the released
+# DCTNet code; it lacks 12S, for which Y 8, Cb 2, Cr 2 is our assumption.
 _SQUARE_ROWS = {
     6: ((2, 2), (1, )),
     12: ((3, 3, 2), (2, )),
@@ -24,21 +27,30 @@ _SQUARE_ROWS = {
     64: ((7, 7, 6, 6, 6, 6, 6), (3, 3, 2, 2)),
 }
 
-# The 24 channels that the paper's learned gate keeps most often (24D). Source: the released DCTNet code.
-_DYNAMIC = {24: ((0, 1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 18, 24, 32), (0, 1, 3, 8, 24))}
+# The 24 channels that the paper's learned gate keeps most often. Source: the released DCTNet code.
+_DYNAMIC = (0, 1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 18, 24, 32), (0, 1, 3, 8, 24)
 
 CHANNEL_NAMES = tuple(f'{n}{p}' for p in 'ST' for n in _SQUARE_ROWS) + ('24D', '192')
 
 
+def read_json(path: Union[str, Path], what: str) -> dict[str, Any]:
+    """Read a JSON object; raise ValueError naming the file and ``what`` it should hold."""
+    try:
+        values = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ValueError(f'{path}: cannot be read ({error.strerror})') from None
+    except ValueError as error:
+        raise ValueError(f'{path}: not a JSON file ({error})') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected a JSON object with {what}, got a '
+                         f'{type(values).__name__}')
+    return values
+
+
 def zigzag_order(block_size: int = 8) -> list[int]:
-    """Frequencies of one block from low to high along JPEG's zigzag.
+    """List the frequencies ``block_size * vertical + horizontal`` along JPEG's zigzag.
 
-    Args:
-        block_size (int): Side of the block in pixels. Defaults to 8.
-
-    Returns:
-        list[int]: ``order[k]`` is the natural index ``block_size * vertical + horizontal`` of the k-th coefficient
-        of the zigzag scan (ITU-T T.81, Figure 5).
+    Source: ITU-T T.81, Figure 5.
     """
 
     def key(index: int) -> tuple[int, int]:
@@ -52,88 +64,84 @@ def _square(rows: Sequence[int]) -> list[int]:
     return [8 * v + u for v, width in enumerate(rows) for u in range(width)]
 
 
-def _named(name: str) -> list[list[int]]:
-    """Per-component index lists (0..63) of a named pattern for 8x8 blocks."""
+def _named(name: str) -> list[Sequence[int]]:
+    """Return the frequencies (0..63) of Y, Cb and Cr of a named selection."""
     if name == '192':
-        return [list(range(64))] * 3
-    count, pattern = int(name[:-1]), name[-1]
-    if pattern == 'D':
-        luma, chroma = (list(part) for part in _DYNAMIC[count])
+        return [range(64)] * 3
+    if name == '24D':
+        luma, chroma = _DYNAMIC
     else:
-        luma, chroma = (_square(rows) for rows in _SQUARE_ROWS[count])
-    if pattern == 'T':  # as many per component as S keeps, along the zigzag
+        luma, chroma = map(_square, _SQUARE_ROWS[int(name[:-1])])
+    if name.endswith('T'):  # as many per component as S keeps, along the zigzag
         zigzag = zigzag_order()
         luma, chroma = sorted(zigzag[:len(luma)]), sorted(zigzag[:len(chroma)])
     return [luma, chroma, chroma]
 
 
 def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
-    """Turns any way of naming channels into channel numbers.
+    """Return the channel numbers of a selection.
 
     Args:
         channels (str | Sequence[int] | Sequence[Sequence[int]]): One of
 
-            - a name: ``'6S' '12S' '24S' '32S' '48S' '64S'`` (upper-left square), the same with ``T`` (upper-left
-              triangle: the first frequencies of the zigzag, as many per component as S keeps), ``'24D'`` (kept by the
-              paper's gate), ``'192'`` (all). Names are for 8x8 blocks.
-            - the path of a JSON file with a list ``channels``, as ``tools/select_channels.py`` writes it;
+            - a name, for 8x8 blocks: ``'6S' '12S' '24S' '32S' '48S' '64S'`` (upper left square),
+              the same with ``T`` (upper left triangle: the first frequencies of the zigzag, as many
+              per component as S keeps), ``'24D'`` (kept by the paper's gate), ``'192'`` (all);
+            - the path of a JSON file with a list ``channels``, see ``tools/select_channels.py``;
             - three lists of frequencies for Y, Cb and Cr, each in ``0 .. block_size**2 - 1``;
             - one list of channels in ``0 .. 3 * block_size**2 - 1``.
         block_size (int): Side of a DCT block in pixels. Defaults to 8.
 
     Returns:
-        list[int]: Channel numbers in ``0 .. 3 * block_size**2 - 1``. Names give them ascending; lists keep their order.
+        list[int]: Ascending for names, in the given order for lists.
 
     Raises:
-        ValueError: Unknown name; no such file, or blocks of another size in it; empty selection; index that is not an
-            integer, out of range or given twice.
+        ValueError: Unknown name, unreadable file or one for another block size, empty selection,
+            or an index that is no integer, out of range or repeated.
     """
-    if isinstance(block_size, bool) or not isinstance(block_size, int) or block_size < 1:
-        raise ValueError(f'block_size: expected an integer >= 1, got {block_size!r}')
-    size = block_size**2
+    size = check_positive_int('block_size', block_size)**2
     if isinstance(channels, str) and channels.endswith('.json'):
         return _from_file(channels, block_size)
     if isinstance(channels, str):
         if channels not in CHANNEL_NAMES:
-            raise ValueError(f'channels: expected one of {", ".join(CHANNEL_NAMES)}, the path of a JSON file or lists '
-                             f'of indices, got {channels!r}')
+            raise ValueError(f'channels: expected one of {", ".join(CHANNEL_NAMES)}, the path of a '
+                             f'JSON file or lists of indices, got {channels!r}')
         if block_size != 8:
-            raise ValueError(f'channels={channels!r} names a pattern of 8x8 blocks; with block_size={block_size} '
-                             'give the indices')
-        return [64 * c + i for c, part in enumerate(_named(channels)) for i in part]
+            raise ValueError(f'channels={channels!r} is a selection for 8x8 blocks; with '
+                             f'block_size={block_size} give the indices')
+        return _from_components(_named(channels), size)
     if not isinstance(channels, Sequence) or isinstance(channels, (bytes, bytearray)):
-        raise ValueError(f'channels: expected a name or lists of indices, got {type(channels).__name__}')
+        raise ValueError('channels: expected a name or lists of indices, got '
+                         f'{type(channels).__name__}')
     if any(isinstance(part, Sequence) for part in channels):
         return _from_components(channels, size)
     return _checked(channels, 3 * size, 'channels')
 
 
 def _from_file(path: str, block_size: int) -> list[int]:
-    try:
-        values = json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError:
-        raise ValueError(f'channels: no such file: {path}') from None
-    except ValueError as error:
-        raise ValueError(f'{path}: not a JSON file ({error})') from error
-    if not isinstance(values, dict) or not isinstance(values.get('channels'), list):
+    values = read_json(path, 'a list "channels"')
+    if not isinstance(values.get('channels'), list):
         raise ValueError(f'{path}: expected a JSON object with a list "channels"')
     if values.get('block_size', 8) != block_size:
-        raise ValueError(f'{path}: expected channels of {block_size}x{block_size} blocks, its block_size is '
-                         f'{values["block_size"]}')
+        raise ValueError(f'{path}: expected channels of {block_size}x{block_size} blocks, its '
+                         f'block_size is {values["block_size"]}')
     return _checked(values['channels'], 3 * block_size**2, path)
 
 
 def _from_components(parts: Sequence[Sequence[int]], size: int) -> list[int]:
     if len(parts) != 3 or any(isinstance(p, str) or not isinstance(p, Sequence) for p in parts):
         raise ValueError(f'channels: expected three index lists, for Y, Cb and Cr, got {parts!r}')
-    indices = [size * c + i for c, part in enumerate(parts) for i in _checked(part, size, COMPONENTS[c], True)]
+    indices: list[int] = []
+    for c, part in enumerate(parts):
+        indices += [size * c + i for i in _checked(part, size, COMPONENTS[c], True)]
     if not indices:
         raise ValueError('channels: expected at least one channel, got three empty lists')
     return indices
 
 
-def _checked(indices: Sequence[int], limit: int, what: str, may_be_empty: bool = False) -> list[int]:
-    """The indices as ints, each in ``0 .. limit - 1`` and there once."""
+def _checked(indices: Sequence[int], limit: int, what: str, may_be_empty: bool = False
+             ) -> list[int]:
+    """Return the indices as ints; raise ValueError unless in ``0 .. limit - 1`` and distinct."""
     if not indices and not may_be_empty:
         raise ValueError(f'{what}: expected at least one channel, got an empty list')
     for i in indices:

@@ -1,10 +1,11 @@
-"""Mean and standard deviation of the DCT channels: computed in one pass, kept as JSON with their provenance."""
-import json
+"""Mean and standard deviation of the DCT channels, kept as JSON with their provenance."""
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Sequence, Union
 
 import numpy as np
+
+from mmfreq.dct.channels import read_json
 
 _SETS_DIR = Path(__file__).parent / 'data'
 
@@ -15,8 +16,8 @@ class FreqStats:
 
     Attributes:
         mean (np.ndarray): float64 (3*N*N,), in DCT coefficients of 8-bit levels.
-        std (np.ndarray): float64 (3*N*N,), > 0, population standard deviation (divided by the count).
-        meta (dict): Where they come from: ``source``, ``count`` (blocks), ``images``, ``date``, ...
+        std (np.ndarray): float64 (3*N*N,), > 0, population standard deviation.
+        meta (dict): Provenance: ``source``, ``count`` (blocks), ``images``, ``date``, ...
     """
     mean: np.ndarray
     std: np.ndarray
@@ -24,85 +25,77 @@ class FreqStats:
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
-            raise ValueError(f'statistics: expected mean and std of one length, got {self.mean.shape} and '
-                             f'{self.std.shape}')
+            raise ValueError('statistics: expected mean and std of one length, got '
+                             f'{self.mean.shape} and {self.std.shape}')
         bad = np.flatnonzero(~(np.isfinite(self.mean) & np.isfinite(self.std) & (self.std > 0)))
         if len(bad):
-            raise ValueError(f'statistics: expected finite means and std > 0, got mean={self.mean[bad[0]]}, '
-                             f'std={self.std[bad[0]]} in channel {bad[0]} ({len(bad)} such channels)')
+            i = bad[0]
+            raise ValueError(f'statistics: expected finite means and std > 0, got mean={self.mean[i]}, '
+                             f'std={self.std[i]} in channel {i} ({len(bad)} such channels)')
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str) -> 'FreqStats':
-        """Reads ``mean`` and ``std``; every other key becomes ``meta``. ``origin`` is named in errors."""
-        missing = [key for key in ('mean', 'std') if key not in values]
-        if missing:
+        """Take ``mean`` and ``std``; other keys become ``meta``. Errors name ``origin``."""
+        if not {'mean', 'std'} <= set(values):
             raise ValueError(f'{origin}: expected the keys mean and std, got {sorted(values)}')
         meta = {k: v for k, v in values.items() if k not in ('mean', 'std')}
         try:
-            return cls(np.array(values['mean'], dtype=np.float64), np.array(values['std'], dtype=np.float64), meta)
+            return cls(np.array(values['mean'], dtype=np.float64),
+                       np.array(values['std'], dtype=np.float64), meta)
         except (ValueError, TypeError) as error:
             raise ValueError(f'{origin}: {error}') from error
 
-    def check_length(self, expected: int, origin: str) -> None:
-        """Raises ValueError, naming ``origin``, unless there are ``expected`` channels."""
-        if len(self.mean) != expected:
-            raise ValueError(f'{origin}: expected mean and std for all {expected} channels, got {len(self.mean)}')
-
 
 def named_sets() -> list[str]:
-    """Names of the statistics that ship with the package."""
+    """List the names of the statistics that ship with the package."""
     return sorted(path.stem for path in _SETS_DIR.glob('*.json'))
 
 
 def load_stats(name_or_path: str) -> FreqStats:
-    """Loads a named set or a JSON file.
+    """Load a named set or a JSON file.
 
     Args:
-        name_or_path (str): One of :func:`named_sets`, or the path of a JSON object with the lists ``mean`` and
-            ``std``, one value for each channel.
-
-    Returns:
-        FreqStats: The statistics, checked.
+        name_or_path (str): One of :func:`named_sets`, or the path of a JSON object with the lists
+            ``mean`` and ``std``, one value for each channel.
 
     Raises:
-        ValueError: No such set or file, or not what such a file holds; the message names it.
+        ValueError: Unknown set, or a file that is missing or malformed; the message names it.
     """
     if not isinstance(name_or_path, (str, Path)):
-        raise ValueError(f'stats: expected a name, a path or dict(mean=..., std=...), got {name_or_path!r}')
-    shipped = _SETS_DIR / f'{name_or_path}.json'
-    path = shipped if name_or_path in named_sets() else Path(name_or_path)
+        raise ValueError('stats: expected a name, a path or dict(mean=..., std=...), got '
+                         f'{name_or_path!r}')
+    shipped = name_or_path in named_sets()
+    path = _SETS_DIR / f'{name_or_path}.json' if shipped else Path(name_or_path)
     if not path.is_file():
-        raise ValueError(f'stats: expected one of {", ".join(named_sets())} or the path of a JSON file, '
-                         f'got {name_or_path!r}')
-    try:
-        values = json.loads(path.read_text(encoding='utf-8'))
-    except ValueError as error:
-        raise ValueError(f'{path}: not a JSON file ({error})') from error
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected a JSON object with mean and std, got a {type(values).__name__}')
-    return FreqStats.from_dict(values, str(path))
+        raise ValueError(f'stats: expected one of {", ".join(named_sets())} or the path of a JSON '
+                         f'file, got {name_or_path!r}')
+    return FreqStats.from_dict(read_json(path, 'mean and std'), str(path))
 
 
 def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
-    """The statistics that a transform's argument ``stats`` stands for, with a value for each channel of its blocks.
+    """Return the statistics of all channels of one block size.
 
     Args:
-        stats (str | dict): As :func:`load_stats` takes it, or ``dict(mean=[...], std=[...])``.
+        stats (str | dict): As for :func:`load_stats`, or ``dict(mean=[...], std=[...])``.
         block_size (int): Side N of the blocks. Defaults to 8.
 
     Raises:
-        ValueError: Unknown set, or statistics that are not for 3*N*N channels; the message names them.
+        ValueError: Unknown set, or not 3*N*N channels; the message names the statistics.
     """
-    loaded = FreqStats.from_dict(stats, 'stats') if isinstance(stats, dict) else load_stats(stats)
-    loaded.check_length(3 * block_size**2, 'stats' if isinstance(stats, dict) else f'stats={stats!r}')
+    given = isinstance(stats, dict)
+    loaded = FreqStats.from_dict(stats, 'stats') if given else load_stats(stats)
+    if len(loaded.mean) != 3 * block_size**2:
+        origin = 'stats' if given else f'stats={stats!r}'
+        raise ValueError(f'{origin}: expected mean and std for all {3 * block_size**2} channels, got '
+                         f'{len(loaded.mean)}')
     return loaded
 
 
 class RunningStats:
     """Count, mean and squared deviations of many samples in one pass, in float64.
 
-    Parts can be computed by different workers and merged, in any order: pairwise update of Chan, Golub and LeVeque,
-    "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
+    Parts can be merged in any order, by the pairwise update of Chan, Golub and LeVeque, "Updating
+    formulae and a pairwise algorithm for computing sample variances", 1979.
     """
 
     def __init__(self) -> None:
@@ -112,7 +105,7 @@ class RunningStats:
 
     @classmethod
     def of(cls, samples: np.ndarray) -> 'RunningStats':
-        """Statistics of ``samples`` (..., C) over all axes but the last."""
+        """Compute the statistics of ``samples`` (..., C) over all axes but the last."""
         flat = samples.reshape(-1, samples.shape[-1]).astype(np.float64)
         result = cls()
         result.count = len(flat)
@@ -121,28 +114,32 @@ class RunningStats:
         return result
 
     def merge(self, other: 'RunningStats') -> 'RunningStats':
-        """Takes in the samples of ``other``, of as many channels; returns self."""
+        """Add the samples of ``other``, of as many channels; return self."""
         if self.count and other.count and self.mean.shape != other.mean.shape:
-            raise ValueError(f'statistics: expected {len(self.mean)} channels, got {len(other.mean)}')
+            raise ValueError(f'statistics: expected {len(self.mean)} channels, got '
+                             f'{len(other.mean)}')
         if not self.count:
-            self.count, self.mean, self.squares = other.count, other.mean.copy(), other.squares.copy()
+            self.count, self.mean = other.count, other.mean.copy()
+            self.squares = other.squares.copy()
         elif other.count:
             total = self.count + other.count
             delta = other.mean - self.mean
             self.mean = self.mean + delta * (other.count / total)
-            self.squares = self.squares + other.squares + delta**2 * (self.count * other.count / total)
+            self.squares = (self.squares + other.squares
+                            + delta**2 * (self.count * other.count / total))
             self.count = total
         return self
 
     def finish(self, meta: dict[str, Any]) -> FreqStats:
-        """The statistics so far. Raises ValueError if there is no sample, or a channel that never varies."""
+        """Return the statistics; raise ValueError without samples or if a channel never varies."""
         if not self.count:
             raise ValueError('statistics: no image was read')
-        return FreqStats(self.mean, np.sqrt(self.squares / self.count), {**meta, 'count': self.count})
+        std = np.sqrt(self.squares / self.count)
+        return FreqStats(self.mean, std, {**meta, 'count': self.count})
 
 
 def merged(parts: Sequence[RunningStats]) -> RunningStats:
-    """Statistics of all samples of ``parts``."""
+    """Merge the statistics of all ``parts``."""
     result = RunningStats()
     for part in parts:
         result.merge(part)

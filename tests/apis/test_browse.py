@@ -265,3 +265,14 @@ def test_shuffled_samples_come_from_all_classes_and_stay_the_same(folders: Path,
     assert shuffled == again != other
     assert {index < 6 for index in shuffled} == {True, False}
     assert len(shuffled) == len(other) == 5
+
+
+def test_the_left_image_is_what_the_data_set_loads(folders: Path) -> None:
+    cfg = config(CLASSIFICATION, folders)
+    pipelines(cfg, 'val_dataloader')[0][0].imdecode_backend = 'pillow'
+    browser = Browser(cfg, 'val_dataloader')
+    browser.originals.pipeline.transforms.append(lambda results: {'img': 255 - results['img']})
+    path, picture = browser.draw(0)
+    original = 255 - cv2.imread(path)[:, :, ::-1]
+    expected = beside(original, picture[:, -224:])
+    assert_array_equal(picture, expected)

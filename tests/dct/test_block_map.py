@@ -2,8 +2,13 @@
 import copy
 import errno
 import itertools
+import os
 import pickle
+import subprocess
+import sys
+import textwrap
 import warnings
+from pathlib import Path
 from typing import Any, Optional
 
 import numba
@@ -17,7 +22,7 @@ from skimage import data
 from torch.utils.data import DataLoader, Dataset
 
 from mmfreq.dct import kernel
-from mmfreq.dct.block_map import BlockMap, enlargement_matrix
+from mmfreq.dct.block_map import BlockMap, upscale_matrix
 from mmfreq.dct.channels import CHANNEL_NAMES, channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.models.cls import FreqDataPreprocessor
@@ -31,10 +36,10 @@ from mmpretrain.models.utils import ClsDataPreprocessor  # isort: skip
 from mmpretrain.registry import MODELS  # isort: skip
 from mmpretrain.structures import DataSample  # isort: skip
 
-PHOTO = np.ascontiguousarray(data.astronaut()[60:220, 150:370, ::-1])  # BGR, 160 x 220 pixels around the face
+IMAGE = np.ascontiguousarray(data.astronaut()[60:220, 150:370, ::-1])  # BGR, 160 x 220 pixels around the face
 MEAN, STD = np.linspace(-30, 30, 192), 1 + np.arange(192) % 13.
 STATS = dict(mean=MEAN.tolist(), std=STD.tolist())
-PHOTO_STATS = 'photos-448'
+STATS_NAME = 'photos-448'
 
 
 def exact_coefficients(image: np.ndarray, n: int = 8, upscale: int = 1, order: str = 'bgr') -> np.ndarray:
@@ -52,7 +57,7 @@ def exact_coefficients(image: np.ndarray, n: int = 8, upscale: int = 1, order: s
     return dctn(blocks, axes=(1, 3), norm='ortho').transpose(0, 2, 4, 1, 3).reshape(len(blocks), -1, 3 * n * n)
 
 
-def exact(image: np.ndarray, channels: Any, stats: Any = PHOTO_STATS, n: int = 8, upscale: int = 1,
+def exact(image: np.ndarray, channels: Any, stats: Any = STATS_NAME, n: int = 8, upscale: int = 1,
           order: str = 'bgr') -> np.ndarray:
     """The normalised channels (h, w, C) that the fused transform stands for."""
     mean, std = (np.array(stats['mean']), np.array(stats['std'])) if isinstance(stats, dict) else (
@@ -74,8 +79,8 @@ def grey(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize('channels', CHANNEL_NAMES)
 @pytest.mark.parametrize('shape', [(160, 220), (37, 61), (1, 1)])
 def test_every_named_selection(channels: str, shape: tuple[int, int]) -> None:
-    image = PHOTO[:shape[0], :shape[1]]
-    results = FusedBlockDCT(channels, PHOTO_STATS)({'img': image, 'img_shape': shape})
+    image = IMAGE[:shape[0], :shape[1]]
+    results = FusedBlockDCT(channels, STATS_NAME)({'img': image, 'img_shape': shape})
     assert results['img'].dtype == np.float32
     assert results['freq_channels'] == channel_indices(channels)
     assert results['img_shape'] == shape
@@ -90,7 +95,7 @@ def test_every_named_selection(channels: str, shape: tuple[int, int]) -> None:
                          ids=str)
 def test_contents_orders_and_lists(channels: Any, order: str, make: Any) -> None:
     image = make(41, 56)
-    result = FusedBlockDCT(channels, PHOTO_STATS, channel_order=order)({'img': image})['img']
+    result = FusedBlockDCT(channels, STATS_NAME, channel_order=order)({'img': image})['img']
     np.testing.assert_allclose(result, exact(image, channels, order=order), rtol=0, atol=1e-3)
 
 
@@ -107,15 +112,15 @@ def test_block_sizes_and_upscales(shape: tuple[int, int], block_size: int, upsca
 
 @pytest.mark.parametrize('channels', [name for name in CHANNEL_NAMES if name != '192'])
 def test_every_named_selection_at_the_detection_size(channels: str) -> None:
-    image = PHOTO[:53, :87]
-    result = FusedBlockDCT(channels, 'photos-1333x800', upscale=2)({'img': image})['img']
-    np.testing.assert_allclose(result, exact(image, channels, 'photos-1333x800', upscale=2), rtol=0, atol=1e-3)
+    image = IMAGE[:53, :87]
+    result = FusedBlockDCT(channels, 'images-1333x800', upscale=2)({'img': image})['img']
+    np.testing.assert_allclose(result, exact(image, channels, 'images-1333x800', upscale=2), rtol=0, atol=1e-3)
 
 
-def test_large_photos_go_through_in_strips() -> None:
+def test_large_images_go_through_in_strips() -> None:
     image = noise(203, 1333)
     for upscale in (1, 2):
-        result = FusedBlockDCT('24S', PHOTO_STATS, upscale=upscale)({'img': image})['img']
+        result = FusedBlockDCT('24S', STATS_NAME, upscale=upscale)({'img': image})['img']
         np.testing.assert_allclose(result, exact(image, '24S', upscale=upscale), rtol=0, atol=1e-3)
 
 
@@ -123,8 +128,8 @@ def test_large_photos_go_through_in_strips() -> None:
 def test_the_four_transforms_differ_by_the_rounding_of_colours_alone(channels: str, upscale: int) -> None:
     """A colour rounded by up to 0.5 moves an orthonormal coefficient of 64 of them by up to 4, by sqrt(1/12) rms."""
     chain = Compose([YCbCr(), BlockDCT(upscale=upscale), ChannelSelect(channels), FreqNormalize(STATS)])
-    expected = chain({'img': PHOTO, 'key': 'kept'})
-    results = FusedBlockDCT(channels, STATS, upscale=upscale)({'img': PHOTO, 'key': 'kept'})
+    expected = chain({'img': IMAGE, 'key': 'kept'})
+    results = FusedBlockDCT(channels, STATS, upscale=upscale)({'img': IMAGE, 'key': 'kept'})
     assert results.keys() == expected.keys()
     assert results['freq_channels'] == expected['freq_channels']
     assert results['img'].shape == expected['img'].shape
@@ -155,24 +160,24 @@ def test_a_worked_example() -> None:
 ], ids=range(9))
 @pytest.mark.parametrize('upscale', [1, 2])
 def test_views_give_what_copies_give(view: Any, upscale: int) -> None:
-    transform = FusedBlockDCT('24S', PHOTO_STATS, upscale=upscale)
-    image = view(PHOTO.copy())
+    transform = FusedBlockDCT('24S', STATS_NAME, upscale=upscale)
+    image = view(IMAGE.copy())
     kept = image.copy()
     result = transform({'img': image})['img']
     np.testing.assert_array_equal(result, transform({'img': np.ascontiguousarray(kept)})['img'])
     np.testing.assert_array_equal(image, kept)
 
 
-def test_read_only_photos_bring_no_warning() -> None:
-    image = PHOTO.copy()
+def test_read_only_images_bring_no_warning() -> None:
+    image = IMAGE.copy()
     image.setflags(write=False)
     with warnings.catch_warnings():
         warnings.simplefilter('error')
-        FusedBlockDCT('6S', PHOTO_STATS)({'img': image})
+        FusedBlockDCT('6S', STATS_NAME)({'img': image})
 
 
 def test_bits_do_not_depend_on_threads() -> None:
-    transform = FusedBlockDCT('48S', PHOTO_STATS)
+    transform = FusedBlockDCT('48S', STATS_NAME)
     image, threads, found = noise(448, 448), torch.get_num_threads(), []
     try:
         for count in (1, 2):
@@ -188,7 +193,7 @@ class _Transformed(Dataset):
         return 3
 
     def __getitem__(self, index: int) -> np.ndarray:
-        return FusedBlockDCT('24S', PHOTO_STATS)({'img': noise(120, 168, index)})['img'].copy()
+        return FusedBlockDCT('24S', STATS_NAME)({'img': noise(120, 168, index)})['img'].copy()
 
 
 def test_workers_give_the_same_bits() -> None:
@@ -198,14 +203,14 @@ def test_workers_give_the_same_bits() -> None:
 
 
 def test_packers_need_not_copy() -> None:
-    result = FusedBlockDCT('24S', PHOTO_STATS)({'img': PHOTO})['img']
+    result = FusedBlockDCT('24S', STATS_NAME)({'img': IMAGE})['img']
     assert np.ascontiguousarray(result.transpose(2, 0, 1)).base is not None
     assert np.shares_memory(np.ascontiguousarray(result.transpose(2, 0, 1)), result)
 
 
 def test_kernel_is_the_map() -> None:
     """The dense weights, applied pixel by pixel."""
-    stats = load_stats(PHOTO_STATS)
+    stats = load_stats(STATS_NAME)
     block_map = BlockMap(channel_indices('24D'), stats.mean, stats.std, 8, 2)
     image = noise(8, 12)
     padded = np.pad(image.astype(np.float64), ((1, 1), (1, 1), (0, 0)), mode='edge')
@@ -216,20 +221,20 @@ def test_kernel_is_the_map() -> None:
 
 def test_weights_of_pairs() -> None:
     """Sums of 1, 2, 3, 4 from both ends are 5, 5; differences -3, -1. A middle pixel is added to itself."""
-    weights = kernel.paired(np.array([[1., 2, 2, 1], [1, 2, -2, -1]]), [0, 1])
+    weights = kernel.fold_symmetric(np.array([[1., 2, 2, 1], [1, 2, -2, -1]]), [0, 1])
     np.testing.assert_array_equal(weights, [[1, 2, 0, 0], [1, 2, 0, 0]])
     assert weights.dtype == np.float32
     assert (weights[:, :2] @ np.array([[5, -3], [5, -1]])).diagonal().tolist() == [1 + 4 + 6 + 4, 1 + 4 - 6 - 4]
-    np.testing.assert_array_equal(kernel.paired(np.array([[3., 8, 3]]), [0]), [[3, 4, 0, 0]])
-    np.testing.assert_array_equal(kernel.paired(np.ones((1, 9)), [0]), [[1, 1, 1, 1, 0.5, 0, 0, 0]])
+    np.testing.assert_array_equal(kernel.fold_symmetric(np.array([[3., 8, 3]]), [0]), [[3, 4, 0, 0]])
+    np.testing.assert_array_equal(kernel.fold_symmetric(np.ones((1, 9)), [0]), [[1, 1, 1, 1, 0.5, 0, 0, 0]])
     with pytest.raises(ValueError, match='even or odd about the middle'):
-        kernel.paired(np.array([[1., 2, 3]]), [0])
+        kernel.fold_symmetric(np.array([[1., 2, 3]]), [0])
 
 
 @pytest.mark.parametrize('error', [RuntimeError('cannot cache function: no locator available'),
                                    OSError(errno.ENOSPC, 'No space left on device')], ids=['folder', 'disk'])
 def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    def njit(signature: Any, cache: bool = False, **options: Any) -> Any:
+    def njit(signature: Any = None, cache: bool = False, **options: Any) -> Any:
         if cache:
             raise error
         return numba.njit(signature, **options)
@@ -239,16 +244,45 @@ def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monke
     assert (double(21), len(double.signatures)) == (42, 1)
 
 
+@pytest.mark.parametrize('kept', [0, 0.5], ids=['emptied', 'halved'])
+@pytest.mark.parametrize('ending', ['nbi', 'nbc'])
+def test_a_damaged_cache_is_replaced(ending: str, kept: float, tmp_path: Path) -> None:
+    code = """
+        import warnings
+        import doubling, numba
+        from mmfreq.dct import kernel
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter('always')
+            double = kernel._compiled(numba.int64(numba.int64))(doubling.double)
+        print(double(21), len(caught), *(w.message for w in caught))"""
+    module = tmp_path / 'doubling.py'
+    module.write_text('def double(x):\n    return 2 * x\n')
+    code = textwrap.dedent(code)
+    python_path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = {**os.environ, 'NUMBA_CACHE_DIR': str(tmp_path / 'cache'), 'PYTHONPATH': python_path}
+
+    def run() -> str:
+        return subprocess.run([sys.executable, '-c', code], env=environment, check=True,
+                              capture_output=True, text=True).stdout
+
+    assert run().split()[:2] == ['42', '0']
+    files = list((tmp_path / 'cache').rglob(f'doubling*.{ending}'))
+    assert len(files) == 1
+    files[0].write_bytes(files[0].read_bytes()[:int(kept * files[0].stat().st_size)])
+    assert run().startswith("42 1 mmfreq: replaced a damaged file in numba's cache")
+    assert run().split()[:2] == ['42', '0']
+
+
 def test_a_pickled_transform_holds_no_machine_code() -> None:
     """Spawned workers load what is kept on disk; a pickled dispatcher of numba would compile anew in each of them."""
-    assert b'numba' not in pickle.dumps(FusedBlockDCT('24S', PHOTO_STATS))
+    assert b'numba' not in pickle.dumps(FusedBlockDCT('24S', STATS_NAME))
 
 
-def test_enlargement_matrix() -> None:
-    np.testing.assert_array_equal(enlargement_matrix(4, 2), [
+def test_upscale_matrix() -> None:
+    np.testing.assert_array_equal(upscale_matrix(4, 2), [
         [0.25, 0.75, 0, 0], [0, 0.75, 0.25, 0], [0, 0.25, 0.75, 0], [0, 0, 0.75, 0.25]])
-    np.testing.assert_array_equal(enlargement_matrix(3, 1), np.eye(3))
-    np.testing.assert_allclose(enlargement_matrix(8, 4).sum(axis=1), 1, rtol=1e-12)
+    np.testing.assert_array_equal(upscale_matrix(3, 1), np.eye(3))
+    np.testing.assert_allclose(upscale_matrix(8, 4).sum(axis=1), 1, rtol=1e-12)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -263,18 +297,19 @@ def test_enlargement_matrix() -> None:
     (dict(dtype='uint8'), "dtype: expected one of float32, int8, got 'uint8'"),
     (dict(dtype='int8'), "scale: expected a number > 0 for dtype='int8'"),
     (dict(dtype='int8', scale=0), 'scale: expected a number > 0'),
+    (dict(dtype='int8', scale=[1]), r'scale: expected a number > 0 .*got \[1\]'),
     (dict(dtype='int8', scale=float('inf')), 'scale: expected a number > 0'),
     (dict(scale=6.), "scale: expected none for dtype='float32', got 6.0"),
 ])
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        FusedBlockDCT(**{'channels': '24S', 'stats': PHOTO_STATS, **arguments})
+        FusedBlockDCT(**{'channels': '24S', 'stats': STATS_NAME, **arguments})
 
 
-@pytest.mark.parametrize('image', [PHOTO.astype(np.float32), PHOTO[:, :, 0], PHOTO[:0]], ids=range(3))
+@pytest.mark.parametrize('image', [IMAGE.astype(np.float32), IMAGE[:, :, 0], IMAGE[:0]], ids=range(3))
 def test_other_arrays_are_refused(image: np.ndarray) -> None:
     with pytest.raises(ValueError, match='expected a non-empty uint8 image'):
-        FusedBlockDCT('24S', PHOTO_STATS)({'img': image})
+        FusedBlockDCT('24S', STATS_NAME)({'img': image})
 
 
 # int8
@@ -289,23 +324,23 @@ def test_int8_rounds_and_saturates() -> None:
     # halves to even
     np.testing.assert_array_equal(result, [[[-127, -127, -3, -2, 0, 2, 3, 8, 126, 127, 127]]])
     packed = np.empty(values.size, np.int8)
-    kernel.saturate(10 * values.ravel(), packed)
+    kernel.saturate(10 * values.ravel(), 127, packed)
     np.testing.assert_array_equal(packed, result.ravel())
 
 
 @pytest.mark.parametrize('scale', [6, 16.5])
 def test_fused_int8(scale: float) -> None:
-    result = FusedBlockDCT('48S', PHOTO_STATS, dtype='int8', scale=scale)({'img': PHOTO})['img']
+    result = FusedBlockDCT('48S', STATS_NAME, dtype='int8', scale=scale)({'img': IMAGE})['img']
     assert result.dtype == np.int8
-    steps = np.clip(exact(PHOTO, '48S') * scale, -127, 127)
+    steps = np.clip(exact(IMAGE, '48S') * scale, -127, 127)
     assert np.abs(result - steps).max() < 0.5 + 1e-3 * scale
     assert np.abs(steps).max() == 127  # some saturate
 
 
 def test_int8_inverse() -> None:
-    transform = FreqNormalize(PHOTO_STATS, dtype='int8', scale=6)
-    stats, channels = load_stats(PHOTO_STATS), channel_indices('24S')
-    coefficients = exact_coefficients(PHOTO)[:, :, channels].astype(np.float32)
+    transform = FreqNormalize(STATS_NAME, dtype='int8', scale=6)
+    stats, channels = load_stats(STATS_NAME), channel_indices('24S')
+    coefficients = exact_coefficients(IMAGE)[:, :, channels].astype(np.float32)
     packed = transform({'img': coefficients, 'freq_channels': channels})['img']
     error = (transform.inverse(packed, channels) - coefficients) / stats.std[channels]
     assert np.abs(error[np.abs(packed) < 127]).max() < 0.5 / 6 + 1e-4
@@ -317,13 +352,13 @@ def samples_of(kind: type, count: int, **keys: Any) -> list:
 
 
 def test_the_stock_classification_preprocessor_undoes_int8() -> None:
-    pack = Compose([FusedBlockDCT('24S', PHOTO_STATS, dtype='int8', scale=8), packer('mmpretrain')])
-    batch = default_collate([pack({'img': PHOTO, 'gt_label': 1})] * 2)
+    pack = Compose([FusedBlockDCT('24S', STATS_NAME, dtype='int8', scale=8), packer('mmpretrain')])
+    batch = default_collate([pack({'img': IMAGE, 'gt_label': 1})] * 2)
     assert batch['inputs'].dtype == torch.int8
     assert batch['inputs'].numel() * batch['inputs'].element_size() == 2 * 24 * 20 * 28
     out = ClsDataPreprocessor(mean=[0], std=[8])(batch)['inputs']
     assert out.dtype == torch.float32
-    expected = np.clip(exact(PHOTO, '24S'), -127 / 8, 127 / 8).transpose(2, 0, 1)
+    expected = np.clip(exact(IMAGE, '24S'), -127 / 8, 127 / 8).transpose(2, 0, 1)
     np.testing.assert_allclose(out[1].numpy(), expected, rtol=0, atol=0.5 / 8 + 1e-3)
 
 
@@ -352,12 +387,12 @@ def test_the_detection_preprocessor_undoes_int8_and_pads_with_the_mean(values: i
     (dict(mean=[0.]), 'mean: expected none, .* to undo its int8'),
     (dict(mean=[0.], std=[1.] * 24), 'as many values as std'),
     (dict(mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375]), 'mean: expected none, since the pipeline'),
-    (dict(placement='device', freq=dict(channels='24S', stats=PHOTO_STATS, upscale=2), mean=[0.], std=[1.]),
+    (dict(placement='device', freq=dict(channels='24S', stats=STATS_NAME, upscale=2), mean=[0.], std=[1.]),
      "mean, std: expected none with placement='device'"),
-    (dict(placement='device', freq=dict(channels='24S', stats=PHOTO_STATS)), 'stride: expected 8, .* got 4'),
+    (dict(placement='device', freq=dict(channels='24S', stats=STATS_NAME)), 'stride: expected 8, .* got 4'),
     (dict(placement='gpu'), "placement: expected one of cpu, device, got 'gpu'"),
     (dict(placement='device'), 'freq: expected dict'),
-    (dict(freq=dict(channels='24S', stats=PHOTO_STATS)), "freq: .* got .* with placement='cpu'"),
+    (dict(freq=dict(channels='24S', stats=STATS_NAME)), "freq: .* got .* with placement='cpu'"),
 ])
 def test_bad_arguments_of_the_detection_preprocessor(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -373,51 +408,62 @@ def test_statistics_of_other_lengths_stop_the_batch() -> None:
 # On the network's device
 
 
-def as_photos(*images: np.ndarray) -> list[torch.Tensor]:
+def as_images(*images: np.ndarray) -> list[torch.Tensor]:
     return [torch.from_numpy(image.transpose(2, 0, 1).copy()) for image in images]
 
 
 @pytest.mark.parametrize(('channels', 'upscale'), [('24S', 1), ('24D', 2), ('192', 1), ([130, 0, 65], 4)])
 @pytest.mark.parametrize('shape', [(64, 96), (37, 61), (1, 1)])
-@pytest.mark.parametrize('dense', [True, False])
-def test_photos_to_channels(dense: bool, shape: tuple[int, int], channels: Any, upscale: int,
-                            monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ways of the module: the products of the CPU, and the single one of other devices and of compiled graphs."""
-    module = BlockDCTLayer(channels, PHOTO_STATS, upscale=upscale)
+@pytest.mark.parametrize('reduced', [True, False])
+def test_layer(reduced: bool, shape: tuple[int, int], channels: Any, upscale: int,
+               monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where products round their factors to bfloat16, more coarsely than TF32 does."""
+    module = BlockDCTLayer(channels, STATS_NAME, upscale=upscale)
     assert module.state_dict() == {}
     images = [noise(*shape, seed=i) for i in range(2)]
-    if dense:
-        monkeypatch.setattr(torch.compiler, 'is_compiling', lambda: True)
+    if reduced:
+        addmm = torch.addmm
+        monkeypatch.setattr(torch, 'addmm', lambda total, a, b: addmm(
+            total, a.bfloat16().float(), b.bfloat16().float()))
     with torch.autocast('cpu', dtype=torch.bfloat16):
-        found = module(torch.stack(as_photos(*images)))
+        found = module(torch.stack(as_images(*images)))
     assert found.dtype == torch.float32
     assert found.is_contiguous()
     expected = np.stack([exact(image, channels, upscale=upscale).transpose(2, 0, 1) for image in images])
     np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=1e-3)
 
 
-def test_photos_to_channels_compiles_to_one_graph() -> None:
-    module = BlockDCTLayer('24S', PHOTO_STATS, upscale=2, channel_order='rgb')
+def test_layer_compiles_to_one_graph() -> None:
+    module = BlockDCTLayer('24S', STATS_NAME, upscale=2, channel_order='rgb')
     compiled = torch.compile(module, backend='aot_eager', fullgraph=True)
-    found = compiled(torch.stack(as_photos(PHOTO, PHOTO[:, ::-1])))
-    for result, image in zip(found, (PHOTO, PHOTO[:, ::-1]), strict=True):
+    found = compiled(torch.stack(as_images(IMAGE, IMAGE[:, ::-1])))
+    for result, image in zip(found, (IMAGE, IMAGE[:, ::-1]), strict=True):
         expected = exact(image, '24S', upscale=2, order='rgb').transpose(2, 0, 1)
         np.testing.assert_allclose(result.numpy(), expected, rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize('photos', [torch.zeros(1, 3, 8, 8), torch.zeros(1, 24, 8, 8, dtype=torch.uint8),
+@pytest.mark.parametrize('capture', [torch.jit.trace, torch.export.export])
+def test_layer_can_be_traced(capture: Any) -> None:
+    module, image, other = BlockDCTLayer('24S', STATS_NAME), noise(32, 48), noise(32, 48, 1)
+    traced = capture(module, (torch.stack(as_images(image)), ))
+    found = getattr(traced, 'module', lambda: traced)() if capture is torch.export.export else traced
+    result = found(torch.stack(as_images(other)))[0].numpy()
+    np.testing.assert_allclose(result, exact(other, '24S').transpose(2, 0, 1), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize('images', [torch.zeros(1, 3, 8, 8), torch.zeros(1, 24, 8, 8, dtype=torch.uint8),
                                     torch.zeros(1, 3, 0, 8, dtype=torch.uint8)], ids=range(3))
-def test_inputs_that_are_no_photos_are_refused(photos: torch.Tensor) -> None:
-    with pytest.raises(ValueError, match=r"placement='device': expected photos, uint8 \(N, 3, H, W\), got .*pipeline"):
-        BlockDCTLayer('24S', PHOTO_STATS)(photos)
+def test_inputs_that_are_no_images_are_refused(images: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match=r"placement='device': expected images, uint8 \(N, 3, H, W\), got .*pipeline"):
+        BlockDCTLayer('24S', STATS_NAME)(images)
 
 
-FREQ = dict(type='FusedBlockDCT', channels='24S', stats=PHOTO_STATS)
+FREQ = dict(type='FusedBlockDCT', channels='24S', stats=STATS_NAME)
 
 
 @pytest.mark.parametrize('collate', [default_collate, pseudo_collate])
 def test_classification_preprocessor_in_both_places(collate: Any) -> None:
-    images, batches = [noise(160, 220), PHOTO[:, ::-1].copy()], []
+    images, batches = [noise(160, 220), IMAGE[:, ::-1].copy()], []
     for steps in ([FREQ], []):
         pack = Compose([*steps, packer('mmpretrain')])
         batches.append(collate([pack({'img': image.copy(), 'gt_label': i, 'img_shape': (160, 220)})
@@ -448,7 +494,7 @@ def test_classification_preprocessor_on_the_cpu_is_the_stock_one() -> None:
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(to_rgb=True), 'to_rgb: expected none'),
     (dict(mean=[0.], std=[1.]), 'mean: expected none'),
-    (dict(freq=dict(channels='25S', stats=PHOTO_STATS)), 'channels: expected one of'),
+    (dict(freq=dict(channels='25S', stats=STATS_NAME)), 'channels: expected one of'),
 ])
 def test_bad_arguments_of_the_classification_preprocessor(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -458,7 +504,7 @@ def test_bad_arguments_of_the_classification_preprocessor(arguments: dict, messa
 def test_detection_preprocessor_in_both_places() -> None:
     """Photos of unequal, odd sizes: the same inputs and shapes in pixels, masks padded alike."""
     freq = dict(FREQ, upscale=2)
-    images, found = [noise(107, 161), PHOTO, noise(37, 41)], []
+    images, found = [noise(107, 161), IMAGE, noise(37, 41)], []
     for steps, arguments in (([freq], {}), ([], dict(placement='device', freq=freq))):
         pack = Compose([*steps, packer('mmdet')])
         batch = pseudo_collate([pack({'img': image.copy(), 'img_shape': image.shape[:2], 'img_id': 0})
@@ -474,7 +520,7 @@ def test_detection_preprocessor_in_both_places() -> None:
 
 
 @pytest.mark.parametrize('scope', ['mmpretrain', 'mmdet'])
-def test_models_train_on_photos(scope: str) -> None:
+def test_models_train_on_images(scope: str) -> None:
     """Built from a config alone; gradients reach the first layer, the losses are those of inputs from the pipeline."""
     init_default_scope(scope)
     backbone = dict(type='FreqResNet', depth=18, in_channels=24, num_stages=1, strides=(1, ), dilations=(1, ),
@@ -501,7 +547,7 @@ def test_models_train_on_photos(scope: str) -> None:
     for steps, arguments in (([freq], {}), ([], dict(placement='device', freq=freq))):
         torch.manual_seed(0)
         built = registry.build(dict(model, data_preprocessor=dict(type=name, **arguments)))
-        item = Compose([*steps, packer(scope)])({'img': PHOTO.copy(), 'img_shape': PHOTO.shape[:2], **truth})
+        item = Compose([*steps, packer(scope)])({'img': IMAGE.copy(), 'img_shape': IMAGE.shape[:2], **truth})
         batch = built.data_preprocessor(pseudo_collate([item]), training=True)
         total = sum(torch.as_tensor(v).sum() if torch.is_tensor(v) else sum(x.sum() for x in v)
                     for v in built(**batch, mode='loss').values())
@@ -515,30 +561,30 @@ def test_models_train_on_photos(scope: str) -> None:
 
 
 @pytest.mark.parametrize('transform', [
-    FusedBlockDCT('24S', PHOTO_STATS), FusedBlockDCT([[3], [], [1]], STATS, upscale=2, dtype='int8', scale=4.5),
-    FreqNormalize(PHOTO_STATS, dtype='int8', scale=6),
+    FusedBlockDCT('24S', STATS_NAME), FusedBlockDCT([[3], [], [1]], STATS, upscale=2, dtype='int8', scale=4.5),
+    FreqNormalize(STATS_NAME, dtype='int8', scale=6),
 ], ids=range(3))
 def test_repr_and_pickle(transform: Any) -> None:
     copied = pickle.loads(pickle.dumps(transform))
     assert repr(copied) == repr(transform)
     assert "dtype='" in repr(transform)
-    image = PHOTO if isinstance(transform, FusedBlockDCT) else exact_coefficients(PHOTO).astype(np.float32)
+    image = IMAGE if isinstance(transform, FusedBlockDCT) else exact_coefficients(IMAGE).astype(np.float32)
     np.testing.assert_array_equal(copied({'img': image})['img'], transform({'img': image})['img'])
 
 
 def test_only_the_image_changes() -> None:
-    results = {'img': PHOTO.copy(), 'img_shape': (160, 220), 'gt_label': 3}
+    results = {'img': IMAGE.copy(), 'img_shape': (160, 220), 'gt_label': 3}
     kept = results['img']
-    after = FusedBlockDCT('24S', PHOTO_STATS)(results)
+    after = FusedBlockDCT('24S', STATS_NAME)(results)
     assert after is results
     assert set(after) == {'img', 'img_shape', 'gt_label', 'freq_channels'}
-    np.testing.assert_array_equal(kept, PHOTO)
+    np.testing.assert_array_equal(kept, IMAGE)
 
 
 def test_freq_channels_is_a_copy() -> None:
-    transform = FusedBlockDCT('6S', PHOTO_STATS)
-    transform({'img': PHOTO})['freq_channels'].append(191)
-    assert transform({'img': PHOTO})['freq_channels'] == [0, 1, 8, 9, 64, 128]
+    transform = FusedBlockDCT('6S', STATS_NAME)
+    transform({'img': IMAGE})['freq_channels'].append(191)
+    assert transform({'img': IMAGE})['freq_channels'] == [0, 1, 8, 9, 64, 128]
 
 
 @pytest.mark.parametrize(('order', 'upscale', 'dtype'), itertools.product(['bgr', 'rgb'], [1, 2], [None, 'int8']))

@@ -1,8 +1,6 @@
 """Statistics of DCT channels: the one-pass sums against numpy, the JSON files, files written whole or not at all."""
 import json
-import os
 import random
-import stat
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +9,6 @@ import pytest
 
 from mmfreq.apis.dataset_stats import save_stats
 from mmfreq.dct.stats import FreqStats, RunningStats, load_stats, merged, named_sets
-from mmfreq.files import atomic_write_bytes, atomic_write_text
 from mmfreq.transforms import FreqNormalize
 
 # From the released DCTNet code: mean of the first two luma channels of the classification set.
@@ -186,13 +183,6 @@ def test_bad_files_are_named(content: Any, message: str, tmp_path: Path) -> None
     assert str(path) in str(caught.value)
 
 
-def test_check_length() -> None:
-    stats = FreqStats(np.zeros(64), np.ones(64))
-    stats.check_length(64, 'mine')
-    with pytest.raises(ValueError, match='mine: expected mean and std for all 192 channels, got 64'):
-        stats.check_length(192, 'mine')
-
-
 def test_file_of_another_length_is_named(tmp_path: Path) -> None:
     path = str(tmp_path / 'short.json')
     save_stats(FreqStats(np.zeros(64), np.ones(64)), path)
@@ -205,64 +195,3 @@ def test_file_of_another_length_is_named(tmp_path: Path) -> None:
 def test_no_such_file(name: str) -> None:
     with pytest.raises(ValueError, match=f"path of a JSON file, got '{name}'"):
         load_stats(name)
-
-
-@pytest.mark.parametrize('existing', [None, 'old'])
-@pytest.mark.parametrize('error', [OSError('disk full'), KeyboardInterrupt()])
-def test_failed_write_leaves_everything_as_it_was(existing: str, error: BaseException, tmp_path: Path,
-                                                  monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / 'file.txt'
-    if existing is not None:
-        path.write_text(existing)
-
-    def fail(*_: Any) -> None:
-        raise error
-
-    with monkeypatch.context() as patch:
-        patch.setattr(os, 'replace', fail)
-        with pytest.raises(type(error)):
-            atomic_write_text(path, 'new')
-    assert [p.name for p in tmp_path.iterdir()] == ([] if existing is None else ['file.txt'])
-    assert existing is None or path.read_text() == existing
-
-
-def test_write_replaces_whole_files(tmp_path: Path) -> None:
-    path = tmp_path / 'deep' / 'er' / 'file.txt'
-    atomic_write_text(path, 'a longer text than the second\n')
-    atomic_write_text(str(path), 'Grüße\n')
-    assert path.read_bytes() == 'Grüße\n'.encode()
-    atomic_write_bytes(path, b'\x00\r\n\xff')
-    assert path.read_bytes() == b'\x00\r\n\xff'
-    assert [p.name for p in path.parent.iterdir()] == ['file.txt']
-
-
-def test_file_appears_only_when_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is renamed holds the whole text already, and lies in the same folder."""
-    seen = []
-
-    def look(source: str, target: Path) -> None:
-        seen.append((Path(source).parent, Path(source).read_text(), Path(target), Path(target).exists()))
-        Path(source).rename(target)
-
-    monkeypatch.setattr(os, 'replace', look)
-    atomic_write_text(tmp_path / 'file.txt', 'whole')
-    assert seen == [(tmp_path, 'whole', tmp_path / 'file.txt', False)]
-
-
-@pytest.mark.skipif(os.name != 'posix', reason='permissions of POSIX systems')
-@pytest.mark.parametrize(('umask', 'expected'), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600), (0o000, 0o666)])
-def test_permissions_follow_the_umask(umask: int, expected: int, tmp_path: Path) -> None:
-    before = os.umask(umask)
-    try:
-        atomic_write_text(tmp_path / 'file.txt', 'text')
-        assert os.umask(umask) == umask
-    finally:
-        os.umask(before)
-    assert stat.S_IMODE((tmp_path / 'file.txt').stat().st_mode) == expected
-
-
-def test_unwritable_target(tmp_path: Path) -> None:
-    (tmp_path / 'folder').mkdir()
-    with pytest.raises(OSError, match='folder'):
-        atomic_write_text(tmp_path / 'folder', 'text')
-    assert [p.name for p in tmp_path.iterdir()] == ['folder']

@@ -1,0 +1,26 @@
+"""Name the file in every error of the stock image loader."""
+from functools import wraps
+
+from mmcv.transforms import LoadImageFromFile
+
+
+def name_unreadable_images() -> None:
+    """Add the path to errors of ``LoadImageFromFile`` that lack it, such as those of empty files.
+
+    The stock loader names a file that cannot be decoded, but OpenCV's error for an empty file and
+    Pillow's errors pass through as they are.
+    """
+    stock = LoadImageFromFile.transform
+    if hasattr(stock, '__wrapped__'):
+        return
+
+    @wraps(stock)
+    def transform(self: LoadImageFromFile, results: dict) -> dict:
+        try:
+            return stock(self, results)
+        except Exception as error:
+            if str(results['img_path']) in str(error):
+                raise
+            raise ValueError(f'failed to load image: {results["img_path"]} ({error})') from error
+
+    LoadImageFromFile.transform = transform

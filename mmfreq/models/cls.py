@@ -175,6 +175,7 @@ class FreqVisualizationHook(VisualizationHook):
             try:
                 data = fileio.get(sample.img_path, backend_args=self.backend_args)
                 image = mmcv.imfrombytes(data, channel_order='rgb')
-                self._visualizer.visualize_cls(image, sample, step=step, name=name, **self.draw_args)
+                self._visualizer.visualize_cls(
+                    image, sample, step=step, name=name, **self.draw_args)
             except Exception as error:  # of decoders, file backends and matplotlib
                 print_log(f'{sample.img_path}: cannot draw: {error}', 'current', logging.WARNING)

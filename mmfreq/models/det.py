@@ -138,21 +138,22 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         if pad_size_divisor % check_positive_int('stride', stride):
             raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, '
                              f'got {pad_size_divisor}')
-        if (mean is None) != (std is None) or len(mean or ()) != len(std or ()) or len(mean or ()) == 3:
-            raise ValueError('mean: expected none, or to undo int8 as many values as std, one or C; '
-                             f'got mean={mean!r}, std={std!r}')
+        count = len(mean or ())
+        if (mean is None) != (std is None) or count != len(std or ()) or count == 3:
+            raise ValueError('mean: expected none, or as many values as std, one or C, to undo '
+                             f'int8; got mean={mean!r}, std={std!r}')
         for key in ('bgr_to_rgb', 'rgb_to_bgr', 'batch_augments'):
             if kwargs.get(key):
-                raise ValueError(f'{key}: expected none, since the inputs are DCT channels (convert '
-                                 f'and augment before the DCT); got {kwargs[key]!r}')
+                raise ValueError(f'{key}: expected none, since the inputs are DCT channels '
+                                 f'(change pixels before the DCT); got {kwargs[key]!r}')
         if mean is not None and kwargs.get('placement') == 'device':
             raise ValueError("mean, std: expected none with placement='device'; "
                              f'got mean={mean!r}, std={std!r}')
         super().__init__(pad_size_divisor=pad_size_divisor // stride, **kwargs)
         self.stride = stride
         if self.to_channels is not None and self.to_channels.map.stride != stride:
-            raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / upscale '
-                             f'of freq, got {stride}')
+            raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / '
+                             f'upscale of freq, got {stride}')
         if mean is not None:  # the stock class takes one or three values only
             self._enable_normalize = True
             for name, values in (('mean', mean), ('std', std)):
@@ -204,7 +205,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
                     'be block_size / upscale of the DCT in the pipeline')
 
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
-        return [tuple(self.stride * side for side in shape) for shape in super()._get_pad_shape(data)]
+        shapes = super()._get_pad_shape(data)
+        return [(self.stride * height, self.stride * width) for height, width in shapes]
 
 
 @DATASETS.register_module()
@@ -227,7 +229,8 @@ class CheckedCocoDataset(CocoDataset):
     def COCOAPI(self, annotation_file: str) -> Any:
         """Read the annotation file, as the stock attribute of this name; check its categories."""
         self._annotations = self._wanted = 0
-        self._with_mask = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
+        steps = self.pipeline.transforms
+        self._with_mask = any(getattr(step, 'with_mask', False) for step in steps)
         coco = super().COCOAPI(annotation_file)
         classes = self.metainfo['classes']
         found = [category['name'] for category in coco.dataset.get('categories', [])]

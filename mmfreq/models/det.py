@@ -201,8 +201,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
             if expected and tuple(cells.shape[-2:]) != expected:
                 raise ValueError(
                     f'FreqDetDataPreprocessor: expected {expected} cells for img_shape={pixels} at '
-                    f'stride={self.stride}, got an input of shape {tuple(cells.shape)}; stride must '
-                    'be block_size / upscale of the DCT in the pipeline')
+                    f'stride={self.stride}, got an input of shape {tuple(cells.shape)}; stride '
+                    'must be block_size / upscale of the DCT in the pipeline')
 
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         shapes = super()._get_pad_shape(data)
@@ -263,7 +263,7 @@ class CheckedCocoDataset(CocoDataset):
             what = f'no {error}' if isinstance(error, KeyError) else str(error)
             raise ValueError(
                 f'{self.ann_file}: {where}image {raw["raw_img_info"]["id"]} has {what}; expected '
-                "COCO's format, with a segmentation where the pipeline has with_mask=True") from error
+                "COCO's format with a segmentation if the pipeline has with_mask=True") from error
         return sample
 
     def filter_data(self) -> list[dict]:

@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
 from mmfreq.config.reader import check_channels
-from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet, FreqResNetV1d
+from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
 from mmdet.structures import DetDataSample  # isort: skip
@@ -237,11 +237,6 @@ def test_backbone_is_ready_for_fpn(kind: str) -> None:
         (1, 256, 24, 40), (1, 512, 12, 20), (1, 1024, 6, 10), (1, 2048, 3, 5)]
 
 
-def test_backbones_by_their_documented_arguments() -> None:
-    for model in (FreqResNet(18, in_channels=24), FreqResNetV1d(depth=50, in_channels=24)):
-        assert model.layer1[0].conv1.weight.shape[1] == 24
-
-
 def test_padding_is_each_channels_mean() -> None:
     preprocessor = FreqDetDataPreprocessor(pad_size_divisor=32, pad_mask=True)
     out = preprocessor(dict(inputs=[torch.ones(24, 3, 9), torch.ones(24, 8, 5)],
@@ -362,23 +357,3 @@ def test_backbone_starts_from_a_classifier_of_the_other_host(tmp_path: Path) -> 
     assert backbone.state_dict().keys() == source.keys()
     for key, value in backbone.state_dict().items():
         np.testing.assert_array_equal(value.numpy(), source[key].numpy(), err_msg=key)
-
-
-def test_backbone_starts_from_stock_rgb_weights(tmp_path: Path) -> None:
-    import torchvision
-    source = torchvision.models.resnet50(weights=None).state_dict()
-    torch.save(source, tmp_path / 'rgb.pth')
-    backbone = FreqResNet(50, in_channels=24, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth')))
-    backbone.init_weights()
-    for key, value in backbone.state_dict().items():
-        first = key in ('layer1.0.conv1.weight', 'layer1.0.downsample.0.weight')
-        expected = source[key][:, :24] if first else source[key]
-        np.testing.assert_array_equal(value.numpy(), expected.numpy(), err_msg=key)
-
-
-def test_frozen_stages_and_norm_eval() -> None:
-    backbone = FreqResNet(18, in_channels=24, frozen_stages=1, norm_eval=True)
-    backbone.train()
-    frozen = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
-    assert frozen == {name for name, _ in backbone.named_parameters() if name.startswith('layer1.')}
-    assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))

@@ -190,14 +190,3 @@ def test_gate_is_the_first_thing_that_the_input_meets(host: tuple) -> None:
     with torch.no_grad():
         masked = torch.cat([x[:, :5], torch.zeros(4, 19, 32, 32)], dim=1)
         assert_allclose(gated(x)[-1].numpy(), plain(masked)[-1].numpy(), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize('channels', [0, 2.5, True, '24', None])
-def test_bad_in_channels(channels: Any) -> None:
-    with pytest.raises(ValueError, match=f'FreqMobileNetV2: in_channels: expected an integer >= 1, got {channels!r}'):
-        cls.FreqMobileNetV2(in_channels=channels)
-
-
-def test_input_with_the_wrong_number_of_channels(host: tuple) -> None:
-    with pytest.raises(ValueError, match=r'FreqMobileNetV2: .*in_channels=24 .*\(1, 48, 8, 8\)'):
-        host[0](in_channels=24)(torch.rand(1, 48, 8, 8))

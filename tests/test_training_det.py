@@ -11,7 +11,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import torch
 from mmengine.logging import MMLogger
 from numpy.testing import assert_allclose
 from pycocotools.coco import COCO
@@ -116,128 +115,12 @@ def test_detections_lie_in_the_original_photo(data: Path, tested: tuple[dict[str
 def test_pictures_are_drawn_on_the_photos(data: Path, tested: tuple[dict[str, float], Path]) -> None:
     pictures = sorted((tested[1] / 'pictures').glob('*.jpg'))
     photos = sorted((data / 'val').glob('*.jpg'))
-    assert [p.name for p in pictures] == [f'val-{p.name}' for p in photos]
+    assert [p.name for p in pictures] == [p.name for p in photos]
     for picture, file in zip(pictures, photos):
         photo, drawn = cv2.imread(str(file)), cv2.imread(str(picture))
         # ground truth on the left, predictions on the right
         assert drawn.shape == (photo.shape[0], 2 * photo.shape[1], 3)
         assert np.median(np.abs(drawn[:, :photo.shape[1]].astype(int) - photo)) < 10
-
-
-def best_of(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, threshold: float) -> list[int]:
-    """Non-maximum suppression written out: the boxes that no better one of their class overlaps by more."""
-    kept: list[int] = []
-    for i in np.argsort(-scores):
-        for j in kept:
-            corner = np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])
-            common = np.clip(corner, 0, None).prod()
-            areas = (boxes[[i, j], 2:] - boxes[[i, j], :2]).prod(axis=1).sum()
-            if labels[i] == labels[j] and common > threshold * (areas - common):
-                break
-        else:
-            kept.append(i)
-    return kept
-
-
-def detections_of_both_views(work_dir: Path, truth: COCO) -> dict[int, list[tuple]]:
-    """(score, class, box, mask) of each image, the best of what the model finds in the photo and in the mirrored one.
-
-    The photo is mirrored after resizing; boxes and masks are mirrored back here.
-    """
-    from mmdet.registry import MODELS
-    from mmengine.config import Config
-    from mmengine.dataset import Compose, pseudo_collate
-    from mmengine.registry import init_default_scope
-
-    import mmfreq.models.det  # noqa: F401
-    cfg = Config.fromfile(str(work_dir / Path(CONFIG).name))
-    init_default_scope('mmdet')
-    model = MODELS.build(cfg.model).eval()
-    model.load_state_dict(torch.load(work_dir / 'epoch_1.pth', weights_only=False)['state_dict'])
-    load, resize, *rest = cfg.test_dataloader.dataset.pipeline
-    found = {}
-    for number, image in truth.imgs.items():
-        parts = []
-        for mirror in (False, True):
-            path = Path(cfg.test_dataloader.dataset.data_root, 'val', image['file_name'])
-            results = Compose([load, resize])(dict(img_path=str(path), img_id=number, instances=[]))
-            results['img'] = cv2.flip(results['img'], 1) if mirror else results['img']
-            with torch.no_grad():
-                instances = model.test_step(pseudo_collate([Compose(rest)(results)]))[0].pred_instances
-            boxes, masks = instances.bboxes.numpy(), instances.masks.numpy()
-            if mirror:
-                boxes = np.array([image['width'], 0, image['width'], 0]) - boxes * (1, -1, 1, -1)
-                boxes, masks = boxes[:, [2, 1, 0, 3]], masks[:, :, ::-1]
-            parts.append((instances.scores.numpy(), instances.labels.numpy(), boxes, masks))
-        scores, labels, boxes, masks = (np.concatenate(part) for part in zip(*parts))
-        kept = best_of(boxes, scores, labels, 0.5)
-        found[number] = [(scores[i], labels[i], boxes[i], masks[i]) for i in kept]
-    return found
-
-
-def test_flip_augmentation_at_test_time(data: Path, trained: tuple[Path, str], tested: tuple[dict[str, float], Path],
-                                        tmp_path: Path) -> None:
-    tool('test', CONFIG, trained[0], '--tta', '--work-dir', tmp_path, '--out', tmp_path / 'metrics.json',
-         '--show-dir', tmp_path / 'pictures', '--interval', 2,
-         *options(data, test_evaluator__outfile_prefix=tmp_path / 'detections'))
-    truth = COCO(str(data / 'annotations/val.json'))
-    detections = json.loads((tmp_path / 'detections.segm.json').read_text())
-    expected = detections_of_both_views(trained[0], truth)
-    assert min(map(len, expected.values())) > 1
-    for number, best in expected.items():
-        made = sorted((d for d in detections if d['image_id'] == number), key=lambda d: -d['score'])
-        assert len(made) == len(best)
-        for detection, (score, label, box, mask) in zip(made, best):
-            assert_allclose(detection['score'], score, rtol=1e-3)
-            assert detection['category_id'] == truth.getCatIds()[label]
-            assert_allclose(detection['bbox'], [*box[:2], *(box[2:] - box[:2])], atol=0.1)
-            assert (truth.annToMask(detection) != mask).mean() < 1e-3
-    assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(json.loads((tmp_path / 'metrics.json').read_text()))
-    # every second of the three photos, with the same ground truth, on the left, as without augmentation
-    pictures = sorted((tmp_path / 'pictures').iterdir())
-    assert [picture.name for picture in pictures] == [f'val-{p.name}' for p in sorted((data / 'val').iterdir())[::2]]
-    for picture in pictures:
-        photo = cv2.imread(str(data / 'val' / picture.name.removeprefix('val-')))
-        marks = [np.abs(cv2.imread(str(folder / picture.name))[:, :photo.shape[1]].astype(int) - photo).max(axis=2) > 60
-                 for folder in (picture.parent, tested[1] / 'pictures')]  # the colours of masks are random
-        assert (marks[0] & marks[1]).sum() > 0.6 * (marks[0] | marks[1]).sum() > 0
-
-
-class BaseModelStub(torch.nn.Module):
-    """As much of a model as a TTA model wants of the one it wraps."""
-
-    def test_step(self) -> None:
-        raise NotImplementedError
-
-
-def test_merged_views_lie_in_the_photo() -> None:
-    """Worked case: one object seen in the photo and, mirrored, in its flipped view, and a second one there only."""
-    from mmdet.structures import DetDataSample
-    from mmengine.structures import InstanceData
-
-    from mmfreq.models.det import InstanceSegTTAModel
-
-    def view(boxes: list[list[float]], scores: list[float], flip: bool) -> DetDataSample:
-        masks = torch.zeros(len(boxes), 10, 20, dtype=torch.bool)
-        for mask, (x0, y0, x1, y1) in zip(masks, np.array(boxes, int)):
-            mask[y0:y1, x0:x1] = True
-        sample = DetDataSample(metainfo=dict(ori_shape=(10, 20), flip=flip, flip_direction='horizontal'))
-        sample.pred_instances = InstanceData(bboxes=torch.tensor(boxes), scores=torch.tensor(scores),
-                                             labels=torch.zeros(len(boxes), dtype=torch.long), masks=masks)
-        return sample
-
-    model = InstanceSegTTAModel(tta_cfg=dict(nms=dict(type='nms', iou_threshold=0.5), max_per_img=5),
-                                module=BaseModelStub())
-    merged = model._merge_single_sample([
-        view([[1., 2., 5., 8.]], [0.6], flip=False),
-        view([[15., 2., 19., 8.], [0., 0., 4., 4.]], [0.9, 0.3], flip=True),
-    ]).pred_instances
-    assert_allclose(merged.bboxes.numpy(), [[1, 2, 5, 8], [16, 0, 20, 4]])
-    assert_allclose(merged.scores.numpy(), [0.9, 0.3])
-    assert merged.masks[0].nonzero().min(0).values.tolist() == [2, 1]
-    assert merged.masks[0].nonzero().max(0).values.tolist() == [7, 4]
-    assert merged.masks[1].nonzero().min(0).values.tolist() == [0, 16]
-    assert merged.masks.flatten(1).sum(1).tolist() == [24, 16]
 
 
 def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
@@ -269,12 +152,12 @@ def dataset(data: Path, ann_file: Path, **arguments: Any) -> Any:
 
 def test_annotations_without_images_are_named(data: Path, tmp_path: Path) -> None:
     path = changed(data, tmp_path, images=[], annotations=[])
-    with pytest.raises(ValueError, match=f'{path.name}.*got none of its 0'):
+    with pytest.raises(ValueError, match=f'{path.name}.* 0 of 0 images'):
         dataset(data, path)
 
 
 def test_all_images_filtered_out_is_an_error(data: Path) -> None:
-    with pytest.raises(ValueError, match="train.json.*got none of its 8.*'min_size': 4000"):
+    with pytest.raises(ValueError, match="train.json: 0 of 8 images.*'min_size': 4000"):
         dataset(data, data / 'annotations/train.json', filter_cfg=dict(min_size=4000))
 
 
@@ -340,13 +223,17 @@ def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]
     logger.removeHandler(caplog.handler)
 
 
-# What makes mmdet leave an annotation out without a word.
+# What leaves an annotation without anything to train on, where masks are loaded or not.
 DROPPED = {
     'no area': dict(area=0),
     'under a pixel': dict(bbox=[10, 10, 0.5, 20]),
     'outside': dict(bbox=[5000, 10, 20, 20]),
     'category': dict(category_id=99),
+    'empty polygon': dict(segmentation=[[]]),
+    'two points': dict(segmentation=[[10, 10, 50, 60]]),
+    'no height': dict(segmentation=[[10, 10, 50, 10, 90, 10]]),
 }
+MASKS = dict(pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)])
 
 
 @pytest.mark.parametrize('change', DROPPED.values(), ids=DROPPED)
@@ -354,7 +241,7 @@ def test_dropped_annotations_are_a_warning(data: Path, tmp_path: Path, said: pyt
                                            change: dict) -> None:
     annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
     annotations[3] |= change
-    dataset(data, changed(data, tmp_path, annotations=annotations))
+    dataset(data, changed(data, tmp_path, annotations=annotations), **MASKS)
     record = summary(said)
     assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
     assert '1 dropped' in record.getMessage()
@@ -362,15 +249,15 @@ def test_dropped_annotations_are_a_warning(data: Path, tmp_path: Path, said: pyt
 
 
 @pytest.mark.parametrize('test_mode', [False, True])
-@pytest.mark.parametrize('change', DROPPED.values(), ids=DROPPED)
+@pytest.mark.parametrize('change', [*DROPPED.values(), dict(iscrowd=1), dict(ignore=1)])
 def test_no_annotation_to_train_on_is_an_error(data: Path, tmp_path: Path, change: dict, test_mode: bool) -> None:
     annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
     path = changed(data, tmp_path, annotations=[a | change for a in annotations])
     if test_mode:
-        assert len(dataset(data, path, test_mode=True)) == 8
+        assert len(dataset(data, path, test_mode=True, **MASKS)) == 8
     else:
-        with pytest.raises(ValueError, match=rf'changed\.json: .* none of its {len(annotations)}'):
-            dataset(data, path)
+        with pytest.raises(ValueError, match=rf'changed\.json: .* 0 of {len(annotations)} annotations in use'):
+            dataset(data, path, **MASKS)
 
 
 @pytest.mark.parametrize('change', [dict(), dict(iscrowd=1), dict(iscrowd=1, area=0), dict(ignore=1)])
@@ -386,20 +273,32 @@ def test_images_without_any_annotation_are_no_error(data: Path, tmp_path: Path) 
     assert len(dataset(data, changed(data, tmp_path, annotations=[]))) == 8
 
 
-@pytest.mark.parametrize('segmentation', [None, [], 'absent'])
-def test_annotation_without_a_mask_is_named_where_masks_are_loaded(data: Path, tmp_path: Path,
-                                                                   segmentation: Any) -> None:
-    from mmdet.datasets.transforms import LoadAnnotations
+@pytest.mark.parametrize(('key', 'value', 'message'), [
+    ('segmentation', None, "has no 'mask'"), ('segmentation', [], "has no 'mask'"),
+    ('segmentation', 'absent', "has no 'mask'"), ('segmentation', [10, 10, 50, 60, 90, 10], 'has a flat list'),
+    ('bbox', None, 'has '), ('bbox', [1, 2, 3], 'has '), ('bbox', 'absent', "has no 'bbox'"),
+    ('area', 'absent', "has no 'area'")])
+def test_an_annotation_that_is_not_as_coco_has_it_is_named(data: Path, tmp_path: Path, key: str, value: Any,
+                                                           message: str) -> None:
     annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    bare = annotations[3]
-    bare['segmentation'] = segmentation
-    if segmentation == 'absent':
-        del bare['segmentation']
+    bad = annotations[3]
+    bad[key] = value
+    if value == 'absent':
+        del bad[key]
     path = changed(data, tmp_path, annotations=annotations)
-    with pytest.raises(ValueError, match=rf'changed\.json: .*annotation {bare["id"]} of image {bare["image_id"]} has'):
-        dataset(data, path, pipeline=[LoadAnnotations(with_bbox=True, with_mask=True)])
-    boxes = dataset(data, path, pipeline=[LoadAnnotations(with_bbox=True)])
-    assert sum(len(boxes[i]['gt_bboxes']) for i in range(len(boxes))) == len(annotations)
+    where = rf'changed\.json: annotation {bad["id"]} of image {bad["image_id"]} '
+    with pytest.raises(ValueError, match=where + message):
+        dataset(data, path, **MASKS)
+    if key == 'segmentation':
+        boxes = dataset(data, path, pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True)])
+        assert sum(len(boxes[i]['gt_bboxes']) for i in range(len(boxes))) == len(annotations)
+
+
+def test_an_image_without_a_width_is_named(data: Path, tmp_path: Path) -> None:
+    images = json.loads((data / 'annotations/train.json').read_text())['images']
+    del images[2]['width']
+    with pytest.raises(ValueError, match=rf"changed\.json: image {images[2]['id']} has no 'width'"):
+        dataset(data, changed(data, tmp_path, images=images))
 
 
 def test_unreadable_image_stops_training_and_is_named(data: Path, tmp_path: Path) -> None:

@@ -244,11 +244,11 @@ def test_copies(family: str, duplicate: Any) -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(patch_size=14), r'FreqVisionTransformer: expected patches a multiple of input_stride=4 pixels apart, got \(14, 14\)'),
-    (dict(input_stride=0), 'FreqVisionTransformer: expected input_stride .* got 0'),
+    (dict(patch_size=14), r'expected patches a multiple of input_stride=4 pixels apart, got \(14, 14\)'),
+    (dict(input_stride=0), 'FreqVisionTransformer: input_stride: expected an integer >= 1, got 0'),
     (dict(input_stride=True), 'got True'),
     (dict(input_stride=4.0), r'got 4\.0'),
-    (dict(channels=0), 'expected in_channels .* got 0'),
+    (dict(channels=0), 'in_channels: expected .* got 0'),
 ])
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
@@ -358,8 +358,8 @@ def test_weights_for_other_patches_are_refused() -> None:
 
 
 @pytest.mark.parametrize(('family', 'frozen', 'told'), [
-    ('mmpretrain.RegNet', 1, 'set it to 0 or -1'), ('mmpretrain.RegNet', 0, ''), ('mmdet.ResNeXt', 1, 'set it to 0'),
-    ('mmpretrain.ConvNeXt', 1, 'keeps the patch embedding from being trained: set it to -1'),
+    ('mmpretrain.RegNet', 1, 'set it to -1'), ('mmpretrain.RegNet', 0, ''), ('mmdet.ResNeXt', 1, 'set it to -1'),
+    ('mmpretrain.ConvNeXt', 1, 'keeps downsample_layers.0.0.weight from being trained: set it to -1'),
     ('mmpretrain.ConvNeXt', 0, ''), ('mmpretrain.SwinTransformer', 0, 'set it to -1'),
     ('mmdet.SwinTransformer', 0, 'set it to -1'), ('mmdet.SwinTransformer', -1, ''),
     ('mmpretrain.VisionTransformer', 1, 'set it to -1'), ('mmpretrain.VisionTransformer', -1, ''),

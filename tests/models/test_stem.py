@@ -209,13 +209,6 @@ def test_other_channel_counts_equal_the_stock_network_on_padded_channels(channel
     assert_allclose(actual.numpy(), reference.numpy(), rtol=1e-4, atol=1e-5 * float(reference.abs().max()))
 
 
-def test_192_channels_with_strides_1_1_2_2() -> None:
-    model = evaluating(resnet(18, 192, strides=(1, 1, 2, 2), out_indices=(0, 1, 2, 3)))
-    with torch.no_grad():
-        outputs = model(torch.rand(1, 192, 28, 28))
-    assert [tuple(output.shape[1:]) for output in outputs] == [(64, 28, 28), (128, 28, 28), (256, 14, 14), (512, 7, 7)]
-
-
 def test_stem_channels_of_an_inherited_config_mean_nothing() -> None:
     assert shapes(resnet(18, 24, stem_channels=32).state_dict()) == shapes(resnet(18, 24).state_dict())
 
@@ -308,8 +301,8 @@ def test_stock_checkpoint_loads(stock_file: Path, log: list[str], load: Any, cha
 
 
 @pytest.mark.parametrize(('channels', 'text'), [
-    (24, r'layer1\.0\.conv1\.weight [^,]*first 24 of 64'),
-    (192, r'layer1\.0\.conv1\.weight first 64 [^,]*, 128 newly made'),
+    (24, r'first 24 of 64 channels taken in layer1\.0\.conv1\.weight'),
+    (192, r'first 64 of 64 channels taken in layer1\.0\.conv1\.weight [^,]*, 128 newly made'),
 ])
 def test_the_log_says_how_many_channels_come_from_where(stock_file: Path, log: list[str], channels: int,
                                                         text: str) -> None:
@@ -403,7 +396,7 @@ def test_stock_weights_in_frozen_stages_are_a_warning(stock_file: Path, log: lis
                                                       told: bool) -> None:
     resnet(50, 24, frozen_stages=frozen).load_state_dict(backbone_of(stock_file))
     line, = said(log)
-    assert (f'frozen_stages={frozen} keeps the first stage from being trained: set it to 0 or -1' in line) == told
+    assert (f'frozen_stages={frozen} keeps layer1.0.conv1.weight from being trained' in line) == told
 
 
 def test_checkpoint_of_another_depth_is_refused(stock_file: Path) -> None:
@@ -418,7 +411,7 @@ def test_in_channels_is_needed() -> None:
 
 @pytest.mark.parametrize('channels', [0, -1, 2.5, True, '24', None])
 def test_bad_in_channels(channels: Any) -> None:
-    with pytest.raises(ValueError, match=f'FreqResNet: expected in_channels .* got {channels!r}'):
+    with pytest.raises(ValueError, match=f'FreqResNet: in_channels: expected an integer >= 1, got {channels!r}'):
         resnet(18, channels)
 
 
@@ -469,9 +462,9 @@ def striped(level: int, horizontal: bool) -> np.ndarray:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> dict[str, np.ndarray]:
-    """Two photos with the same file name in two class folders, by path."""
+    """Two images with the same name, in folders with the same name, by path."""
     found = {}
-    for folder, photo in (('cat', striped(240, True)), ('dog', striped(120, False))):
+    for folder, photo in (('a/cat', striped(240, True)), ('b/cat', striped(120, False))):
         path = tmp_path / 'val' / folder / '000.png'
         path.parent.mkdir(parents=True)
         cv2.imwrite(str(path), photo)
@@ -486,7 +479,7 @@ def run_hook(paths: list[str], out_dir: Path, **kwargs: Any) -> None:
     samples = []
     for label, path in enumerate(paths):
         sample = DataSample(metainfo=dict(img_path=path)).set_gt_label(label)
-        samples.append(sample.set_pred_label(label).set_pred_score(torch.tensor([0.5, 0.5])))
+        samples.append(sample.set_pred_label(label).set_pred_score(torch.full((3, ), 1 / 3)))
     batch = dict(inputs=torch.randn(len(paths), 24, 8, 8), data_samples=samples)
     hook.after_test_iter(SimpleNamespace(), 0, batch, samples)
     assert [sample.img_path for sample in samples] == paths
@@ -504,6 +497,36 @@ def test_pictures_are_drawn_on_the_photos(photos: dict[str, np.ndarray], tmp_pat
         below = cv2.resize(picture, (240, 160), interpolation=cv2.INTER_AREA)[90:]  # the text is in the upper corner
         assert np.abs(below.astype(float) - photo[90:]).mean() < 8
         assert not np.array_equal(cv2.resize(picture, (240, 160))[:60, :120], photo[:60, :120])
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(photos: dict[str, np.ndarray], tmp_path: Path,
+                                                     log: list[str]) -> None:
+    broken, good = photos
+    Path(broken).write_bytes(b'')
+    run_hook([broken, str(tmp_path / 'absent.png'), good], tmp_path / 'out', enable=True)
+    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['2-cat-000.png_0.png']
+    told = [line.split(': cannot draw')[0] for line in log if 'cannot draw' in line]
+    assert told == [broken, str(tmp_path / 'absent.png')]
+
+
+def test_images_are_read_with_the_backend_of_the_hook(photos: dict[str, np.ndarray], tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    data = Path(next(iter(photos))).read_bytes()
+    monkeypatch.setattr(mmfreq.models.cls.fileio, 'get',
+                        lambda path, backend_args: asked.append((path, backend_args)) or data)
+    run_hook(['s3://bucket/cat/1.png'], tmp_path / 'out', enable=True, backend_args=dict(backend='petrel'))
+    assert asked == [('s3://bucket/cat/1.png', dict(backend='petrel'))]
+    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['0-cat-1.png_0.png']
+
+
+def test_every_nth_image_is_drawn_over_batches_of_unequal_size(photos: dict[str, np.ndarray], tmp_path: Path) -> None:
+    UniversalVisualizer.get_instance('test_stem')
+    hook = HOOKS.build(dict(type='FreqVisualizationHook', out_dir=str(tmp_path / 'out'), interval=2, enable=True))
+    path = next(iter(photos))
+    for batch, count in enumerate((3, 3, 1)):
+        hook.after_test_iter(SimpleNamespace(), batch, {}, [DataSample(metainfo=dict(img_path=path))] * count)
+    assert sorted(file.name[0] for file in (tmp_path / 'out').iterdir()) == ['0', '2', '4', '6']
 
 
 def test_hook_is_off_by_default(photos: dict[str, np.ndarray], tmp_path: Path) -> None:

@@ -125,7 +125,8 @@ def test_stock_checkpoint_loads(host: tuple, load: Any, channels: int, log: list
     assert not [line for line in log if 'unexpected key' in line or 'do not match' in line]
     line, = (line for line in log if line.startswith('FreqMobileNetV2'))
     assert f'into {channels} DCT channels' in line
-    assert 'stem dropped (6 tensors), first ' + {6: '6 of 32', 32: '32 of 32', 48: '32 of 32'}[channels] in line
+    assert 'stem dropped (6 tensors)' in line
+    assert ('first 6 of 32 channels' in line, 'first 32 of 32 channels' in line) == (channels == 6, channels == 48)
     assert ('16 newly made' in line) == (channels == 48)
 
 
@@ -134,7 +135,7 @@ def test_stock_weights_in_frozen_stages_are_a_warning(frozen: int, told: bool, l
     model = cls.FreqMobileNetV2(in_channels=24, frozen_stages=frozen)
     model.load_state_dict(cls_stock.MobileNetV2().state_dict())
     line, = (line for line in log if line.startswith('FreqMobileNetV2'))
-    assert (f'frozen_stages={frozen} keeps the first stage from being trained' in line) == told
+    assert (f'frozen_stages={frozen} keeps layer1.0.conv.0.conv.weight from being trained' in line) == told
 
 
 def test_own_checkpoint_reloads_without_a_word(host: tuple, load: Any, log: list[str]) -> None:
@@ -189,14 +190,3 @@ def test_gate_is_the_first_thing_that_the_input_meets(host: tuple) -> None:
     with torch.no_grad():
         masked = torch.cat([x[:, :5], torch.zeros(4, 19, 32, 32)], dim=1)
         assert_allclose(gated(x)[-1].numpy(), plain(masked)[-1].numpy(), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize('channels', [0, 2.5, True, '24', None])
-def test_bad_in_channels(channels: Any) -> None:
-    with pytest.raises(ValueError, match=f'FreqMobileNetV2: expected in_channels .* got {channels!r}'):
-        cls.FreqMobileNetV2(in_channels=channels)
-
-
-def test_input_with_the_wrong_number_of_channels(host: tuple) -> None:
-    with pytest.raises(ValueError, match=r'FreqMobileNetV2: .*in_channels=24 .*\(1, 48, 8, 8\)'):
-        host[0](in_channels=24)(torch.rand(1, 48, 8, 8))

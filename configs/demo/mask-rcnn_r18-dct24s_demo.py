@@ -11,4 +11,3 @@ test_pipeline = [*_base_.test_pipeline[:-1], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-default_hooks = dict(visualization=dict(type='FreqVisualizationHook'))

@@ -1,13 +1,19 @@
-"""What mmfreq registers in mmpretrain: modified backbones and their visualization hook.
+"""What mmfreq registers in mmpretrain: backbones, a preprocessor and a visualization hook.
 
 Name this module under ``custom_imports`` in a config.
 """
+import logging
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any, Optional, Sequence
 
-import torch
+import mmcv
+import mmengine.fileio as fileio
+from mmengine.logging import print_log
 
 from mmfreq.hosts.ops import provide_ops
+from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.pretrained import StateDict
+from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
 provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops from then on
 
@@ -30,15 +36,10 @@ from mmpretrain.models.utils import ClsDataPreprocessor  # noqa: E402
 from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
 from mmpretrain.structures import DataSample  # noqa: E402
 
-from mmfreq.image_files import read_image_file  # noqa: E402
-from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
-from mmfreq.models.preprocessor import PlacementMixin  # noqa: E402
-from mmfreq.models.stem import PatchMixin, StemlessResNetMixin  # noqa: E402
-
 
 @MODELS.register_module()
 class FreqResNet(StemlessResNetMixin, ResNet):
-    """mmpretrain's ResNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
+    """mmpretrain's ResNet without its stem; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
 
     Args:
         depth (int): Depth of the network, from {18, 34, 50, 101, 152}.
@@ -56,44 +57,39 @@ class FreqResNet(StemlessResNetMixin, ResNet):
 
 @MODELS.register_module()
 class FreqResNetV1c(StemlessResNetMixin, ResNetV1c):
-    """mmpretrain's ResNetV1c without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+    """mmpretrain's ResNetV1c without its stem; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqResNetV1d(StemlessResNetMixin, ResNetV1d):
-    """mmpretrain's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+    """mmpretrain's ResNetV1d without its stem; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqResNeXt(StemlessResNetMixin, ResNeXt):
-    """mmpretrain's ResNeXt without its stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+    """mmpretrain's ResNeXt without its stem; arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqSEResNet(StemlessResNetMixin, SEResNet):
-    """mmpretrain's SEResNet without its stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+    """mmpretrain's SEResNet without its stem; arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqRes2Net(StemlessResNetMixin, Res2Net):
-    """mmpretrain's Res2Net without its stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
+    """mmpretrain's Res2Net without its stem; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqResNeSt(StemlessResNetMixin, ResNeSt):
-    """mmpretrain's ResNeSt without its deep stem, for C DCT channels; arguments as :class:`FreqResNet`."""
+    """mmpretrain's ResNeSt without its stem; arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
 class FreqRegNet(StemlessResNetMixin, RegNet):
-    """mmpretrain's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
+    """mmpretrain's RegNet without its stem; arguments as the stock class, except for ``strides``.
 
-    Args:
-        arch (str | dict): As :class:`mmpretrain.models.RegNet`.
-        in_channels (int): Number of DCT channels C.
-        strides (Sequence[int]): Strides of the stages. Defaults to (1, 2, 2, 2): a stock RegNet halves the grid in its
-            first stage, to the size at which the DCT channels come.
-        **kwargs: Every other argument of :class:`mmpretrain.models.RegNet`.
+    The default (1, 2, 2, 2) keeps the grid in the first stage, which a stock RegNet halves.
     """
 
     def __init__(self, *args: Any, strides: Sequence[int] = (1, 2, 2, 2), **kwargs: Any) -> None:
@@ -102,124 +98,83 @@ class FreqRegNet(StemlessResNetMixin, RegNet):
 
 @MODELS.register_module()
 class FreqConvNeXt(PatchMixin, ConvNeXt):
-    """mmpretrain's ConvNeXt (V1 and V2) for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
-
-    Args:
-        arch (str | dict): As :class:`mmpretrain.models.ConvNeXt`.
-        in_channels (int): Number of DCT channels C.
-        **kwargs: Every other argument of :class:`mmpretrain.models.ConvNeXt`.
-
-    Example:
-        >>> import torch
-        >>> from mmfreq.models.cls import FreqConvNeXt
-        >>> model = FreqConvNeXt('atto', in_channels=24, out_indices=(0, 3), gap_before_final_norm=False)
-        >>> [tuple(level.shape) for level in model(torch.rand(1, 24, 56, 56))]
-        [(1, 40, 56, 56), (1, 320, 7, 7)]
-    """
+    """mmpretrain's ConvNeXt (V1, V2), for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
     projection = 'downsample_layers.0.0'
 
 
 @MODELS.register_module()
 class FreqSwinTransformer(PatchMixin, SwinTransformer):
-    """mmpretrain's SwinTransformer for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
-
-    Args:
-        arch (str | dict): As :class:`mmpretrain.models.SwinTransformer`.
-        in_channels (int): Number of DCT channels C.
-        **kwargs: Every other argument of :class:`mmpretrain.models.SwinTransformer`; sizes in pixels.
-    """
+    """mmpretrain's SwinTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
     projection = 'patch_embed.projection'
 
-    def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
-        # names of old checkpoints, which the stock class translates for itself but not for its subclasses
-        for key in [key for key in state_dict if key.startswith((f'{prefix}norm.', f'{prefix}stages.'))]:
+    def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
+        # The stock class translates the names of old checkpoints for itself, not for subclasses.
+        for key in list(state_dict):
             if key.startswith(f'{prefix}norm.'):
-                state_dict[f'{prefix}norm{len(self.stages) - 1}.{key.rpartition(".")[2]}'] = state_dict.pop(key)
-            elif key.endswith('.attn_mask'):
+                leaf = key.rpartition('.')[2]
+                state_dict[f'{prefix}norm{len(self.stages) - 1}.{leaf}'] = state_dict.pop(key)
+            elif key.startswith(f'{prefix}stages.') and key.endswith('.attn_mask'):
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @MODELS.register_module()
 class FreqVisionTransformer(PatchMixin, VisionTransformer):
-    """mmpretrain's VisionTransformer for C DCT channels; see :class:`~mmfreq.models.stem.PatchMixin`.
+    """mmpretrain's VisionTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`.
 
-    Args:
-        arch (str | dict): As :class:`mmpretrain.models.VisionTransformer`.
-        in_channels (int): Number of DCT channels C.
-        **kwargs: Every other argument of :class:`mmpretrain.models.VisionTransformer`; sizes in pixels: with
-            ``img_size=224`` and ``patch_size=16`` there are 14x14 tokens of 4x4 cells each.
-
-    Example:
-        >>> import torch
-        >>> from mmfreq.models.cls import FreqVisionTransformer
-        >>> model = FreqVisionTransformer('deit-tiny', in_channels=24, out_type='featmap')
-        >>> tuple(model(torch.rand(1, 24, 56, 56))[0].shape)
-        (1, 192, 14, 14)
+    Sizes are in pixels: ``img_size=224`` and ``patch_size=16`` give 14x14 tokens of 4x4 cells each.
     """
     projection = 'patch_embed.projection'
 
 
 @MODELS.register_module()
 class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
-    """mmpretrain's MobileNetV2 without its stem, for C DCT channels.
-
-    See :class:`~mmfreq.models.mobilenet_v2_stem.StemlessMobileNetV2Mixin`.
-
-    Args:
-        in_channels (int): Number of DCT channels C.
-        **kwargs: Every other argument of :class:`mmpretrain.models.MobileNetV2`.
-
-    Example:
-        >>> import torch
-        >>> from mmfreq.models.cls import FreqMobileNetV2
-        >>> model = FreqMobileNetV2(in_channels=12)
-        >>> tuple(model(torch.rand(1, 12, 112, 112))[0].shape)
-        (1, 1280, 7, 7)
-    """
+    """mmpretrain's MobileNetV2: :class:`~mmfreq.models.stem.StemlessMobileNetV2Mixin`."""
 
 
 @MODELS.register_module()
 class FreqDataPreprocessor(PlacementMixin, ClsDataPreprocessor):
-    """mmpretrain's ClsDataPreprocessor that can make DCT channels of photos on the network's device.
+    """mmpretrain's ClsDataPreprocessor that can compute DCT channels on the network's device.
 
-    The batch augmentations work on the channels with either placement.
-
-    Args:
-        placement (str): See :class:`~mmfreq.models.preprocessor.PlacementMixin`. Defaults to ``'cpu'``.
-        freq (dict, optional): See there; needed with ``placement='device'``.
-        **kwargs: Every argument of :class:`mmpretrain.models.ClsDataPreprocessor`.
+    Batch augmentations work on the channels. Arguments are those of
+    :class:`~mmfreq.models.preprocessor.PlacementMixin` and of the stock class.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:
-        """As the stock preprocessor, on DCT channels: ``inputs`` float32 (N, C, h, w) and ``data_samples``."""
+        """Return ``inputs``, float32 (N, C, h, w), and ``data_samples``."""
         return super().forward(self.placed(data), training)
-
-
-class _Photos:
-    """The photos behind a batch, each read when it is asked for: ``photos[i]`` is uint8 RGB (3, H, W)."""
-
-    def __init__(self, paths: Sequence[str]) -> None:
-        self.paths = paths
-
-    def __getitem__(self, index: int) -> torch.Tensor:
-        return torch.from_numpy(read_image_file(self.paths[index])[:, :, ::-1].copy()).permute(2, 0, 1)
 
 
 @HOOKS.register_module()
 class FreqVisualizationHook(VisualizationHook):
-    """mmpretrain's VisualizationHook, drawing on the photo files instead of the network's input.
+    """mmpretrain's VisualizationHook, drawing on the image files instead of the network's input.
 
-    Pictures are named after the photo and its folder, so that class-per-folder data sets with equal file names do not
-    overwrite each other's. Arguments as :class:`mmpretrain.engine.hooks.VisualizationHook`. The pipeline's packer must
-    keep ``img_path``, as it does by default.
+    A picture is named after the sample's number, the folder and the file, so that none overwrites
+    another. One that cannot be drawn is a warning. The packer must keep ``img_path``, as it does by
+    default.
+
+    Args:
+        backend_args (dict, optional): Of :func:`mmengine.fileio.get`. Defaults to None.
+        **kwargs: Arguments of :class:`mmpretrain.engine.hooks.VisualizationHook`.
     """
 
-    def _draw_samples(self, batch_idx: int, data_batch: dict[str, Any], data_samples: Sequence[DataSample],
-                      step: int = 0) -> None:
-        if not self.enable:
-            return
-        paths = [sample.img_path for sample in data_samples]
-        named = [sample.new(metainfo={**sample.metainfo, 'img_path': '-'.join(Path(path).parts[-2:])})
-                 for sample, path in zip(data_samples, paths)]
-        super()._draw_samples(batch_idx, dict(data_batch, inputs=_Photos(paths)), named, step)
+    def __init__(self, *args: Any, backend_args: Optional[dict] = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.backend_args = backend_args
+
+    def _draw_samples(self, batch_idx: int, data_batch: dict[str, Any],
+                      data_samples: Sequence[DataSample], step: int = 0) -> None:
+        first = self._next if batch_idx else 0
+        self._next = first + len(data_samples)
+        for number, sample in enumerate(data_samples, first):
+            if not self.enable or number % self.interval:
+                continue
+            name = '-'.join((str(number), *Path(sample.img_path).parts[-2:]))
+            if self.out_dir is not None:
+                self.draw_args['out_file'] = fileio.join_path(self.out_dir, f'{name}_{step}.png')
+            try:
+                data = fileio.get(sample.img_path, backend_args=self.backend_args)
+                image = mmcv.imfrombytes(data, channel_order='rgb')
+                self._visualizer.visualize_cls(image, sample, step=step, name=name, **self.draw_args)
+            except Exception as error:  # of decoders, file backends and matplotlib
+                print_log(f'{sample.img_path}: cannot draw: {error}', 'current', logging.WARNING)

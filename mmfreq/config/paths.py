@@ -6,28 +6,30 @@ from typing import Optional
 from mmengine.config import Config
 from mmengine.config.utils import MODULE2PACKAGE
 
-_MMENGINE_GET_CFG_PATH = Config._get_cfg_path
+_MMENGINE_GET_CFG_PATH = getattr(Config, '_get_cfg_path', None)  # private
 
 
 def provide_configs() -> None:
-    """Lets a config inherit ``mmfreq::file`` as it inherits ``mmpretrain::file``, in this process.
+    """Let a config inherit ``mmfreq::file`` as it inherits ``mmpretrain::file``, in this process.
 
-    mmengine knows the packages of OpenMMLab alone, and takes a package's name for the scope in which to look up what
-    its configs name. The configs of mmfreq have no scope of their own: they belong to their host's.
+    mmengine knows only the packages of OpenMMLab, and takes a package's name for the scope in which
+    to look up what its configs name. The configs of mmfreq belong to their host's scope. Where
+    mmengine has no ``Config._get_cfg_path``, it refuses ``mmfreq::`` as a package it does not know.
     """
-    MODULE2PACKAGE['mmfreq'] = 'mmfreq'
-    Config._get_cfg_path = staticmethod(_get_cfg_path)
+    if _MMENGINE_GET_CFG_PATH is not None:
+        MODULE2PACKAGE['mmfreq'] = 'mmfreq'
+        Config._get_cfg_path = staticmethod(_get_cfg_path)
 
 
 def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
-    """Path and scope of what ``_base_`` names."""
+    """Return the path and the scope of what ``_base_`` names."""
     if cfg_path.startswith('mmfreq::'):
         return str(config_path(cfg_path)), None
     return _MMENGINE_GET_CFG_PATH(cfg_path, filename)
 
 
 def config_path(config: str) -> Path:
-    """The file of a config: a path, or ``package::file`` for one that ships with a host, as in ``_base_``.
+    """Return the file of a config: a path, or ``package::file`` as in ``_base_``.
 
     Raises:
         ValueError: There is no such file or package; the message names it.
@@ -35,7 +37,10 @@ def config_path(config: str) -> Path:
     package, _, name = config.rpartition('::')
     path = Path(name)
     if package:
-        spec = importlib.util.find_spec(package)
+        try:
+            spec = importlib.util.find_spec(package)
+        except (ImportError, ValueError):  # of a parent that is no package
+            spec = None
         if spec is None or not spec.submodule_search_locations:
             raise ValueError(f'config: no package {package!r} for {config}')
         path = Path(spec.submodule_search_locations[0], '.mim', 'configs', name)

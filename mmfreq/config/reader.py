@@ -1,4 +1,4 @@
-"""Reading OpenMMLab configs: their pipelines, and whether the channels they select fit their model."""
+"""Read OpenMMLab configs: their pipelines, and whether the channels they select fit their model."""
 from typing import Any, Iterator, Optional
 
 from mmengine.config import Config
@@ -8,100 +8,125 @@ from mmfreq.dct.channels import channel_indices
 DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
+# The single transforms that a FusedBlockDCT stands for, with the arguments that each takes of it.
+_SINGLE = {
+    'YCbCr': ('channel_order', ),
+    'BlockDCT': ('block_size', 'upscale'),
+    'ChannelSelect': ('channels', 'block_size'),
+    'FreqNormalize': ('stats', 'block_size', 'dtype', 'scale'),
+}
+
 
 def iter_dicts(node: Any) -> Iterator[dict]:
-    """Every dict inside ``node``, itself included, depth first."""
+    """Yield every dict inside ``node``, itself included, depth first."""
     if isinstance(node, dict):
         yield node
-    if isinstance(node, (dict, list, tuple)):
-        for child in (node.values() if isinstance(node, dict) else node):
-            yield from iter_dicts(child)
+    for child in _children(node):
+        yield from iter_dicts(child)
+
+
+def _children(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, (list, tuple)) else ()
 
 
 def datasets_with_pipeline(node: Any) -> list[dict]:
-    """The configs of the data sets inside ``node`` that have a pipeline, outermost only.
+    """Return the configs of the data sets inside ``node`` that have a pipeline, outermost only.
 
-    A wrapper with its own pipeline, such as MultiImageMixDataset, counts; what it wraps has only the first steps.
+    A wrapper with a pipeline of its own, such as MultiImageMixDataset, counts; what it wraps has
+    only the first steps.
     """
     if isinstance(node, dict) and node.get('pipeline'):
         return [node]
-    children = node.values() if isinstance(node, dict) else node if isinstance(node, (list, tuple)) else ()
-    return [found for child in children for found in datasets_with_pipeline(child)]
+    found = []
+    for child in _children(node):
+        found += datasets_with_pipeline(child)
+    return found
 
 
 def pipelines(cfg: Config, dataloader: str) -> list[list[dict]]:
-    """The pipelines of a dataloader's data sets; empty if the config has no such dataloader."""
-    return [node['pipeline'] for node in datasets_with_pipeline((cfg.get(dataloader) or {}).get('dataset'))]
+    """Return the pipelines of a dataloader's data sets; none if there is no such dataloader."""
+    dataset = (cfg.get(dataloader) or {}).get('dataset')
+    return [node['pipeline'] for node in datasets_with_pipeline(dataset)]
 
 
 def transform_type(transform: dict) -> str:
-    """Type name of a transform's config, without a scope prefix."""
+    """Return the type name of a transform's config, without a scope prefix."""
     kind = transform.get('type', '')
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
 
 
 def single_transforms(fused: dict) -> list[dict]:
-    """The four single transforms that the config of a FusedBlockDCT stands for."""
-    arguments = (('YCbCr', ('channel_order', )), ('BlockDCT', ('block_size', 'upscale')),
-                 ('ChannelSelect', ('channels', 'block_size')),
-                 ('FreqNormalize', ('stats', 'block_size', 'dtype', 'scale')))
-    return [dict(type=kind, **{key: fused[key] for key in keys if key in fused}) for kind, keys in arguments]
+    """Return the four single transforms that the config of a FusedBlockDCT stands for."""
+    steps = []
+    for kind, keys in _SINGLE.items():
+        steps.append(dict(type=kind, **{key: fused[key] for key in keys if key in fused}))
+    return steps
 
 
 def unfused(node: Any) -> Any:
-    """A pipeline, or whatever holds one, with the four single transforms for every FusedBlockDCT in its lists."""
-    if isinstance(node, dict) and transform_type(node) == 'TestTimeAug':
-        return {**node, 'transforms': _unfused_alternatives(node['transforms'])}
+    """Copy a pipeline, or what holds one, with single transforms for each FusedBlockDCT in it.
+
+    Tuples stay tuples. In TestTimeAug, which lists the alternatives of each step, a FusedBlockDCT
+    becomes four steps.
+    """
     if isinstance(node, dict):
-        return {key: unfused(child) for key, child in node.items()}
-    if not isinstance(node, (list, tuple)):
-        return node
-    return [step for child in node for step in (
-        single_transforms(child) if isinstance(child, dict) and transform_type(child) == 'FusedBlockDCT'
-        else [unfused(child)])]
+        made = {key: unfused(child) for key, child in node.items()}
+        if transform_type(node) == 'TestTimeAug':
+            made['transforms'] = _unfused_steps(node['transforms'])
+        return made
+    return _unfused_steps(node) if isinstance(node, (list, tuple)) else node
 
 
-def _unfused_alternatives(lists: list[list[dict]]) -> list[list[dict]]:
-    """The transforms of TestTimeAug, a list of alternatives for each step: a FusedBlockDCT makes four steps."""
-    return [made for step in lists for made in (
-        [[single] for single in single_transforms(step[0])]
-        if [transform_type(one) for one in step] == ['FusedBlockDCT'] else [unfused(step)])]
+def _unfused_steps(steps: Any) -> Any:
+    made = []
+    for step in steps:
+        alone = isinstance(step, (list, tuple)) and len(step) == 1  # in TestTimeAug
+        child = step[0] if alone else step
+        if isinstance(child, dict) and transform_type(child) == 'FusedBlockDCT':
+            singles = single_transforms(child)
+            made += [type(step)([single]) for single in singles] if alone else singles
+        else:
+            made.append(unfused(step))
+    return type(steps)(made)
 
 
 def device_freq(cfg: Config) -> Optional[dict]:
-    """What a config's preprocessor makes of photos on the network's device (``freq``); None if the pipeline does it."""
-    nodes = [*iter_dicts(cfg.get('model')), *iter_dicts(cfg.get('data_preprocessor'))]
-    return next((dict(node['freq']) for node in nodes if node.get('placement') == 'device' and node.get('freq')), None)
+    """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it."""
+    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
+        if node.get('placement') == 'device' and node.get('freq'):
+            return dict(node['freq'])
+    return None
 
 
 def network_pipeline(cfg: Config, pipeline: list[dict]) -> list[dict]:
-    """A pipeline of ``cfg`` with the single DCT transforms: for a fused one, and for those on the device."""
+    """Return a pipeline of ``cfg`` with single DCT transforms for fused and for device ones."""
     freq = device_freq(cfg)
     steps = [dict(freq, type='FusedBlockDCT')] if freq else []
     return unfused([*pipeline[:-1], *steps, *pipeline[-1:]])
 
 
 def dct_channels(pipeline: list[dict]) -> Optional[tuple[list[int], int]]:
-    """Channel numbers that a pipeline gives, in order, and the side of its blocks; None without :class:`BlockDCT`."""
+    """Return a pipeline's channel numbers in order and its block_size; None without BlockDCT."""
     found = None
     for transform in iter_dicts(pipeline):
+        block_size = transform.get('block_size', 8)
         if transform_type(transform) == 'BlockDCT':
-            block_size = transform.get('block_size', 8)
             found = list(range(3 * block_size**2)), block_size
         elif transform_type(transform) == 'ChannelSelect':
-            block_size = transform.get('block_size', 8)
             found = channel_indices(transform['channels'], block_size), block_size
     return found
 
 
 def pipeline_channels(pipeline: list[dict]) -> int:
-    """Number of channels that a pipeline gives: 3 without :class:`BlockDCT`."""
+    """Return the number of channels that a pipeline gives: 3 without BlockDCT."""
     found = dct_channels(pipeline)
     return len(found[0]) if found else 3
 
 
 def pipeline_blocks(pipeline: list[dict]) -> tuple[int, int]:
-    """``block_size`` and ``upscale`` of a pipeline; 1 and 1 without :class:`BlockDCT`."""
+    """Return ``block_size`` and ``upscale`` of a pipeline; 1 and 1 without BlockDCT."""
     blocks = 1, 1
     for transform in iter_dicts(pipeline):
         if transform_type(transform) == 'BlockDCT':
@@ -110,28 +135,33 @@ def pipeline_blocks(pipeline: list[dict]) -> tuple[int, int]:
 
 
 def detection_stride(cfg: Config) -> Optional[int]:
-    """Stride of a detector's FreqDetDataPreprocessor; None if ``cfg`` is no config of mmdet.
+    """Return the stride of a detector's FreqDetDataPreprocessor; None for no config of mmdet.
 
     Raises:
         ValueError: The preprocessor is a stock one, which takes the input's cells for pixels.
     """
-    nodes = [node for node in [*iter_dicts(cfg.get('model')), *iter_dicts(cfg.get('data_preprocessor'))]
-             if transform_type(node).endswith('DataPreprocessor')]
-    if cfg.get('default_scope') != 'mmdet' and not any('Det' in transform_type(node) for node in nodes):
+    kinds, stride = [], None
+    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
+        kind = transform_type(node)
+        if kind.endswith('DataPreprocessor'):
+            kinds.append(kind)
+            if kind.startswith('Freq') and stride is None:
+                stride = node.get('stride', DEFAULT_STRIDE)
+    if cfg.get('default_scope') != 'mmdet' and not any('Det' in kind for kind in kinds):
         return None
-    strides = [node.get('stride', DEFAULT_STRIDE) for node in nodes if transform_type(node).startswith('Freq')]
-    if not strides:
-        raise ValueError("a frequency-domain detector expects data_preprocessor=dict(type='FreqDetDataPreprocessor', "
-                         f'...), got {", ".join(map(transform_type, nodes)) or "none"}')
-    return strides[0]
+    if stride is None:
+        raise ValueError('a frequency-domain detector expects data_preprocessor=dict('
+                         f"type='FreqDetDataPreprocessor', ...), got {', '.join(kinds) or 'none'}")
+    return stride
 
 
 def check_channels(cfg: Config) -> None:
-    """Raises ValueError if a pipeline does not give what a frequency-domain backbone takes.
+    """Check that every dataloader gives what the frequency-domain backbones of ``cfg`` take.
 
-    Args:
-        cfg (Config): Backbones whose type starts with ``Freq`` are checked against every dataloader's pipelines: the
-            number of channels, and in mmdet the preprocessor and the pixels that a cell covers, its ``stride``.
+    Raises:
+        ValueError: A pipeline gives another number of channels than ``in_channels`` of a backbone
+            whose type starts with ``Freq``; or, in mmdet, the preprocessor is a stock one or its
+            stride is not block_size / upscale.
     """
     for node in iter_dicts(cfg.get('model')):
         expected = node.get('in_channels')
@@ -140,15 +170,20 @@ def check_channels(cfg: Config) -> None:
         stride = detection_stride(cfg)
         for name in DATALOADERS:
             for pipeline in pipelines(cfg, name):
-                if device_freq(cfg) and dct_channels(unfused(pipeline)):
-                    raise ValueError("the preprocessor's placement='device' expects photos, but the pipeline of "
-                                     f'{name} has DCT transforms')
-                pipeline = network_pipeline(cfg, pipeline)
-                if pipeline_channels(pipeline) != expected:
-                    raise ValueError(f'{transform_type(node)} expects in_channels={expected}, but the pipeline of '
-                                     f'{name} gives {pipeline_channels(pipeline)} channels')
-                block_size, upscale = pipeline_blocks(pipeline)
+                _check_pipeline(cfg, pipeline, name, f'{transform_type(node)} expects', expected)
+                block_size, upscale = pipeline_blocks(network_pipeline(cfg, pipeline))
                 if stride is not None and block_size != stride * upscale:
-                    raise ValueError(f'FreqDetDataPreprocessor expects block_size / upscale to be its stride={stride}, '
-                                     f'but the DCT in the pipeline of {name} has block_size={block_size} and '
-                                     f'upscale={upscale}')
+                    raise ValueError(
+                        f'FreqDetDataPreprocessor expects block_size / upscale to be its '
+                        f'stride={stride}, but the DCT in the pipeline of {name} has '
+                        f'block_size={block_size} and upscale={upscale}')
+
+
+def _check_pipeline(cfg: Config, pipeline: list[dict], name: str, who: str, expected: int) -> None:
+    if device_freq(cfg) and dct_channels(unfused(pipeline)):
+        raise ValueError("the preprocessor's placement='device' expects images, but the pipeline "
+                         f'of {name} has DCT transforms')
+    found = pipeline_channels(network_pipeline(cfg, pipeline))
+    if found != expected:
+        raise ValueError(f'{who} in_channels={expected}, but the pipeline of {name} gives {found} '
+                         'channels')

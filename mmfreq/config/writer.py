@@ -1,25 +1,26 @@
-"""Writing configs: what a config changes of the one that it inherits, as text in OpenMMLab's style."""
+"""Write configs: what a config changes of the one that it inherits, in OpenMMLab's text style."""
 import os
+from keyword import iskeyword
 from pathlib import Path
-from typing import Any, Mapping
+from typing import Any, Mapping, Optional
 
 from mmengine.config import Config
 
 from mmfreq.config.paths import config_path
 
-_WIDTH = 119
-_FIRST = ('custom_imports', 'model', 'data_preprocessor')
+_WIDTH = 100
+_FIRST = ('custom_imports', 'freq', 'model', 'data_preprocessor')
 
 
 def stock_base(config: Path) -> str:
-    """The config that a text-style config comes from: the end of the chain of its ``_base_`` files.
+    """Return the config at the end of the chain of ``_base_`` files that starts at ``config``.
 
     Args:
-        config (Path): The config file.
+        config (Path): A text-style config file.
 
     Returns:
-        str: ``package::name`` where the chain ends in another package; else the path of the last file, one that has no
-        ``_base_``, or several.
+        str: ``package::name`` where the chain ends in another package; else the path of the last
+            file, which has no ``_base_`` or several.
     """
     while True:
         bases = Config._get_base_files(str(config))
@@ -31,31 +32,28 @@ def stock_base(config: Path) -> str:
 
 
 def plain_config(path: Path) -> dict[str, Any]:
-    """A config file and what it inherits, as plain dicts, without the scopes that mmengine notes in them."""
+    """Read a config file with what it inherits as plain dicts, without mmengine's scope marks."""
     return _without_scopes(Config.fromfile(str(path))._cfg_dict.to_dict())
 
 
 def _without_scopes(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _without_scopes(item) for key, item in value.items() if key != '_scope_'}
-    return type(value)(map(_without_scopes, value)) if isinstance(value, (list, tuple)) else value
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(_without_scopes, value))
+    return value
 
 
 def difference(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, Any]:
-    """What a child of ``base`` must say to become ``target``, by the rules of mmengine's inheritance.
+    """Return the minimal overrides that turn ``base`` into ``target`` by mmengine's inheritance.
 
-    Args:
-        base (Mapping): The inherited config.
-        target (Mapping): The config that the child shall be.
-
-    Returns:
-        dict: The keys that differ. Dicts hold their differing keys only, or ``_delete_=True`` and all of them where
-        keys of ``base`` must go; lists are whole.
+    Dicts hold only the keys that differ, or ``_delete_=True`` and all keys of ``target`` where keys
+    of ``base`` must go. Lists are whole.
     """
     changes: dict[str, Any] = {}
     for key, value in target.items():
         old = base.get(key)
-        if key in base and value == old and type(value) is type(old):
+        if key in base and same(value, old):
             continue
         if not isinstance(value, dict) or key not in base:
             changes[key] = value
@@ -66,91 +64,81 @@ def difference(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, 
     return changes
 
 
+def same(a: Any, b: Any) -> bool:
+    """Compare plain values with their types: 1 is not 1.0, a list is not a tuple, at any depth."""
+    if type(a) is not type(b):
+        return False
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
 def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path) -> str:
-    """Text of a config that inherits ``base`` and amounts to ``target``.
+    """Return the text of a config that inherits ``base`` and amounts to ``target``.
 
     Args:
         base (str): ``package::name``, or the path of a file.
-        target (Mapping): The config that the child shall be. Its top-level lists, and dicts that are new, are named
-            where they occur again.
-        comment (str): What the first lines say.
+        target (Mapping): The config that the child becomes. Where its top-level ``freq`` or a
+            ``*_pipeline`` occurs again, the text names it.
+        comment (str): Text of the first lines.
         folder (Path): Where the text will stand: a path of ``base`` is written relative to it.
 
-    Returns:
-        str: The text.
-
     Raises:
-        ValueError: ``target`` lacks a top-level key of ``base``, which inheritance cannot take away.
+        ValueError: ``target`` lacks a top-level key of ``base``, which inheritance cannot remove.
     """
     inherited = plain_config(config_path(base))
     missing = sorted(set(inherited) - set(target))
     if missing:
-        raise ValueError(f'expected the keys {missing}, which a config that inherits {base} cannot drop')
+        raise ValueError(f'expected the keys {missing}: a config that inherits {base} cannot drop '
+                         'them')
     changes = difference(inherited, target)
-    lists = sorted((key for key, value in changes.items() if isinstance(value, list) and (
-        len(value) > 1 or value and isinstance(value[0], dict) and key not in inherited)),
-                   key=lambda key: len(changes[key]))
-    single = [key for key, value in changes.items()
-              if isinstance(value, dict) and value and key not in (*inherited, *_FIRST)]
     reference = base if '::' in base else Path(os.path.relpath(base, folder)).as_posix()
     lines = [*(f'# {line}' for line in comment.splitlines()), f'_base_ = {reference!r}', '']
-    named: dict[str, Any] = {}
     first = [key for key in _FIRST if key in changes]
-    for key in dict.fromkeys((*first, *single, *lists, *changes)):
-        lines.append(f'{key} = {render(_with_names(changes[key], named), len(key) + 3)}')
-        if key in (*single, *lists):
-            named = {key: changes[key], **named}  # longer ones first
+    named = [key for key in changes if key.endswith('_pipeline')]
+    texts: dict[str, str] = {}  # of what later lines name, by variable
+    for key in dict.fromkeys((*first, *named, *changes)):
+        lines.append(f'{key} = {render(changes[key], len(key) + 3, names=texts)}')
+        if key == 'freq' and isinstance(changes[key], list):
+            texts.update((f'freq[{i}]', repr(step)) for i, step in enumerate(changes[key]))
+        elif key in ('freq', *named) and changes[key]:
+            texts[key] = repr(changes[key])
     return '\n'.join(lines) + '\n'
 
 
-class _Name(str):
-    """A variable in the text."""
-
-
-def _with_names(value: Any, named: Mapping[str, Any]) -> Any:
-    """``value`` with the names of known lists and dicts in place of what equals them, lists also inside longer ones."""
-    whole = next((_Name(name) for name, known in named.items() if value == known), None)
-    if whole is not None:
-        return whole
-    if isinstance(value, dict):
-        return {key: _with_names(item, named) for key, item in value.items()}
-    if not isinstance(value, list):
-        return value
-    items: list[Any] = []
-    start = 0
-    while start < len(value):
-        name = next((name for name, known in named.items()
-                     if isinstance(known, list) and value[start:start + len(known)] == known), None)
-        items.append(_Name(f'*{name}') if name else _with_names(value[start], named))
-        start += len(named[name]) if name else 1
-    return items
-
-
-def render(value: Any, column: int = 0, indent: int = 0) -> str:
-    """Python text of plain values, dicts as ``dict(...)``, on one line if it fits and else one item a line.
+def render(value: Any, column: int = 0, indent: int = 0,
+           names: Optional[Mapping[str, str]] = None) -> str:
+    """Return Python text of plain values, on one line if it fits and else one item a line.
 
     Args:
         value (Any): Numbers, strings, None, and dicts, lists and tuples of them.
         column (int): Where the text begins on its line. Defaults to 0.
         indent (int): Indentation of that line. Defaults to 0.
-
-    Returns:
-        str: The text; lines after the first are indented.
+        names (Mapping, optional): ``repr`` of values that have a name, by name. Defaults to None.
     """
+    text = repr(value)
+    for name, known in (names or {}).items():
+        if text == known:
+            return name
     if not isinstance(value, (dict, list, tuple)) or not value:
-        return 'dict()' if value == {} else str(value) if isinstance(value, _Name) else repr(value)
-    keywords = isinstance(value, dict) and all(str(key).isidentifier() for key in value)
+        return 'dict()' if value == {} else text
+    items, heads = list(value), [''] * len(value)
+    left, right = '[]' if isinstance(value, list) else '()'
     if isinstance(value, dict):
+        keywords = all(str(key).isidentifier() and not iskeyword(str(key)) for key in value)
         heads = [f'{key}=' if keywords else f'{key!r}: ' for key in value]
         items, (left, right) = list(value.values()), ('dict(', ')') if keywords else '{}'
-    else:
-        heads = [''] * len(value)
-        items, (left, right) = list(value), '[]' if isinstance(value, list) else '()'
     single = ',' if isinstance(value, tuple) and len(value) == 1 else ''
-    flat = left + ', '.join(head + render(item, -10**6) for head, item in zip(heads, items)) + single + right
+    inline, lines = [], []
+    for head, item in zip(heads, items):
+        inline.append(head + render(item, -10**6, names=names))
+    flat = left + ', '.join(inline) + single + right
     if column + len(flat) <= _WIDTH:
         return flat
-    inner = ' ' * (indent + 4)
-    lines = [inner + head + render(item, indent + 4 + len(head), indent + 4) for head, item in zip(heads, items)]
+    for head, item in zip(heads, items):
+        start = indent + 4 + len(head)
+        lines.append(' ' * (indent + 4) + head + render(item, start, indent + 4, names))
     end = f',\n{" " * indent}' if isinstance(value, list) else single
     return left + '\n' + ',\n'.join(lines) + end + right

@@ -20,11 +20,12 @@ import torch
 from mmengine.config import Config
 from mmengine.dataset import default_collate, pseudo_collate
 from mmengine.optim import build_optim_wrapper
-from mmengine.registry import FUNCTIONS, MODELS, TRANSFORMS, init_default_scope
+from mmengine.registry import FUNCTIONS, TRANSFORMS, init_default_scope
 from peers import available_peers
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from mmfreq.apis.measure import Entry, build_model, peak_memory, synchronize, time_interleaved
 from mmfreq.config.paths import config_path
 from mmfreq.config.reader import check_channels, device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
@@ -38,21 +39,6 @@ PHOTO_SIZE = (500, 375)
 PHOTO_QUALITY = 95
 _PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmpretrain',
              'onedl-mmdetection', 'scipy', 'pyjpegio')
-
-
-@dataclass
-class Entry:
-    """One figure: the median of several rounds, and its quartiles (equal to it for what is counted, not timed)."""
-    name: str
-    median: float
-    low: float
-    high: float
-
-    @classmethod
-    def of(cls, name: str, values: Sequence[float]) -> 'Entry':
-        """From the values of all rounds."""
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-        return cls(name, float(median), float(low), float(high))
 
 
 @dataclass
@@ -84,26 +70,6 @@ class Settings:
     photos: list[str]
     device: str = 'cpu'
     seed: int = 0
-
-
-def time_interleaved(works: dict[str, Callable[[], Any]], repeats: int, per: int = 1, unit: float = 1e-3,
-               title: str = '') -> list[Entry]:
-    """Times pieces of work in rounds, with a progress bar on a terminal.
-
-    Args:
-        works (dict): What to run, by name.
-        repeats (int): Rounds that count, after one that does not.
-        per (int): Images that each piece of work deals with; times are divided by it. Defaults to 1.
-        unit (float): Seconds of a unit of the result. Defaults to 1e-3.
-        title (str): What the progress bar says.
-    """
-    seconds = np.zeros((repeats + 1, len(works)))
-    for turn in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
-        for i, work in enumerate(works.values()):
-            start = time.perf_counter()
-            work()
-            seconds[turn, i] = time.perf_counter() - start
-    return [Entry.of(name, column / per / unit) for name, column in zip(works, seconds[1:].T)]
 
 
 def machine() -> dict[str, Any]:
@@ -180,9 +146,7 @@ class Subject:
     def model(self) -> torch.nn.Module:
         """The network with random weights, on its device."""
         self._enter()
-        if self.cfg.get('data_preprocessor') is not None:
-            self.cfg.model.setdefault('data_preprocessor', self.cfg.data_preprocessor)
-        return MODELS.build(self.cfg.model).to(self.device).train()
+        return build_model(self.cfg).to(self.device).train()
 
     @cached_property
     def optim_wrapper(self) -> Any:
@@ -313,13 +277,8 @@ def measure_transfer(subjects: Sequence[Subject], settings: Settings, batches: i
 
 def _to_device(inputs: Any, device: str) -> None:
     moved = [t.to(device) for t in ([inputs] if torch.is_tensor(inputs) else inputs)]
-    _synchronize(device)
+    synchronize(device)
     del moved
-
-
-def _synchronize(device: str) -> None:
-    if device != 'cpu':
-        torch.cuda.synchronize()
 
 
 def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
@@ -345,7 +304,7 @@ def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> li
 
 def _preprocess(subject: Subject, batch: dict, device: str) -> None:
     subject.model.data_preprocessor(dict(batch))
-    _synchronize(device)
+    synchronize(device)
 
 
 def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
@@ -355,7 +314,7 @@ def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
 
     def copy() -> None:
         target.copy_(source)
-        _synchronize(settings.device)
+        synchronize(settings.device)
 
     entry = time_interleaved({'copy': copy}, settings.repeats, unit=1)[0]
     return 2 * source.numel() / entry.median / 1e9
@@ -384,7 +343,7 @@ def _forward(subject: Subject, batch: dict, amp: bool) -> None:
     subject.model.eval()
     with torch.no_grad(), _autocast(subject.device, amp):
         subject.model(**batch, mode='predict')
-    _synchronize(subject.device)
+    synchronize(subject.device)
 
 
 def _loss(subject: Subject, batch: dict, amp: bool) -> torch.Tensor:
@@ -396,16 +355,13 @@ def _loss(subject: Subject, batch: dict, amp: bool) -> torch.Tensor:
 def _backward(subject: Subject, batch: dict, amp: bool) -> None:
     subject.model.zero_grad(set_to_none=True)
     _loss(subject, batch, amp).backward()
-    _synchronize(subject.device)
+    synchronize(subject.device)
 
 
 def _training_memory(subject: Subject, batch: dict, amp: bool) -> int:
     """Bytes: on a GPU the peak while training, on the CPU what the forward pass keeps for the backward pass."""
     if subject.device != 'cpu':
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        _backward(subject, batch, amp)
-        return torch.cuda.max_memory_allocated() - before
+        return peak_memory(partial(_backward, subject, batch, amp), subject.device)
     parameters = {p.untyped_storage().data_ptr() for p in subject.model.parameters()}
     kept: dict[int, torch.Tensor] = {}
 
@@ -426,7 +382,7 @@ def measure_steps(subjects: Sequence[Subject], settings: Settings) -> list[Secti
     def work(subject: Subject) -> None:
         subject.model.train()
         subject.model.train_step(subject.load_batch(settings), subject.optim_wrapper)
-        _synchronize(subject.device)
+        synchronize(subject.device)
 
     works = {s.name: partial(work, s) for s in subjects}
     title = 'Training step, end to end'

@@ -10,10 +10,11 @@ import measure as bench
 import numpy as np
 import pytest
 import torch
-from measure import Entry, Report, Section, Settings, Subject, photo_files
+from measure import Report, Section, Settings, Subject, photo_files
 from peers import available_peers, jpeg_peer, scipy_peer, torch_peer
 from skimage import data
 
+from mmfreq.apis.measure import Entry, time_interleaved
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
@@ -63,7 +64,7 @@ def test_turns_and_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('time.perf_counter', lambda: clock[0])
     slow, fast = [90., 8., 2., 4., 6.], [50., 1., 1., 1., 1.]
     works = {'slow': lambda: work('slow', slow), 'fast': lambda: work('fast', fast)}
-    entries = bench.time_interleaved(works, 4, per=2, unit=1)
+    entries = time_interleaved(works, 4, images_per_call=2, unit=1)
     assert done == ['slow', 'fast'] * 5
     assert entries == [Entry('slow', 2.5, 1.75, 3.25), Entry('fast', 0.5, 0.5, 0.5)]
     assert [Section('x', 's', entries).ratio(entry) for entry in entries] == [1, 0.2]

@@ -1,6 +1,6 @@
-"""What the frequency input costs against RGB pixels, on this machine: pipeline, transfer, network, training step.
+"""Measure the frequency input against RGB pixels: pipeline, transfer, network, training step.
 
-Times are taken in rounds in which all candidates take turns, after one round to warm up.
+Times are interleaved: in each round every candidate runs once, after one round to warm up.
 """
 import datetime
 import importlib.metadata
@@ -37,8 +37,8 @@ from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlock
 
 PHOTO_SIZE = (500, 375)
 PHOTO_QUALITY = 95
-_PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine', 'onedl-mmpretrain',
-             'onedl-mmdetection', 'scipy', 'pyjpegio')
+_PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine',
+             'onedl-mmpretrain', 'onedl-mmdetection', 'scipy', 'pyjpegio')
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, entry: Entry) -> float:
-        """How many times the baseline's figure."""
+        """Return how many times the baseline's figure."""
         return entry.median / self.entries[0].median if self.entries[0].median else float('nan')
 
 
@@ -73,9 +73,12 @@ class Settings:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures hold for: processor, GPU, versions, date, and how busy the machine was at the start."""
-    lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines() if os.path.exists('/proc/cpuinfo') else []
-    cpu = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), platform.machine())
+    """Return processor, GPU, versions, date, and the load average before the measurements."""
+    cpu, info = platform.machine(), Path('/proc/cpuinfo')
+    for line in info.read_text(encoding='utf-8').splitlines() if info.exists() else ():
+        if line.startswith('model name'):
+            cpu = line.partition(':')[2].strip()
+            break
     versions = {}
     for package in _PACKAGES:
         try:
@@ -93,13 +96,14 @@ def machine() -> dict[str, Any]:
 
 
 def make_photos(folder: str, count: int) -> list[str]:
-    """Writes ``count`` different JPEG files of 500x375 pixels, quality 95, cut from the photographs of scikit-image."""
+    """Write ``count`` different JPEG files of 500x375 pixels, quality 95, from scikit-image's."""
     width, height = PHOTO_SIZE
     paths, sources = [], [load_photo(name) for name in PHOTOS]
     for i in range(count):
         photo = sources[i % len(sources)]
-        scale = max(width / photo.shape[1], height / photo.shape[0]) * (1 + 0.07 * (i // len(sources)))
-        size = max(width, round(photo.shape[1] * scale)), max(height, round(photo.shape[0] * scale))
+        h, w = photo.shape[:2]
+        scale = max(width / w, height / h) * (1 + 0.07 * (i // len(sources)))
+        size = max(width, round(w * scale)), max(height, round(h * scale))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         photo = cv2.resize(photo, size, interpolation=interpolation)[:height, :width]
         paths.append(os.path.join(folder, f'{i:03}.jpg'))
@@ -129,13 +133,13 @@ class Subject:
 
     @cached_property
     def steps(self) -> list[Callable[[dict], dict]]:
-        """The transforms of the training pipeline."""
+        """Build the transforms of the training pipeline."""
         self._enter()
         return [TRANSFORMS.build(step) for step in self.pipeline]
 
     @cached_property
     def collate(self) -> Callable[[list], dict]:
-        """The collation that ``tools/train.py`` gives the loader."""
+        """Return the collation that ``tools/train.py`` gives the loader."""
         stated = self.cfg.train_dataloader.get('collate_fn')
         if stated is not None:
             arguments = {key: value for key, value in stated.items() if key != 'type'}
@@ -144,13 +148,13 @@ class Subject:
 
     @cached_property
     def model(self) -> torch.nn.Module:
-        """The network with random weights, on its device."""
+        """Build the network with random weights, on its device."""
         self._enter()
         return build_model(self.cfg).to(self.device).train()
 
     @cached_property
     def optim_wrapper(self) -> Any:
-        """The config's optimizer."""
+        """Build the config's optimizer."""
         self._enter()
         return build_optim_wrapper(self.model, self.cfg.optim_wrapper)
 
@@ -158,38 +162,42 @@ class Subject:
         init_default_scope(self.cfg.get('default_scope', 'mmengine'))
 
     def load(self, photo: str) -> dict:
-        """One photo through the training pipeline."""
+        """Put one image through the training pipeline."""
         results = self.start(photo)
         for step in self.steps:
             results = step(results)
         return results
 
     def load_batch(self, settings: Settings) -> dict:
-        """A collated batch of photos, the same crops for every config."""
+        """Return a collated batch of images, the same crops for every config."""
         np.random.seed(settings.seed)
         picked = [settings.photos[i % len(settings.photos)] for i in range(settings.batch)]
         return self.collate([self.load(photo) for photo in picked])
 
     @staticmethod
     def start(photo: str) -> dict:
-        """What a data set hands to the pipeline: a label, and two objects with boxes and masks."""
+        """Return what a data set hands to the pipeline: a label, and two objects with boxes and masks."""
         width, height = PHOTO_SIZE
         boxes = [(0.1, 0.2, 0.6, 0.9), (0.5, 0.1, 0.9, 0.5)]
-        scaled = [(x0 * width, y0 * height, x1 * width, y1 * height) for x0, y0, x1, y1 in boxes]
-        instances = [dict(bbox=list(box), bbox_label=0, ignore_flag=0,
-                          mask=[[box[0], box[1], box[2], box[1], box[2], box[3], box[0], box[3]]]) for box in scaled]
+        instances = []
+        for box in boxes:
+            x0, y0, x1, y1 = np.multiply(box, (width, height, width, height)).tolist()
+            instances.append(dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0,
+                                  mask=[[x0, y0, x1, y0, x1, y1, x0, y1]]))
         return dict(img_path=photo, img_id=0, sample_idx=0, gt_label=0, height=height, width=width,
                     instances=instances)
 
 
-def measure_preprocessing(settings: Settings, channels: str = '24S', stats: str = 'photos-448') -> Section:
-    """One photo of 448x448 to normalised channels: the fused transform, the single ones, and peers."""
+def measure_preprocessing(settings: Settings, channels: str = '24S',
+                          stats: str = 'photos-448') -> Section:
+    """Measure one image of 448x448 to normalised channels: our transforms and peers."""
     image = cv2.resize(cv2.imread(settings.photos[0]), (448, 448), interpolation=cv2.INTER_AREA)
     indices, loaded = channel_indices(channels), load_stats(stats)
     fused = FusedBlockDCT(channels, stats)
     fused_int8 = FusedBlockDCT(channels, stats, dtype='int8', scale=6)
     single = [YCbCr(), BlockDCT(), ChannelSelect(channels), FreqNormalize(stats)]
-    module, photos = BlockDCTLayer(channels, stats), torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+    module = BlockDCTLayer(channels, stats)
+    photos = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
     peers, notes = available_peers(indices, loaded)
 
     def chain() -> None:
@@ -209,9 +217,10 @@ def measure_preprocessing(settings: Settings, channels: str = '24S', stats: str 
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """The training pipelines, photo by photo in turns: the whole of each, and its steps."""
-    seconds = [np.zeros((settings.repeats + 1, len(settings.photos), len(s.steps))) for s in subjects]
-    for turn in tqdm(range(settings.repeats + 1), desc='Training pipeline', unit='round', leave=False, disable=None):
+    """Measure the training pipelines, image by image interleaved: whole, and by step."""
+    rounds = settings.repeats + 1
+    seconds = [np.zeros((rounds, len(settings.photos), len(s.steps))) for s in subjects]
+    for turn in tqdm(range(rounds), 'Training pipeline', unit='round', leave=False, disable=None):
         for number, photo in enumerate(settings.photos):
             for subject, table in zip(subjects, seconds):
                 np.random.seed(settings.seed + 1000 * turn + number)
@@ -235,13 +244,14 @@ def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[S
 
 
 def tensor_bytes(inputs: Any) -> int:
-    """Bytes of a tensor, or of all tensors in a list."""
-    return sum(t.numel() * t.element_size() for t in ([inputs] if torch.is_tensor(inputs) else inputs))
+    """Return the bytes of a tensor, or of all tensors in a list."""
+    tensors = [inputs] if torch.is_tensor(inputs) else inputs
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _received(subject: Subject, samples: list[dict], batch: int, batches: int) -> float:
-    """Seconds per image from one worker to the main process, collation there included, start-up not."""
-    loader = DataLoader(samples * batches, batch_size=batch, num_workers=1, collate_fn=subject.collate)
+    """Return seconds per image from one worker to the main process, without its start-up."""
+    loader = DataLoader(samples * batches, batch, num_workers=1, collate_fn=subject.collate)
     received = iter(loader)
     next(received)
     start = time.perf_counter()
@@ -249,17 +259,20 @@ def _received(subject: Subject, samples: list[dict], batch: int, batches: int) -
     return (time.perf_counter() - start) / (batch * count)
 
 
-def measure_transfer(subjects: Sequence[Subject], settings: Settings, batches: int = 8) -> list[Section]:
-    """Bytes of an image, time to collate it, to hand it from a worker to the main process, and to the device."""
+def measure_transfer(subjects: Sequence[Subject], settings: Settings,
+                     batches: int = 8) -> list[Section]:
+    """Measure an image's bytes, its collation, its way to the main process and to the device."""
     packed = []
     for subject in subjects:
         np.random.seed(settings.seed)
         picked = [settings.photos[i % len(settings.photos)] for i in range(settings.batch)]
         packed.append([subject.load(photo) for photo in picked])
     works = {s.name: partial(s.collate, samples) for s, samples in zip(subjects, packed)}
-    worker = np.array([[_received(s, samples, settings.batch, batches) for s, samples in zip(subjects, packed)]
-                       for _ in range(settings.repeats)])
-    sizes = [tensor_bytes([sample['inputs'] for sample in samples]) / len(samples) for samples in packed]
+    worker = np.zeros((settings.repeats, len(subjects)))
+    for times in worker:
+        for i, (subject, samples) in enumerate(zip(subjects, packed)):
+            times[i] = _received(subject, samples, settings.batch, batches)
+    sizes = [np.mean([tensor_bytes(sample['inputs']) for sample in samples]) for samples in packed]
     sections = [
         Section('Bytes from the loader to the device', 'bytes/image',
                 [Entry(s.name, size, size, size) for s, size in zip(subjects, sizes)]),
@@ -269,7 +282,8 @@ def measure_transfer(subjects: Sequence[Subject], settings: Settings, batches: i
     ]
     if settings.device != 'cpu':
         inputs = [s.collate(samples)['inputs'] for s, samples in zip(subjects, packed)]
-        copies = {s.name: partial(_to_device, tensors, settings.device) for s, tensors in zip(subjects, inputs)}
+        copies = {s.name: partial(_to_device, tensors, settings.device)
+                  for s, tensors in zip(subjects, inputs)}
         sections.append(Section(f'Copy to {settings.device}', 'ms/image',
                                 time_interleaved(copies, settings.repeats, settings.batch)))
     return sections
@@ -282,7 +296,7 @@ def _to_device(inputs: Any, device: str) -> None:
 
 
 def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """The data preprocessors on batches that lie on the device, and what memory bandwidth they reach there."""
+    """Measure the data preprocessors on batches on the device, and their memory bandwidth."""
     works, notes = {}, []
     bandwidth = copy_bandwidth(settings)
     for subject in subjects:
@@ -297,8 +311,9 @@ def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> li
             out = subject.model.data_preprocessor(batch)['inputs']
             moved = (tensor_bytes(batch['inputs']) + tensor_bytes(out)) / settings.batch
             reached = moved / entry.median / 1e6
-            notes.append(f'{subject.name}: {moved:,.0f} bytes read and written per image, {reached:.2f} GB/s, '
-                         f'{reached / bandwidth:.0%} of the copy bandwidth of {settings.device}, {bandwidth:.1f} GB/s')
+            notes.append(f'{subject.name}: {moved:,.0f} bytes read and written per image, '
+                         f'{reached:.2f} GB/s, {reached / bandwidth:.0%} of the copy bandwidth of '
+                         f'{settings.device}, {bandwidth:.1f} GB/s')
     return [section]
 
 
@@ -308,7 +323,7 @@ def _preprocess(subject: Subject, batch: dict, device: str) -> None:
 
 
 def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
-    """GB/s that the device reads and writes while it copies memory."""
+    """Return GB/s that the device reads and writes while it copies memory."""
     source = torch.zeros(megabytes << 20, dtype=torch.uint8, device=settings.device)
     target = torch.empty_like(source)
 
@@ -320,15 +335,18 @@ def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
     return 2 * source.numel() / entry.median / 1e9
 
 
-def measure_networks(subjects: Sequence[Subject], settings: Settings, amp: bool = False) -> Iterator[Section]:
-    """Forward, and forward and backward, in float32 or under AMP; the memory that training needs."""
+def measure_networks(subjects: Sequence[Subject], settings: Settings,
+                     amp: bool = False) -> Iterator[Section]:
+    """Measure forward and backward passes, in float32 or under AMP, and training memory."""
     batches = [s.model.data_preprocessor(s.load_batch(settings), True) for s in subjects]
     precision = 'AMP' if amp else 'float32'
     for title, run in ((f'Network forward, {precision}', _forward),
                        (f'Network forward and backward, {precision}', _backward)):
         works = {s.name: partial(run, s, batch, amp) for s, batch in zip(subjects, batches)}
-        yield Section(title, 'ms/image', time_interleaved(works, settings.repeats, settings.batch, title=title))
-    memory = [_training_memory(s, batch, amp) / settings.batch / 1e6 for s, batch in zip(subjects, batches)]
+        entries = time_interleaved(works, settings.repeats, settings.batch, title=title)
+        yield Section(title, 'ms/image', entries)
+    memory = [_training_memory(s, batch, amp) / settings.batch / 1e6
+              for s, batch in zip(subjects, batches)]
     what = 'Peak memory of the GPU' if settings.device != 'cpu' else 'Kept for the backward pass'
     yield Section(f'{what}, {precision}', 'MB/image',
                   [Entry(s.name, value, value, value) for s, value in zip(subjects, memory)])
@@ -359,7 +377,7 @@ def _backward(subject: Subject, batch: dict, amp: bool) -> None:
 
 
 def _training_memory(subject: Subject, batch: dict, amp: bool) -> int:
-    """Bytes: on a GPU the peak while training, on the CPU what the forward pass keeps for the backward pass."""
+    """Return bytes: the peak on a GPU; on the CPU what forward keeps for the backward pass."""
     if subject.device != 'cpu':
         return peak_memory(partial(_backward, subject, batch, amp), subject.device)
     parameters = {p.untyped_storage().data_ptr() for p in subject.model.parameters()}
@@ -377,7 +395,7 @@ def _training_memory(subject: Subject, batch: dict, amp: bool) -> int:
 
 
 def measure_steps(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Whole training steps in one process: pipeline, collation, preprocessor, forward, backward, optimizer."""
+    """Measure whole training steps in one process, from the image file to the optimizer."""
 
     def work(subject: Subject) -> None:
         subject.model.train()
@@ -386,17 +404,18 @@ def measure_steps(subjects: Sequence[Subject], settings: Settings) -> list[Secti
 
     works = {s.name: partial(work, s) for s in subjects}
     title = 'Training step, end to end'
-    return [Section(title, 'ms/image', time_interleaved(works, settings.repeats, settings.batch, title=title))]
+    entries = time_interleaved(works, settings.repeats, settings.batch, title=title)
+    return [Section(title, 'ms/image', entries)]
 
 
 def resident_memory() -> float:
-    """Memory of this process in MB (Linux)."""
+    """Return the memory of this process in MB (Linux)."""
     pages = int(Path('/proc/self/statm').read_text(encoding='ascii').split()[1])
     return pages * os.sysconf('SC_PAGE_SIZE') / 1e6
 
 
 def measure_memory(subjects: Sequence[Subject], settings: Settings, images: int) -> list[Section]:
-    """Memory of the process while ``images`` photos go through each training pipeline, as in a data loader's worker."""
+    """Measure the process's memory over ``images`` images of each pipeline, as in a worker."""
     sections = []
     for subject in subjects:
         marks = sorted({1, max(1, images // 10), images // 2, images} - {0})
@@ -426,10 +445,11 @@ SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], Iterable[Section]]] 
 
 
 def photo_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
-    """``count`` JPEG files: the first of ``folder``, or made of scikit-image's photographs in ``scratch``."""
+    """Return ``count`` JPEG files: the first of ``folder``, or new ones in ``scratch``."""
     if folder is None:
         return make_photos(scratch, count)
-    found = sorted(str(path) for path in Path(folder).rglob('*') if path.suffix.lower() in ('.jpg', '.jpeg'))
+    found = sorted(str(path) for path in Path(folder).rglob('*')
+                   if path.suffix.lower() in ('.jpg', '.jpeg'))
     if not found:
         raise ValueError(f'{folder}: expected JPEG files, found none')
     return found[:count]
@@ -437,7 +457,7 @@ def photo_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
 
 def benchmark(configs: Sequence[str], sections: Sequence[str], settings: Settings,
               memory: int = 0) -> Iterator[Section]:
-    """Measures configs against the first of them, section by section.
+    """Measure configs against the first of them, section by section.
 
     Args:
         configs (Sequence[str]): Paths or ``package::file``; the first is the baseline.
@@ -460,17 +480,18 @@ class Report:
     sections: list[Section]
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return plain values for JSON."""
         return dict(machine=self.machine, command=self.command, sections=[
             dict(title=s.title, unit=s.unit, notes=s.notes,
-                 entries=[dict(name=e.name, median=e.median, low=e.low, high=e.high, ratio=s.ratio(e))
-                          for e in s.entries]) for s in self.sections])
+                 entries=[dict(vars(entry), ratio=s.ratio(entry)) for entry in s.entries])
+            for s in self.sections])
 
     def markdown(self) -> str:
-        """Tables of medians, quartiles and ratios."""
-        versions = ', '.join(f'{name} {version}' for name, version in self.machine['versions'].items())
+        """Return tables of medians, quartiles and ratios."""
+        versions = ', '.join(map(' '.join, self.machine['versions'].items()))
         lines = [f'{self.machine["date"]}, {self.machine["cpu"]}, GPU: {self.machine["gpu"]}, '
-                 f'{self.machine["threads"]} thread(s), load average {self.machine["load_average"]} at the start; '
+                 f'{self.machine["threads"]} thread(s), load average '
+                 f'{self.machine["load_average"]} at the start; '
                  f'Python {self.machine["python"]}, {versions}', '', f'`{self.command}`']
         for section in self.sections:
             lines += ['', f'### {section.title}', '', f'| | {section.unit} | quartiles | ratio |',
@@ -482,10 +503,10 @@ class Report:
 
 
 def number(value: float) -> str:
-    """A figure with three digits or more, grouped."""
+    """Format a figure with three digits or more, grouped."""
     return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory:
-    """A folder for photos that goes when the run ends."""
+    """Make a folder for images that goes when the run ends."""
     return tempfile.TemporaryDirectory(prefix='mmfreq_benchmark_')

@@ -13,8 +13,8 @@ from mmfreq.selection.rates import OnRates
 def plot_on_rates(rates: Sequence[OnRates], names: Sequence[str], path: str) -> None:
     """Draw how often gates keep each channel (Xu et al. 2020, Fig. 5).
 
-    One line for each gate: three grids for Y, Cb and Cr, low frequencies at the upper left, with the
-    zigzag index in each square and the on-rate as colour. Channels that a gate lacks are blank.
+    One line for each gate: three grids for Y, Cb and Cr, low frequencies at the upper left, with
+    the zigzag index in each square and the on-rate as colour. Channels that a gate lacks are blank.
 
     Args:
         rates (Sequence[OnRates]): On-rates.

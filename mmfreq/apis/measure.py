@@ -19,7 +19,7 @@ from mmfreq.config.reader import iter_dicts, pipelines, transform_type
 
 @dataclass
 class Entry:
-    """Median and quartiles of one figure over several rounds; all equal where it was counted, not timed."""
+    """Median and quartiles of one figure over several rounds; all equal if it was counted."""
     name: str
     median: float
     low: float
@@ -43,8 +43,8 @@ def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
         images_per_call (int): Images that one call processes; times are per image. Defaults to 1.
         unit (float): Seconds in a unit of the result. Defaults to 1e-3, milliseconds.
         title (str): Label of the progress bar, which is shown on a terminal only.
-        failed (dict | None): Receives the error of each candidate that raises, which then has no entry.
-            Defaults to None: errors are raised.
+        failed (dict | None): Receives the error of each candidate that raises; it has no
+            entry. Defaults to None: errors are raised.
 
     Returns:
         list[Entry]: One entry for each candidate that ran, in order.
@@ -99,7 +99,7 @@ def build_model(cfg: Config) -> torch.nn.Module:
 def keep_all_proposals(model: torch.nn.Module) -> None:
     """Let a two-stage detector keep as many proposals as its test settings allow.
 
-    The boxes of an untrained first stage overlap at random; suppressing them leaves a random number.
+    The boxes of an untrained first stage overlap at random; suppression would keep a random number.
     """
     settings = getattr(getattr(model, 'rpn_head', None), 'test_cfg', None) or {}
     if 'nms' in settings:
@@ -109,8 +109,9 @@ def keep_all_proposals(model: torch.nn.Module) -> None:
 def packed_sample(cfg: Config) -> dict[str, Any]:
     """Return what the test pipeline of ``cfg`` packs for one image.
 
-    Keys: ``inputs`` (C, h, w), ``data_samples``. The image is noise, so no data set is needed. Its size is the scale of the pipeline's ``Resize``
-    (800x1333 in mmdet's usual configs) if that is fixed, else 375x500.
+    Keys: ``inputs`` (C, h, w), ``data_samples``. The image is noise, so no data set is needed.
+    Its size is the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
+    is fixed, else 375x500.
 
     Raises:
         ValueError: The config has no test or validation pipeline.

@@ -28,7 +28,7 @@ def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
         names (Sequence[str]): One a bar; the first, the baseline, is grey.
         values (Sequence[float | None]): Lengths; None is labelled "no figure".
         pattern (str): Format of the labels, as ``'{:.1f}'``.
-        errors (Sequence[float]): Half the lengths of error bars, 0 for none. Defaults to none at all.
+        errors (Sequence[float]): Half the lengths of error bars. Defaults to none.
     """
     lengths = [value or 0 for value in values]
     colors = [BASELINE, *[OTHERS] * (len(names) - 1)]

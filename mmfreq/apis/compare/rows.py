@@ -78,8 +78,9 @@ class Row:
                 row.seeds[run.seed] = run.metrics
         for key in dict.fromkeys(key for metrics in row.seeds.values() for key in metrics):
             values = [metrics[key] for metrics in row.seeds.values() if key in metrics]
-            row.metrics[key] = float(np.mean(values))
+            row.metrics[key] = values[0]
             if len(values) > 1:
+                row.metrics[key] = float(np.mean(values))
                 row.spread[key] = float(np.std(values, ddof=1))
         return row
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmfreq.config.paths import config_path
 from mmfreq.config.reader import datasets_with_pipeline, iter_dicts, transform_type
 
-# Known metrics: name in words, name in metafiles, and the factor from mmengine's unit to that of both.
+# Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
 METRICS = {
     'accuracy/top1': ('top-1 accuracy, %', 'Top 1 Accuracy', 1),
     'accuracy/top5': ('top-5 accuracy, %', 'Top 5 Accuracy', 1),
@@ -182,8 +182,13 @@ def published_metrics(run: Run) -> dict[str, float]:
         return {}
     if '::' not in config:
         config = f'mmfreq::{config.removeprefix("configs/")}'
-    if _data(run.cfg) != _data(Config.fromfile(str(config_path(config)))):
-        run.notes.append(f'no published results: the data are not those of {config}')
+    try:
+        same = _data(run.cfg) == _data(Config.fromfile(str(config_path(config))))
+        reason = '' if same else f'the data are not those of {config}'
+    except Exception as error:  # as in read_run
+        reason = one_line(error)
+    if reason:
+        run.notes.append(f'no published results: {reason}')
         return {}
     return {key: round(stated[title] / factor, 6)
             for key, (_, title, factor) in METRICS.items() if title in stated}
@@ -194,4 +199,5 @@ def _data(cfg: Config) -> tuple[Any, ...]:
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
     sets = [(transform_type(node), str(node.get('data_root')).rstrip('/'))
             for node in datasets_with_pipeline(loader.get('dataset'))]
-    return sets, [node['num_classes'] for node in iter_dicts(cfg.get('model')) if 'num_classes' in node]
+    heads = [node for node in iter_dicts(cfg.get('model')) if 'num_classes' in node]
+    return sets, {node['num_classes'] for node in heads}

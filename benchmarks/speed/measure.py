@@ -35,8 +35,8 @@ from mmfreq.hosts.checkpoints import prepare_host
 from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
-PHOTO_SIZE = (500, 375)
-PHOTO_QUALITY = 95
+IMAGE_SIZE = (500, 375)
+JPEG_QUALITY = 95
 _PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine',
              'onedl-mmpretrain', 'onedl-mmdetection', 'scipy', 'pyjpegio')
 
@@ -61,13 +61,13 @@ class Settings:
     Attributes:
         repeats (int): Rounds.
         batch (int): Images of a batch.
-        photos (list[str]): JPEG files.
+        images (list[str]): JPEG files.
         device (str): Where the networks run, ``'cpu'`` or ``'cuda'``.
         seed (int): Of the augmentation; the same for all configs.
     """
     repeats: int
     batch: int
-    photos: list[str]
+    images: list[str]
     device: str = 'cpu'
     seed: int = 0
 
@@ -95,19 +95,19 @@ def machine() -> dict[str, Any]:
         versions=versions)
 
 
-def make_photos(folder: str, count: int) -> list[str]:
+def make_images(folder: str, count: int) -> list[str]:
     """Write ``count`` different JPEG files of 500x375 pixels, quality 95, from scikit-image's."""
-    width, height = PHOTO_SIZE
+    width, height = IMAGE_SIZE
     paths, sources = [], [load_photo(name) for name in PHOTOS]
     for i in range(count):
-        photo = sources[i % len(sources)]
-        h, w = photo.shape[:2]
+        image = sources[i % len(sources)]
+        h, w = image.shape[:2]
         scale = max(width / w, height / h) * (1 + 0.07 * (i // len(sources)))
         size = max(width, round(w * scale)), max(height, round(h * scale))
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
-        photo = cv2.resize(photo, size, interpolation=interpolation)[:height, :width]
+        image = cv2.resize(image, size, interpolation=interpolation)[:height, :width]
         paths.append(os.path.join(folder, f'{i:03}.jpg'))
-        cv2.imwrite(paths[-1], photo, [cv2.IMWRITE_JPEG_QUALITY, PHOTO_QUALITY])
+        cv2.imwrite(paths[-1], image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     return paths
 
 
@@ -161,9 +161,9 @@ class Subject:
     def _enter(self) -> None:
         init_default_scope(self.cfg.get('default_scope', 'mmengine'))
 
-    def load(self, photo: str) -> dict:
+    def load(self, image: str) -> dict:
         """Put one image through the training pipeline."""
-        results = self.start(photo)
+        results = self.start(image)
         for step in self.steps:
             results = step(results)
         return results
@@ -171,33 +171,33 @@ class Subject:
     def load_batch(self, settings: Settings) -> dict:
         """Return a collated batch of images, the same crops for every config."""
         np.random.seed(settings.seed)
-        picked = [settings.photos[i % len(settings.photos)] for i in range(settings.batch)]
-        return self.collate([self.load(photo) for photo in picked])
+        picked = [settings.images[i % len(settings.images)] for i in range(settings.batch)]
+        return self.collate([self.load(image) for image in picked])
 
     @staticmethod
-    def start(photo: str) -> dict:
-        """Return what a data set hands to the pipeline: a label, and two objects with boxes and masks."""
-        width, height = PHOTO_SIZE
+    def start(image: str) -> dict:
+        """Return what a data set hands to the pipeline: a label, two boxes, two masks."""
+        width, height = IMAGE_SIZE
         boxes = [(0.1, 0.2, 0.6, 0.9), (0.5, 0.1, 0.9, 0.5)]
         instances = []
         for box in boxes:
             x0, y0, x1, y1 = np.multiply(box, (width, height, width, height)).tolist()
             instances.append(dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0,
                                   mask=[[x0, y0, x1, y0, x1, y1, x0, y1]]))
-        return dict(img_path=photo, img_id=0, sample_idx=0, gt_label=0, height=height, width=width,
+        return dict(img_path=image, img_id=0, sample_idx=0, gt_label=0, height=height, width=width,
                     instances=instances)
 
 
 def measure_preprocessing(settings: Settings, channels: str = '24S',
                           stats: str = 'photos-448') -> Section:
     """Measure one image of 448x448 to normalised channels: our transforms and peers."""
-    image = cv2.resize(cv2.imread(settings.photos[0]), (448, 448), interpolation=cv2.INTER_AREA)
+    image = cv2.resize(cv2.imread(settings.images[0]), (448, 448), interpolation=cv2.INTER_AREA)
     indices, loaded = channel_indices(channels), load_stats(stats)
     fused = FusedBlockDCT(channels, stats)
     fused_int8 = FusedBlockDCT(channels, stats, dtype='int8', scale=6)
     single = [YCbCr(), BlockDCT(), ChannelSelect(channels), FreqNormalize(stats)]
     module = BlockDCTLayer(channels, stats)
-    photos = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+    tensor = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
     peers, notes = available_peers(indices, loaded)
 
     def chain() -> None:
@@ -209,31 +209,31 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
         'FusedBlockDCT': lambda: fused(dict(img=image)),
         'FusedBlockDCT, int8': lambda: fused_int8(dict(img=image)),
         'the four single transforms': chain,
-        'BlockDCTLayer on the CPU': lambda: module(photos),
+        'BlockDCTLayer on the CPU': lambda: module(tensor),
         **{name: partial(peer, image) for name, peer in peers.items()},
     }
-    title = f'Pre-processing: one 448x448 photo to {channels}'
+    title = f'Pre-processing: one 448x448 image to {channels}'
     return Section(title, 'ms', time_interleaved(works, 10 * settings.repeats, title=title), notes)
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
     """Measure the training pipelines, image by image interleaved: whole, and by step."""
     rounds = settings.repeats + 1
-    seconds = [np.zeros((rounds, len(settings.photos), len(s.steps))) for s in subjects]
+    seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
     for turn in tqdm(range(rounds), 'Training pipeline', unit='round', leave=False, disable=None):
-        for number, photo in enumerate(settings.photos):
+        for number, image in enumerate(settings.images):
             for subject, table in zip(subjects, seconds):
                 np.random.seed(settings.seed + 1000 * turn + number)
-                results = subject.start(photo)
+                results = subject.start(image)
                 for i, step in enumerate(subject.steps):
                     start = time.perf_counter()
                     results = step(results)
                     table[turn, number, i] = time.perf_counter() - start
-    # the median over the photos of a round; slow outliers are other processes
+    # the median over the images of a round; slow outliers are other processes
     per_round = [1e3 * np.median(table[1:], axis=1) for table in seconds]
     whole = [1e3 * np.median(table[1:].sum(axis=2), axis=1) for table in seconds]
-    size = np.mean([os.path.getsize(photo) for photo in settings.photos])
-    note = f'{len(settings.photos)} JPEG files, {size / 1000:.0f} kB each on average'
+    size = np.mean([os.path.getsize(image) for image in settings.images])
+    note = f'{len(settings.images)} JPEG files, {size / 1000:.0f} kB each on average'
     sections = [Section('Training pipeline', 'ms/image',
                         [Entry.of(s.name, w) for s, w in zip(subjects, whole)], [note])]
     for subject, table in zip(subjects, per_round):
@@ -265,8 +265,8 @@ def measure_transfer(subjects: Sequence[Subject], settings: Settings,
     packed = []
     for subject in subjects:
         np.random.seed(settings.seed)
-        picked = [settings.photos[i % len(settings.photos)] for i in range(settings.batch)]
-        packed.append([subject.load(photo) for photo in picked])
+        picked = [settings.images[i % len(settings.images)] for i in range(settings.batch)]
+        packed.append([subject.load(image) for image in picked])
     works = {s.name: partial(s.collate, samples) for s, samples in zip(subjects, packed)}
     worker = np.zeros((settings.repeats, len(subjects)))
     for times in worker:
@@ -422,7 +422,7 @@ def measure_memory(subjects: Sequence[Subject], settings: Settings, images: int)
         entries = []
         with tqdm(total=images, unit='image', desc=subject.name, disable=None) as bar:
             for number in range(1, images + 1):
-                subject.load(settings.photos[number % len(settings.photos)])
+                subject.load(settings.images[number % len(settings.images)])
                 bar.update()
                 if number in marks:
                     value = resident_memory()
@@ -444,10 +444,10 @@ SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], Iterable[Section]]] 
 }
 
 
-def photo_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
+def jpeg_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
     """Return ``count`` JPEG files: the first of ``folder``, or new ones in ``scratch``."""
     if folder is None:
-        return make_photos(scratch, count)
+        return make_images(scratch, count)
     found = sorted(str(path) for path in Path(folder).rglob('*')
                    if path.suffix.lower() in ('.jpg', '.jpeg'))
     if not found:
@@ -463,7 +463,7 @@ def benchmark(configs: Sequence[str], sections: Sequence[str], settings: Setting
         configs (Sequence[str]): Paths or ``package::file``; the first is the baseline.
         sections (Sequence[str]): Some of ``SECTIONS``.
         settings (Settings): How much to measure.
-        memory (int): Photos to watch a worker's memory over. Defaults to 0: not measured.
+        memory (int): Images to watch a worker's memory over. Defaults to 0: not measured.
     """
     subjects = [Subject(config, settings.device) for config in configs]
     for name in sections:

@@ -1,6 +1,6 @@
 """Other ways from an image to the same DCT channels, to measure FusedBlockDCT against.
 
-Each is a function of a photo, uint8 BGR (H, W, 3) with sides that are multiples of 8, and gives
+Each is a function of an image, uint8 BGR (H, W, 3) with sides that are multiples of 8, and gives
 float32 channels of the same numbers: (h, w, C), or (C, h, w) where that is how it computes them.
 None of them is slowed down on purpose.
 """
@@ -43,8 +43,8 @@ def torch_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
     bias = torch.tensor(block_map.bias, dtype=torch.float32)
 
     def transform(image: np.ndarray) -> np.ndarray:
-        photo = torch.from_numpy(image).permute(2, 0, 1)[None].float()  # stays (H, W, 3) in memory
-        return torch.conv2d(photo, weight, bias, stride=8)[0].numpy()
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()  # stays (H, W, 3) in memory
+        return torch.conv2d(tensor, weight, bias, stride=8)[0].numpy()
 
     return transform
 
@@ -52,8 +52,8 @@ def torch_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
 def jpeg_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
     """The route of the released DCTNet code: coefficients out of JPEG files.
 
-    The photo is encoded at quality 100 with 4:2:0 subsampling for its Y, and once more at twice the
-    size for Cb and Cr, whose subsampled planes then have the photo's size. OpenCV encodes
+    The image is encoded at quality 100 with 4:2:0 subsampling for its Y, and once more at twice the
+    size for Cb and Cr, whose subsampled planes then have the image's size. OpenCV encodes
     (libjpeg-turbo), pyjpegio (libjpeg-turbo too) reads the coefficients back, through a file in
     memory since it takes no bytes. At quality 100 they are those of
     :func:`mmfreq.dct.blocks.block_dct`, rounded to integers; chroma differs by the resizing and

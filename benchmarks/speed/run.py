@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Measure what the frequency input costs against RGB pixels, on this machine.
 
-The first config is the baseline. Candidates are interleaved; medians, quartiles and ratios are printed
+The first config is the baseline. Timing is interleaved; medians, quartiles and ratios are printed
 and written as PREFIX.md, PREFIX.json and PREFIX.png. Nothing is trained and no data set is needed:
 images come from scikit-image unless --images names a folder. Peers that are not installed are left
 out (pip install scipy pyjpegio).
@@ -13,7 +13,7 @@ import sys
 
 import cv2
 import torch
-from measure import SECTIONS, Report, Settings, benchmark, machine, photo_files, scratch_folder
+from measure import SECTIONS, Report, Settings, benchmark, jpeg_files, machine, scratch_folder
 from picture import plot_benchmark
 
 from mmfreq.files import atomic_write_text
@@ -63,8 +63,8 @@ def main() -> None:
     print(report.markdown())
     with scratch_folder() as scratch:
         try:
-            photos = photo_files(args.images, args.image_count, scratch)
-            settings = Settings(args.repeats, args.batch, photos, args.device)
+            images = jpeg_files(args.images, args.image_count, scratch)
+            settings = Settings(args.repeats, args.batch, images, args.device)
             sections = [name for name in args.sections if name != 'none']
             for section in benchmark(args.configs, sections, settings, args.memory):
                 report.sections.append(section)

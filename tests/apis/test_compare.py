@@ -2,6 +2,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -409,6 +411,13 @@ def test_a_smaller_input_that_counts_as_1_is_named() -> None:
 
 
 # Pictures
+
+
+def test_pictures_do_not_load_the_comparison() -> None:
+    code = ('import sys, mmfreq.apis.show_dct, mmfreq.apis.heatmap; '
+            'print([n for n in sys.modules if n.startswith(("mmfreq.apis.compare", "mmfreq.apis.measure", "fvcore"))'
+            ' or n == "mmengine.analysis"])')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
 
 
 @pytest.fixture

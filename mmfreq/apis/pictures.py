@@ -34,7 +34,7 @@ def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
     colors = [BASELINE, *[OTHERS] * (len(names) - 1)]
     spread = errors if any(errors) else None
     bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62, xerr=spread,
-                     error_kw=dict(ecolor=INK, capsize=3))
+                     error_kw=dict(ecolor=INK, linewidth=3))
     labels = ['no figure' if value is None else pattern.format(value) for value in values]
     axis.bar_label(bars, labels, padding=4, color=INK)
     axis.set_yticks(range(len(names)), names, color=INK)

@@ -326,8 +326,9 @@ def test_what_makes_runs_of_one_config(tmp_path: Path) -> None:
 
 def test_error_bars(seeds: list[Row], drawn: list[Figure]) -> None:
     plot_comparison(seeds, '')
-    bars, = drawn[0].axes[0].containers[0].lines[2]
+    bars = drawn[0].axes[0].containers[0].lines[2][0]
     assert_allclose(bars.get_segments()[0][:, 1], [70, 72])
+    assert all(axis.get_title(loc='left') for axis in drawn[0].axes if axis.axison)  # no empty frame
 
 
 @pytest.mark.parametrize(('change', 'expected'), [

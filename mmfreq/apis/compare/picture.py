@@ -62,10 +62,10 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
                                  metric, family)
         drawn.append((axis, points, members))
     if charts:
-        cells = parts[-1].subplots(lines, 2, squeeze=False).flat
+        cells = parts[-1].subplots(lines, 2, squeeze=False).ravel()
         for axis, (title, values, errors, pattern) in zip(cells, charts):
             draw_bars(axis, title, [row.name for row in rows], values, pattern, errors)
-        for axis in list(cells)[len(charts):]:
+        for axis in cells[len(charts):]:
             axis.axis('off')
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # labels are placed once the panels stand

@@ -11,7 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mmfreq.apis.browse import Browser
-from mmfreq.apis.compare.measure import compare
+from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import dataset_statistics, int8_scales
 from mmfreq.apis.runner import flip_tta_pipeline
 from mmfreq.config.reader import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused

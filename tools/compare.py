@@ -1,32 +1,37 @@
 #!/usr/bin/env python3
-"""Compare models: what they reach, what goes into them and what they cost, in one table and one picture.
+"""Compare models in one table and one picture: results, inputs, cost and speed.
 
-The first one is the baseline, of each task and family if there are several. Of a work dir, the best result counts,
-of its logs and of its metrics.json; "paper" is what the authors published for the config. Memory (peak of a forward
-pass besides the weights, per image) and speeds are measured on this machine; the models take turns. What is missing,
-damaged or cannot be built stays in the table, with a note.
+The first one is the baseline, of each task and family if there are several. Results are those of a
+work dir's metrics.json (tools/test.py --out), else of the last validation in its logs. Work dirs of
+one config with different seeds are one row: mean and standard deviation, and paired differences
+over common seeds. "paper" is what the authors published for the config, if the run is on the same
+data. Memory (peak of a forward pass besides the weights, per image) and speeds are measured on this
+machine, interleaved. What is missing or fails is a note below the table.
 """
 import argparse
 
-from mmfreq.apis.compare.measure import compare
+from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.compare.table import markdown_table, save_comparison
 
 
 def parse_args() -> argparse.Namespace:
-    """Reads the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('runs', nargs='+', metavar='RUN_OR_CONFIG', help='work dir of a training run, '
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('runs', nargs='+', metavar='RUN_OR_CONFIG', help='work dir of a run, '
                         'or a config file (also mmpretrain::..., mmdet::...)')
     parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.md, .csv, .json, .png')
-    parser.add_argument('--images', type=int, default=64, help='images to time the loading with (default: 64)')
-    parser.add_argument('--repeats', type=int, default=5, help='timed rounds, of which the median counts (default: 5)')
-    parser.add_argument('--no-timing', action='store_true', help='leave out speeds and memory: seconds a model instead '
-                        'of minutes')
+    parser.add_argument('--images', type=int, default=64,
+                        help='images to time the loading with (default: 64)')
+    parser.add_argument('--repeats', type=int, default=5,
+                        help='timed rounds, of which the median counts (default: 5)')
+    parser.add_argument('--no-timing', action='store_true', help='leave out speeds and memory: '
+                        'seconds a model instead of minutes')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measures, prints, writes."""
+    """Measure, print, write."""
     args = parse_args()
     try:
         rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)

@@ -1,7 +1,8 @@
-"""Other ways from a photo to the same DCT channels, to measure :class:`~mmfreq.transforms.FusedBlockDCT` against.
+"""Other ways from an image to the same DCT channels, to measure FusedBlockDCT against.
 
-Each is a function of a photo, uint8 BGR (H, W, 3) with sides that are multiples of 8, and gives float32 channels of the
-same numbers: (h, w, C), or (C, h, w) where that is how it computes them. None of them is slowed down on purpose.
+Each is a function of an image, uint8 BGR (H, W, 3) with sides that are multiples of 8, and gives
+float32 channels of the same numbers: (h, w, C), or (C, h, w) where that is how it computes them.
+None of them is slowed down on purpose.
 """
 import importlib.util
 import os
@@ -35,14 +36,15 @@ def scipy_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
 
 
 def torch_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
-    """One strided convolution with the dense weights of :class:`~mmfreq.dct.block_map.BlockMap`: (C, h, w)."""
+    """Return one strided convolution with the dense weights of a BlockMap: (C, h, w)."""
     block_map = BlockMap(channels, stats.mean, stats.std)
-    weight = torch.tensor(block_map.kernel, dtype=torch.float32).contiguous(memory_format=torch.channels_last)
+    weight = torch.tensor(block_map.kernel, dtype=torch.float32)
+    weight = weight.contiguous(memory_format=torch.channels_last)
     bias = torch.tensor(block_map.bias, dtype=torch.float32)
 
     def transform(image: np.ndarray) -> np.ndarray:
-        photo = torch.from_numpy(image).permute(2, 0, 1)[None].float()  # stays (H, W, 3) in memory
-        return torch.conv2d(photo, weight, bias, stride=8)[0].numpy()
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()  # stays (H, W, 3) in memory
+        return torch.conv2d(tensor, weight, bias, stride=8)[0].numpy()
 
     return transform
 
@@ -50,14 +52,17 @@ def torch_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
 def jpeg_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
     """The route of the released DCTNet code: coefficients out of JPEG files.
 
-    The photo is encoded at quality 100 with 4:2:0 subsampling for its Y, and once more at twice the size for Cb and Cr,
-    whose subsampled planes then have the photo's size. OpenCV encodes (libjpeg-turbo), pyjpegio (libjpeg-turbo too)
-    reads the coefficients back, through a file in memory since it takes no bytes. At quality 100 they are those of
-    :func:`mmfreq.dct.blocks.block_dct`, rounded to integers; chroma differs by the resizing and subsampling.
+    The image is encoded at quality 100 with 4:2:0 subsampling for its Y, and once more at twice the
+    size for Cb and Cr, whose subsampled planes then have the image's size. OpenCV encodes
+    (libjpeg-turbo), pyjpegio (libjpeg-turbo too) reads the coefficients back, through a file in
+    memory since it takes no bytes. At quality 100 they are those of
+    :func:`mmfreq.dct.blocks.block_dct`, rounded to integers; chroma differs by the resizing and
+    subsampling.
     """
     import jpegio
     mean, std = stats.mean[channels].astype(np.float32), stats.std[channels].astype(np.float32)
-    options = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
+    options = [cv2.IMWRITE_JPEG_QUALITY, 100, cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+               cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420]
     folder = '/dev/shm' if os.path.isdir('/dev/shm') else None
 
     def planes(image: np.ndarray) -> list[np.ndarray]:
@@ -68,10 +73,9 @@ def jpeg_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
 
     def transform(image: np.ndarray) -> np.ndarray:
         rows, cols = (side // 8 for side in image.shape[:2])
-        enlarged = cv2.resize(image, (2 * image.shape[1], 2 * image.shape[0]), interpolation=cv2.INTER_LINEAR)
-        chosen = [planes(image)[0], *planes(enlarged)[1:]]
-        cube = np.concatenate([plane.reshape(rows, 8, cols, 8).transpose(0, 2, 1, 3).reshape(rows, cols, 64)
-                               for plane in chosen], axis=2)
+        double = cv2.resize(image, (16 * cols, 16 * rows), interpolation=cv2.INTER_LINEAR)
+        cube = np.stack([planes(image)[0], *planes(double)[1:]]).reshape(3, rows, 8, cols, 8)
+        cube = cube.transpose(1, 3, 0, 2, 4).reshape(rows, cols, 192)
         return (cube[:, :, channels].astype(np.float32) - mean) / std
 
     return transform
@@ -92,5 +96,6 @@ def available_peers(channels: Sequence[int], stats: FreqStats) -> tuple[dict[str
         if importlib.util.find_spec(module):
             found[name] = make(channels, stats)
         else:
-            notes.append(f'{name}: not measured, {package} is not installed (pip install {package})')
+            notes.append(f'{name}: not measured, {package} is not installed '
+                         f'(pip install {package})')
     return found, notes

@@ -8,7 +8,7 @@ from mmfreq.apis.pictures import draw_bars, save_figure
 
 
 def plot_benchmark(sections: Sequence[Section], path: str) -> None:
-    """Draws one bar chart for each table of a benchmark; the first bar, the baseline, is grey."""
+    """Draw one bar chart for each table of a benchmark; the first bar, the baseline, is grey."""
     columns = 2
     lines = [sections[i:i + columns] for i in range(0, len(sections), columns)]
     heights = [0.75 + 0.3 * max(len(section.entries) for section in line) for line in lines]
@@ -17,8 +17,9 @@ def plot_benchmark(sections: Sequence[Section], path: str) -> None:
     axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
     for axis, section in zip(axes.flat, sections):
         values = [entry.median for entry in section.entries]
-        draw_bars(axis, f'{section.title}, {section.unit}', [entry.name for entry in section.entries], values,
-                   '{:,.0f}' if max(values) >= 1000 else '{:.3g}')
+        names = [entry.name for entry in section.entries]
+        draw_bars(axis, f'{section.title}, {section.unit}', names, values,
+                  '{:,.0f}' if max(values) >= 1000 else '{:.3g}')
     for axis in axes.flat[len(sections):]:
         axis.axis('off')
     save_figure(figure, path)

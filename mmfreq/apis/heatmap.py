@@ -11,10 +11,10 @@ from mmfreq.selection.rates import OnRates
 
 
 def plot_on_rates(rates: Sequence[OnRates], names: Sequence[str], path: str) -> None:
-    """Draws how often gates keep each channel (Xu et al. 2020, Fig. 5).
+    """Draw how often gates keep each channel (Xu et al. 2020, Fig. 5).
 
-    One line for each gate: three grids for Y, Cb and Cr, low frequencies at the upper left, with the zigzag index in
-    each square and the on-rate as colour. Channels that a gate does not have are blank.
+    One line for each gate: three grids for Y, Cb and Cr, low frequencies at the upper left, with
+    the zigzag index in each square and the on-rate as colour. Channels that a gate lacks are blank.
 
     Args:
         rates (Sequence[OnRates]): On-rates.
@@ -25,8 +25,8 @@ def plot_on_rates(rates: Sequence[OnRates], names: Sequence[str], path: str) -> 
     lines = figure.subfigures(len(rates), 1, squeeze=False)[:, 0]
     for line, rate, name in zip(lines, rates, names):
         kept = rate.kept()
-        line.suptitle(f'{name}: {kept["all"]:.1f} of {len(rate.channels)} channels kept per image', x=0.01, ha='left',
-                      fontsize=11, color=INK)
+        line.suptitle(f'{name}: {kept["all"]:.1f} of {len(rate.channels)} channels kept per image',
+                      x=0.01, ha='left', fontsize=11, color=INK)
         axes = line.subplots(1, 3)
         grid = np.full(3 * rate.block_size**2, np.nan)
         grid[rate.channels] = rate.on_rate
@@ -45,7 +45,7 @@ def _draw_on_rates(axis: 'matplotlib.axes.Axes', rates: np.ndarray) -> 'matplotl
         rate = rates[row, column]
         color = '#b0b0b0' if np.isnan(rate) else '#000000' if rate > 0.6 else '#ffffff'
         label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=8, color=color)
-        label.set_in_layout(False)  # it lies inside its square: the layout need not measure it
+        label.set_in_layout(False)  # it lies inside its square
     axis.set_xticks([])
     axis.set_yticks([])
     axis.spines[:].set_visible(False)

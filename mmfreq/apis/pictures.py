@@ -1,4 +1,4 @@
-"""What all pictures share: colours, bars, writing a file."""
+"""What the pictures share: colours, bars, writing a file."""
 import io
 from typing import Optional, Sequence
 
@@ -11,18 +11,30 @@ BASELINE, OTHERS, INK = '#8a8f98', '#2563a8', '#222222'
 
 
 def save_figure(figure: Figure, path: str) -> None:
-    """Writes a figure as PNG or SVG, by the file's ending; replaces the file whole."""
+    """Write a figure as PNG or SVG, by the file's ending; replace the file whole."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.rpartition('.')[2], dpi=110, facecolor='white')
     atomic_write_bytes(path, buffer.getvalue())
 
 
-def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str], values: Sequence[Optional[float]],
-               pattern: str) -> None:
-    """Draw a horizontal bar for each name; the first one, the baseline, is grey. None is labelled "no figure"."""
+def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
+              values: Sequence[Optional[float]], pattern: str,
+              errors: Sequence[float] = ()) -> None:
+    """Draw a horizontal bar for each name, from zero.
+
+    Args:
+        axis (matplotlib.axes.Axes): Where to draw.
+        title (str): What the bars show, with its unit.
+        names (Sequence[str]): One a bar; the first, the baseline, is grey.
+        values (Sequence[float | None]): Lengths; None is labelled "no figure".
+        pattern (str): Format of the labels, as ``'{:.1f}'``.
+        errors (Sequence[float]): Half the lengths of error bars. Defaults to none.
+    """
     lengths = [value or 0 for value in values]
     colors = [BASELINE, *[OTHERS] * (len(names) - 1)]
-    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62)
+    spread = errors if any(errors) else None
+    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62, xerr=spread,
+                     error_kw=dict(ecolor=INK, linewidth=3))
     labels = ['no figure' if value is None else pattern.format(value) for value in values]
     axis.bar_label(bars, labels, padding=4, color=INK)
     axis.set_yticks(range(len(names)), names, color=INK)
@@ -32,5 +44,3 @@ def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str], va
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)
-
-

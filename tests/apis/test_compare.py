@@ -2,6 +2,8 @@
 import csv
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -16,10 +18,10 @@ from mmengine.registry import DefaultScope
 from numpy.testing import assert_allclose
 from torch import nn
 
-import mmfreq.apis.pictures
-from mmfreq.apis.compare.measure import Row, build_model, compare, count_flops, packed_sample
+import mmfreq.apis.compare.picture
 from mmfreq.apis.compare.picture import plot_comparison, short_names
-from mmfreq.apis.compare.runs import best_metrics, find_run
+from mmfreq.apis.compare.rows import Row, compare
+from mmfreq.apis.compare.runs import find_run, group_runs, published_metrics, read_run, results
 from mmfreq.apis.compare.table import (
     csv_table,
     differences,
@@ -30,6 +32,7 @@ from mmfreq.apis.compare.table import (
     save_comparison,
     table_notes,
 )
+from mmfreq.apis.measure import build_model, count_flops, keep_all_proposals, packed_sample
 from mmfreq.config.paths import config_path
 
 ROOT = Path(__file__).parents[2]
@@ -67,39 +70,40 @@ def line(top1: float, step: int) -> bytes:
 # Work dirs in any state
 
 
-def test_best_result_of_logs_and_metrics(tmp_path: Path) -> None:
+def test_results_are_those_of_files_that_are_there(tmp_path: Path) -> None:
+    """The last validation, whatever was best before it; a test's metrics go before it."""
     notes: list[str] = []
     log = b'{"loss": 1.0, "step": 1}\n\n' + line(50, 1) + line(70, 2) + line(60, 3)
-    assert best_metrics(work_dir(tmp_path / 'a', log=log), notes) == ({'accuracy/top1': 70}, 'validation at step 2')
-    folder = work_dir(tmp_path / 'b', log=log, metrics='{"accuracy/top1": 71.0, "own metric": 3}')
-    assert best_metrics(folder, notes) == ({'accuracy/top1': 71, 'own metric': 3}, 'metrics.json')
+    folder = work_dir(tmp_path / 'a', log=log)
+    assert results(folder, notes) == ({'accuracy/top1': 60}, 'validation at step 3', 3)
+    later = folder / '20260102_000000/vis_data/scalars.json'
+    later.parent.mkdir(parents=True)
+    later.write_bytes(line(55, 1))  # a training that was started anew
+    assert results(folder, notes)[0] == {'accuracy/top1': 55}
+    (folder / 'metrics.json').write_text('{"accuracy/top1": 51.0, "own metric": 3}')
+    assert results(folder, notes) == ({'accuracy/top1': 51, 'own metric': 3}, 'metrics.json', None)
     assert notes == []
 
 
-def test_numbers_that_are_none_do_not_count(tmp_path: Path) -> None:
-    log = line(50, 1) + b'{"accuracy/top1": NaN, "step": 2}\n{"accuracy/top1": "high", "other/flag": true, "step": 3}\n'
-    assert best_metrics(work_dir(tmp_path / 'a', log=log), []) == ({'accuracy/top1': 50}, 'validation at step 1')
-
-
-def test_without_a_known_metric_the_first_one_counts(tmp_path: Path) -> None:
-    log = b'{"voc/mAP": 0.2, "step": 1}\n{"voc/mAP": 0.5, "step": 2}\n{"voc/mAP": 0.4, "step": 3}\n'
-    assert best_metrics(work_dir(tmp_path / 'a', log=log), []) == ({'voc/mAP': 0.5}, 'validation at step 2')
+def test_an_error_rate_is_not_taken_at_its_worst(tmp_path: Path) -> None:
+    log = b''.join(b'{"own/error": %.1f, "step": %d}\n' % (0.5 - 0.1 * step, step) for step in (1, 2, 3))
+    assert results(work_dir(tmp_path, log=log), [])[0] == {'own/error': 0.2}
 
 
 @pytest.mark.parametrize(('log', 'metrics', 'expected', 'said'), [
-    (line(50, 1) + b'{"accura', '', {'accuracy/top1': 50}, ['scalars.json: 1 of 2 lines are damaged']),
-    (line(50, 1), '{"accu', {'accuracy/top1': 50}, ['metrics.json is damaged']),
-    (line(50, 1), '[]', {'accuracy/top1': 50}, ['metrics.json is damaged']),
-    (line(50, 1), '{}', {'accuracy/top1': 50}, ['metrics.json has no metrics']),
-    (bytes(range(256)), '', {}, ['lines are damaged', 'no validation in its logs yet']),
-    (b'', '', {}, ['no validation in its logs yet']),
-    (b'{"loss": 1.0}\n', '', {}, ['no validation in its logs yet']),
-    (None, '', {}, ['no logs']),
+    (line(50, 1) + b'{"accura', '', {'accuracy/top1': 50}, []),
+    (line(50, 1) + b'{"accuracy/top1": NaN, "step": 2}\n{"accuracy/top1": "high", "other/flag": true, "step": 3}\n',
+     '', {'accuracy/top1': 50}, []),
+    (line(50, 1), '{"accu', {'accuracy/top1': 50}, ['metrics.json: expected a JSON object with metrics']),
+    (line(50, 1), '[]', {'accuracy/top1': 50}, ['metrics.json: expected a JSON object with metrics']),
+    (bytes(range(256)), '', {}, ['no results']),
+    (b'{"loss": 1.0}\n', '', {}, ['no results']),
+    (None, '', {}, ['no results']),
 ])
-def test_damaged_and_missing_logs_are_noted(log: Optional[bytes], metrics: str, expected: dict[str, float],
-                                            said: list[str], tmp_path: Path) -> None:
+def test_damaged_and_missing_results_are_noted(log: Optional[bytes], metrics: str, expected: dict[str, float],
+                                               said: list[str], tmp_path: Path) -> None:
     notes: list[str] = []
-    found, where = best_metrics(work_dir(tmp_path / 'run', log=log, metrics=metrics), notes)
+    found, where, _ = results(work_dir(tmp_path / 'run', log=log, metrics=metrics), notes)
     assert (found, where) == (expected, 'validation at step 1' if expected else '')
     assert len(notes) == len(said)
     assert all(text in note for text, note in zip(said, notes))
@@ -109,8 +113,8 @@ def test_logs_that_cannot_be_opened_are_noted(tmp_path: Path) -> None:
     folder = work_dir(tmp_path / 'run')
     (folder / '20260101_000000/vis_data/scalars.json').mkdir()
     notes: list[str] = []
-    assert best_metrics(folder, notes) == ({}, '')
-    assert 'scalars.json cannot be read: Is a directory' in notes[0]
+    assert results(folder, notes)[0] == {}
+    assert 'scalars.json: Is a directory' in notes[0]
 
 
 def test_find_run(tmp_path: Path) -> None:
@@ -128,7 +132,7 @@ def test_a_work_dir_with_no_config_or_several_takes_the_copy_beside_its_log(tmp_
     folder = work_dir(tmp_path / 'run', config=None)
     run = find_run(str(folder))
     assert (run.name, run.config, run.work_dir) == ('run', None, folder)
-    assert 'expected one config, found 0; and no copy' in run.notes[0]
+    assert 'expected one config, found 0; took None' in run.notes[0]
     copy = folder / '20260101_000000/vis_data/config.py'
     copy.write_text(CONFIG)
     (folder / 'a.py').write_text('')
@@ -179,7 +183,7 @@ def test_every_row_stays_with_what_is_known(broken: list[Row]) -> None:
         assert (row.flops is not None) == ('flops' in kept), name
     assert MULTIPLY_ADDS < row.flops < 1.005 * MULTIPLY_ADDS  # norms and pooling are the rest
     assert (empty.name, empty.metrics, empty.input_shape) == ('empty', {}, None)
-    assert 'no logs' in empty.notes[1]
+    assert 'no results' in empty.notes[1]
 
 
 def test_rows_of_one_name_are_told_apart(broken: list[Row]) -> None:
@@ -206,15 +210,6 @@ def test_rows_without_any_figure_have_files_too(tmp_path: Path) -> None:
     save_comparison([Row('a'), Row('b')], str(tmp_path / 'out'))
     assert '| a ' in (tmp_path / 'out.md').read_text()
     assert (cv2.imread(str(tmp_path / 'out.png')) < 128).any()  # it says so in words
-
-
-def test_the_best_of_two_runs_in_one_work_dir_counts(tmp_path: Path) -> None:
-    """A training that was started anew has a second log with the same steps."""
-    for name, value in (('20260101', 70), ('20260102', 50)):
-        log = tmp_path / name / 'vis_data' / 'scalars.json'
-        log.parent.mkdir(parents=True)
-        log.write_text(json.dumps({'accuracy/top1': value, 'step': 1}) + '\n')
-    assert best_metrics(tmp_path, []) == ({'accuracy/top1': 70}, 'validation at step 1')
 
 
 def test_without_timing_there_are_no_columns_for_it(broken: list[Row]) -> None:
@@ -266,7 +261,8 @@ def test_a_detector_is_counted_with_all_its_proposals() -> None:
     cfg = Config.fromfile(str(config_path('mmfreq::demo/mask-rcnn_r18-dct24s_demo.py')))
     cfg.model.test_cfg.rpn.nms.iou_threshold = 0.01
     with DefaultScope.overwrite_default_scope('mmdet'):
-        model, packed = build_model(cfg), packed_sample(cfg)
+        model, packed = build_model(cfg).eval(), packed_sample(cfg)
+        keep_all_proposals(model)
         counts: list[int] = []
         heads: list[int] = []
         for name, module in model.named_modules():
@@ -281,6 +277,73 @@ def test_a_detector_is_counted_with_all_its_proposals() -> None:
         flops = count_flops(model, packed)
     assert heads == [100, 100]  # max_per_img of the config, and the 100 masks of mmdet's StandardRoIHead
     assert sum(counts) <= flops <= 1.05 * sum(counts)  # norms, upsampling and RoIAlign are the rest
+
+
+# Seeds
+
+
+def seeded(folder: Path, values: dict[Optional[int], float], more: str = '') -> list[str]:
+    """Work dirs of one config with different seeds, and their results."""
+    for seed, top1 in values.items():
+        work_dir(folder / str(seed), f"{CONFIG}randomness = dict(seed={seed})\nwork_dir = '{seed}'\n"
+                 f"visualizer = dict(name='{seed}')\n{more}", metrics=json.dumps({'accuracy/top1': top1}))
+    return [str(folder / str(seed)) for seed in values]
+
+
+@pytest.fixture(scope='module')
+def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+    """Three seeds of a baseline, four of another schedule: differences 1, 2 and 6 over the common ones."""
+    folder = tmp_path_factory.mktemp('seeds')
+    return compare([*seeded(folder / 'a', {0: 70, 1: 71, 2: 72}),
+                    *seeded(folder / 'b', {2: 78, 1: 73, 0: 71, 3: 90}, 'train_cfg = dict(max_epochs=7)\n')],
+                   timing=False)
+
+
+def test_seeds_of_one_config_are_one_row(seeds: list[Row]) -> None:
+    assert [len(row.seeds) for row in seeds] == [3, 4]
+    assert_allclose([row.metrics['accuracy/top1'] for row in seeds], [71, 78])
+    assert_allclose([row.spread['accuracy/top1'] for row in seeds], [1, (218 / 3)**0.5])
+    difference = differences(seeds, 'accuracy/top1')[1]
+    assert_allclose(difference, (3, (7 / 3)**0.5, 3))  # variance of 1, 2 and 6: 7
+    cells = [cell.strip() for cell in markdown_table(seeds).splitlines()[3].split('|')]
+    assert cells[2:6] == ['4', '78 ± 8.5', '+3.000 ± 1.5', '3']
+    line, = list(csv.DictReader(csv_table(seeds).splitlines()))[1:]
+    assert (line['runs'], line['accuracy/top1'], line['difference']) == ('4', '78.0', '3.0')
+    assert_allclose([float(line['accuracy/top1, standard deviation']), float(line['difference, standard error'])],
+                    [(218 / 3)**0.5, (7 / 3)**0.5])
+    assert plain_rows(seeds)[1]['difference']['accuracy/top1']['seeds'] == 3
+
+
+def test_what_makes_runs_of_one_config(tmp_path: Path) -> None:
+    first = seeded(tmp_path / 'a', {0: 70, None: 71})
+    again = seeded(tmp_path / 'b', {0: 70, None: 71})  # a seed twice is no second sample, one that was drawn is
+    other = seeded(tmp_path / 'c', {1: 70}, "load_from = 'weights.pth'\n")
+    resumed = seeded(tmp_path / 'd', {2: 70}, "load_from = 'epoch_1.pth'\nresume = True\n")
+    config = str(ROOT / f'configs/demo/{NAME}.py')
+    found = group_runs([read_run(item) for item in (*first, *again, *other, *resumed, config, config)])
+    assert [len(runs) for runs in found] == [4, 1, 1, 1, 1]
+
+
+def test_error_bars(seeds: list[Row], drawn: list[Figure]) -> None:
+    plot_comparison(seeds, '')
+    bars = drawn[0].axes[0].containers[0].lines[2][0]
+    assert_allclose(bars.get_segments()[0][:, 1], [70, 72])
+    assert all(axis.get_title(loc='left') for axis in drawn[0].axes if axis.axison)  # no empty frame
+
+
+@pytest.mark.parametrize(('change', 'expected'), [
+    ('', {'accuracy/top1': 77.196, 'accuracy/top5': 93.504}),
+    ("test_dataloader = dict(dataset=dict(data_root='data/own'))\n", {}),
+    ("test_dataloader = dict(dataset=dict(type='CustomDataset'))\n", {}),
+    ('model = dict(head=dict(num_classes=10))\n', {}),
+])
+def test_published_results_stand_beside_runs_on_their_data(change: str, expected: dict[str, float],
+                                                           tmp_path: Path) -> None:
+    name = 'resnet50-dct24s_8xb32_in1k'
+    (tmp_path / f'{name}.py').write_text(f"_base_ = '{ROOT}/configs/resnet/{name}.py'\n{change}")
+    run = read_run(str(tmp_path))
+    assert published_metrics(run) == expected
+    assert any('no published results' in note for note in run.notes) == (not expected)
 
 
 # Sizes, groups, differences
@@ -317,23 +380,22 @@ def test_sizes_do_not_depend_on_the_order_of_rows() -> None:
 
 def test_differences_are_to_the_first_row_of_their_family() -> None:
     assert groups(MIXED) == [[0, 2], [1, 3], [4, 5]]
-    assert_allclose([v for v in differences(MIXED, 'accuracy/top1') if v is not None],
+    assert_allclose([v.mean for v in differences(MIXED, 'accuracy/top1') if v is not None],
                     [0, 0, 75.78 - 77.196, 71.776 - 71.702])
-    assert_allclose(differences(MIXED, 'coco/bbox_mAP')[4:], [0, 0.004])
+    assert_allclose([v.mean for v in differences(MIXED, 'coco/bbox_mAP')[4:]], [0, 0.004])
     assert 'differences are to the first row of each family: r50-24s, m-rgb, d' in table_notes(MIXED)
     assert groups(MIXED[:3]) == [[0, 1, 2]]  # a single MobileNetV2 is compared with the ResNets
-    unknown = [Row('lost', metrics={'coco/bbox_mAP': 0.3}), Row('empty')]
-    assert groups([*MIXED, *unknown]) == [[0, 2, 7], [1, 3], [4, 5, 6]]
+    assert groups([*MIXED, Row('empty')]) == [[0, 2, 6], [1, 3], [4, 5]]
 
 
 def test_results_of_runs_go_before_those_of_the_paper() -> None:
     rows = [row('a', (3, 224, 224), metrics={'accuracy/top1': 70.}, **paper(75.78)),
             row('b', (24, 56, 56), metrics={'accuracy/top1': 72.5}, **paper(77.196)), MIXED[2]]
-    assert differences(rows, 'accuracy/top1') == [0, 2.5, None]
+    assert differences(rows, 'accuracy/top1') == [(0, None, 0), (2.5, None, 0), None]
     header, _, *cells = markdown_table(rows).splitlines()
     assert [cell.strip() for cell in header.split('|')[2:5]] == ['accuracy/top1', 'difference', 'accuracy/top1 (paper)']
     assert [cell.strip() for cell in cells[1].split('|')[2:5]] == ['72.5', '+2.500', '77.196']
-    assert plain_rows(rows)[1]['difference'] == {'accuracy/top1': 2.5}
+    assert plain_rows(rows)[1]['difference']['accuracy/top1']['mean'] == 2.5
     del rows[0].metrics['accuracy/top1']
     assert differences(rows, 'accuracy/top1') == [None] * 3  # the first row has no result
 
@@ -352,11 +414,18 @@ def test_a_smaller_input_that_counts_as_1_is_named() -> None:
 # Pictures
 
 
+def test_pictures_do_not_load_the_comparison() -> None:
+    code = ('import sys, mmfreq.apis.show_dct, mmfreq.apis.heatmap; '
+            'print([n for n in sys.modules if n.startswith(("mmfreq.apis.compare", "mmfreq.apis.measure", "fvcore"))'
+            ' or n == "mmengine.analysis"])')
+    assert subprocess.run([sys.executable, '-c', code], capture_output=True, text=True).stdout == '[]\n'
+
+
 @pytest.fixture
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, instead of files."""
     figures: list[Figure] = []
-    monkeypatch.setattr(mmfreq.apis.pictures, 'save_figure', lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(mmfreq.apis.compare.picture, 'save_figure', lambda figure, path: figures.append(figure))
     return figures
 
 
@@ -366,9 +435,10 @@ def test_picture_has_a_panel_for_each_family(drawn: list[Figure]) -> None:
     points = [[tuple(collection.get_offsets()[0]) for collection in axis.collections] for axis in panels]
     assert_allclose(points[0], [(0.5, 77.196), (1, 75.78)])
     assert_allclose(points[1], [(1, 71.702), (0.5, 71.776)])
-    assert_allclose(points[2], [(1, 0.373), (0.5, 0.377)])
-    assert [axis.get_title(loc='left').split(' over')[0] for axis in panels] == [
-        'ResNet: accuracy/top1', 'MobileNetV2: accuracy/top1', 'coco/bbox_mAP']
+    assert_allclose(points[2], [(1, 37.3), (0.5, 37.7)])
+    assert [axis.get_title(loc='left').split(', over')[0] for axis in panels] == [
+        'ResNet: top-1 accuracy, %', 'MobileNetV2: top-1 accuracy, %', 'box AP, %']
+    assert all(np.ptp(axis.get_ylim()) >= 5 for axis in panels)  # 0.07 points are no landslide
     assert len(drawn[0].axes) > 3  # bar charts too
 
 

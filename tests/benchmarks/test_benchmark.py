@@ -10,36 +10,37 @@ import measure as bench
 import numpy as np
 import pytest
 import torch
-from measure import Entry, Report, Section, Settings, Subject, photo_files
+from measure import Report, Section, Settings, Subject, jpeg_files
 from peers import available_peers, jpeg_peer, scipy_peer, torch_peer
 from skimage import data
 
+from mmfreq.apis.measure import Entry, time_interleaved
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
 CHANNELS, STATS = channel_indices('24S'), load_stats('photos-448')
-PHOTO = cv2.resize(np.ascontiguousarray(data.astronaut()[:, :, ::-1]), (448, 448), interpolation=cv2.INTER_AREA)
+IMAGE = cv2.resize(np.ascontiguousarray(data.astronaut()[:, :, ::-1]), (448, 448), interpolation=cv2.INTER_AREA)
 CONFIGS = ['configs/demo/resnet18_demo.py', 'configs/resnet/resnet50-dct24s-int8_8xb32_in1k.py']
 
 
 def single_transforms() -> np.ndarray:
-    results = {'img': PHOTO}
+    results = {'img': IMAGE}
     for step in (YCbCr(), BlockDCT(), ChannelSelect('24S'), FreqNormalize('photos-448')):
         results = step(results)
     return results['img']
 
 
 def test_scipy_and_convolution_compute_the_same_channels() -> None:
-    np.testing.assert_allclose(scipy_peer(CHANNELS, STATS)(PHOTO), single_transforms(), rtol=0, atol=1e-3)
-    fused = FusedBlockDCT('24S', 'photos-448')({'img': PHOTO})['img'].transpose(2, 0, 1)
-    np.testing.assert_allclose(torch_peer(CHANNELS, STATS)(PHOTO), fused, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(scipy_peer(CHANNELS, STATS)(IMAGE), single_transforms(), rtol=0, atol=1e-3)
+    fused = FusedBlockDCT('24S', 'photos-448')({'img': IMAGE})['img'].transpose(2, 0, 1)
+    np.testing.assert_allclose(torch_peer(CHANNELS, STATS)(IMAGE), fused, rtol=0, atol=1e-3)
 
 
 def test_jpegs_hold_nearly_the_same_channels() -> None:
     """Rounded to integers; their chroma is resized and subsampled (0.3 mean difference in the released code's, too)."""
     pytest.importorskip('jpegio')
-    difference = (jpeg_peer(CHANNELS, STATS)(PHOTO) - single_transforms()) * STATS.std[CHANNELS]
+    difference = (jpeg_peer(CHANNELS, STATS)(IMAGE) - single_transforms()) * STATS.std[CHANNELS]
     assert np.abs(difference[:, :, :16]).max() < 1.5
     assert np.abs(difference[:, :, :16]).mean() < 0.3
     assert np.abs(difference[:, :, 16:]).mean() < 1.5
@@ -63,25 +64,25 @@ def test_turns_and_medians(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('time.perf_counter', lambda: clock[0])
     slow, fast = [90., 8., 2., 4., 6.], [50., 1., 1., 1., 1.]
     works = {'slow': lambda: work('slow', slow), 'fast': lambda: work('fast', fast)}
-    entries = bench.time_interleaved(works, 4, per=2, unit=1)
+    entries = time_interleaved(works, 4, images_per_call=2, unit=1)
     assert done == ['slow', 'fast'] * 5
     assert entries == [Entry('slow', 2.5, 1.75, 3.25), Entry('fast', 0.5, 0.5, 0.5)]
     assert [Section('x', 's', entries).ratio(entry) for entry in entries] == [1, 0.2]
 
 
-def test_photos(tmp_path: Path) -> None:
-    paths = photo_files(None, 14, str(tmp_path))
+def test_images(tmp_path: Path) -> None:
+    paths = jpeg_files(None, 14, str(tmp_path))
     contents = {Path(path).read_bytes() for path in paths}
     assert len(contents) == 14
     assert all(cv2.imread(path).shape == (375, 500, 3) for path in paths)
-    assert photo_files(str(tmp_path), 3, '') == paths[:3]
+    assert jpeg_files(str(tmp_path), 3, '') == paths[:3]
     with pytest.raises(ValueError, match='expected JPEG files, found none'):
-        photo_files(str(Path(__file__).parent), 3, '')
+        jpeg_files(str(Path(__file__).parent), 3, '')
 
 
 @pytest.fixture
 def settings(tmp_path: Path) -> Settings:
-    return Settings(1, 2, photo_files(None, 2, str(tmp_path)))
+    return Settings(1, 2, jpeg_files(None, 2, str(tmp_path)))
 
 
 def test_bytes_to_the_device(settings: Settings) -> None:
@@ -145,7 +146,7 @@ def test_tool_runs_quickly_and_writes_everything(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     written = json.loads(prefix.with_suffix('.json').read_text())
     titles = [section['title'] for section in written['sections']]
-    assert titles[0] == 'Pre-processing: one 448x448 photo to 24S'
+    assert titles[0] == 'Pre-processing: one 448x448 image to 24S'
     assert {'Training pipeline', 'Worker to main process', 'Data preprocessor on the device',
             'Network forward and backward, AMP', 'Training step, end to end',
             'Memory of a worker: resnet18-dct24s_demo'} <= set(titles)

@@ -1,4 +1,4 @@
-"""What a work dir holds of a run, and what was published for its config: found as far as the files allow."""
+"""What a work dir holds of a run, and what was published for its config."""
 import json
 import math
 from dataclasses import dataclass, field
@@ -6,19 +6,22 @@ from pathlib import Path
 from typing import Any, Optional
 
 import yaml
+from mmengine.config import Config
 
 from mmfreq.config.paths import config_path
+from mmfreq.config.reader import datasets_with_pipeline, iter_dicts, transform_type
 
-# What a table shows of a run's metrics; a run that has none of these shows all it has. The best result is the best by
-# the first of them that the run has.
-SHOWN_METRICS = ('accuracy/top1', 'accuracy/top5', 'coco/bbox_mAP', 'coco/bbox_mAP_50', 'coco/segm_mAP',
-                 'coco/segm_mAP_50', 'gate/kept')
-HEADLINES = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP')  # one for each task
-
-# How metafiles name metrics, and the unit of mmengine's in theirs.
-_METAFILE_NAMES = {'accuracy/top1': ('Top 1 Accuracy', 1), 'accuracy/top5': ('Top 5 Accuracy', 1),
-                   'coco/bbox_mAP': ('box AP', 0.01), 'coco/bbox_mAP_50': ('box AP50', 0.01),
-                   'coco/segm_mAP': ('mask AP', 0.01), 'coco/segm_mAP_50': ('mask AP50', 0.01)}
+# Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
+METRICS = {
+    'accuracy/top1': ('top-1 accuracy, %', 'Top 1 Accuracy', 1),
+    'accuracy/top5': ('top-5 accuracy, %', 'Top 5 Accuracy', 1),
+    'coco/bbox_mAP': ('box AP, %', 'box AP', 100),
+    'coco/bbox_mAP_50': ('box AP50, %', 'box AP50', 100),
+    'coco/segm_mAP': ('mask AP, %', 'mask AP', 100),
+    'coco/segm_mAP_50': ('mask AP50, %', 'mask AP50', 100),
+    'gate/kept': ('channels kept', '', 1),
+}
+HEADLINES = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP')
 
 
 @dataclass
@@ -29,18 +32,27 @@ class Run:
         name (str): Name of the config, or of the work dir if that has none.
         config (Path | None): The config's file.
         work_dir (Path | None): The work dir, if the argument is one.
+        cfg (Config | None): The config, if it can be read.
+        metrics (dict[str, float]): Results of the run.
+        found (str): Where they are from: ``metrics.json`` or ``validation at step 6``.
+        seed (int | str): ``randomness.seed``; the work dir of a run that drew its seed.
         notes (list[str]): What is missing, and why.
     """
     name: str
     config: Optional[Path]
     work_dir: Optional[Path] = None
+    cfg: Optional[Config] = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    found: str = ''
+    seed: Any = None
     notes: list[str] = field(default_factory=list)
 
 
 def find_run(run_or_config: str) -> Run:
-    """The config file and the work dir that an argument stands for.
+    """Find the config file and the work dir that an argument stands for.
 
-    A work dir holds the config of its run; where it holds none, or several, the copy beside the newest log counts.
+    The config of a work dir is the one in it; if there is none, or several, the copy beside the
+    newest log.
 
     Raises:
         ValueError: There is no such file, folder or package.
@@ -49,95 +61,143 @@ def find_run(run_or_config: str) -> Run:
     if not folder.is_dir():
         config = config_path(run_or_config)
         return Run(config.stem, config)
-    configs = sorted(folder.glob('*.py'))
+    configs = list(folder.glob('*.py'))
     if len(configs) == 1:
         return Run(configs[0].stem, configs[0], folder)
     copy = max(folder.glob('*/vis_data/config.py'), default=None)
-    taken = f'took {copy}' if copy else 'and no copy beside a log'
-    return Run(folder.resolve().name, copy, folder, [f'{folder}: expected one config, found {len(configs)}; {taken}'])
+    note = f'{folder}: expected one config, found {len(configs)}; took {copy}'
+    return Run(folder.resolve().name, copy, folder, notes=[note])
 
 
-def best_metrics(work_dir: Optional[Path], notes: list[str]) -> tuple[dict[str, float], str]:
-    """The best results in a work dir, and where they were found; says in ``notes`` what is missing or damaged."""
-    if work_dir is None:
-        return {}, ''
-    results = [('metrics.json', _metrics_file(work_dir / 'metrics.json', notes))]
-    logs = sorted(work_dir.glob('*/vis_data/scalars.json'))
-    for log in logs:
-        results += [(f'validation at step {step}', found) for step, found in _validations(log, notes)]
-    results = [(where, found) for where, found in results if found]
-    if not results:
-        notes.append(f'no results in {work_dir}: ' + ('no validation in its logs yet' if logs else 'no logs') +
-                     f', no metrics.json (tools/test.py CONFIG {work_dir} --out {work_dir / "metrics.json"})')
-        return {}, ''
-    found_keys = dict.fromkeys(key for _, found in results for key in found)
-    headline = next((key for key in SHOWN_METRICS if key in found_keys), next(iter(found_keys)))
-    where, best = max(results, key=lambda result: result[1].get(headline, -math.inf))
-    return best, where
-
-
-def last_step(work_dir: Path) -> Optional[int]:
-    """The largest step at which a log in a work dir has a validation: an epoch, or an iteration; None without any."""
-    steps = [step for log in work_dir.glob('*/vis_data/scalars.json') for step, _ in _validations(log, [])]
-    return max((step for step in steps if isinstance(step, int)), default=None)
-
-
-def _validations(log: Path, notes: list[str]) -> list[tuple[Any, dict[str, float]]]:
-    """Steps and metrics of all validations in one ``scalars.json``."""
-    lines = [line for line in _text(log, notes).splitlines() if line.strip()]
-    values = [value for value in map(_parsed, lines) if value is not None]
-    if len(values) < len(lines):
-        notes.append(f'{log}: {len(lines) - len(values)} of {len(lines)} lines are damaged')
-    found = [(value.get('step'), {key: number for key, number in _numbers(value).items() if '/' in key})
-             for value in values]
-    return [(step, metrics) for step, metrics in found if metrics]
-
-
-def _metrics_file(path: Path, notes: list[str]) -> dict[str, float]:
-    """The metrics that ``tools/test.py --out`` wrote; empty if there is no such file."""
-    if not path.exists():
-        return {}
-    known = len(notes)
-    values = _parsed(_text(path, notes))
-    found = _numbers(values or {})
-    if len(notes) == known and not found:
-        notes.append(f'{path} is damaged' if values is None else f'{path} has no metrics')
-    return found
-
-
-def _text(path: Path, notes: list[str]) -> str:
+def read_run(run_or_config: str) -> Run:
+    """Find a run, then read its config and its results; what cannot be read becomes a note."""
+    run = find_run(run_or_config)
+    step = None
+    if run.work_dir:
+        run.metrics, run.found, step = results(run.work_dir, run.notes)
+        run.seed = str(run.work_dir.resolve())
     try:
-        return path.read_text(encoding='utf-8', errors='replace')
-    except OSError as error:
-        notes.append(f'{path} cannot be read: {error.strerror}')
-        return ''
+        run.cfg = Config.fromfile(str(run.config)) if run.config else None
+    except Exception as error:  # a config is a program: it may raise anything
+        run.notes.append(f'the config cannot be read: {one_line(error)}')
+    if run.work_dir and run.cfg:
+        seed = (run.cfg.get('randomness') or {}).get('seed')
+        run.seed = run.seed if seed is None else seed
+        schedule = run.cfg.get('train_cfg') or {}
+        planned = schedule.get('max_epochs') or schedule.get('max_iters')
+        if planned and step and step < planned:
+            run.notes.append(f'the last validation in the logs is at step {step} of {planned}')
+    return run
 
 
-def _parsed(text: str) -> Optional[dict[str, Any]]:
-    """A JSON object, or None."""
-    try:
-        value = json.loads(text)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+def one_line(error: Exception) -> str:
+    """Return type and message of an error in one line of at most some 200 characters."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text[:200]}{"..." if len(text) > 200 else ""}'
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, float]:
-    """The finite numbers among the values."""
-    return {key: value for key, value in values.items()
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)}
+def results(work_dir: Path, notes: list[str]) -> tuple[dict[str, float], str, Optional[int]]:
+    """Return metrics of a run, where they are from, and the step if they are from a log.
 
-
-def published_metrics(name: str) -> dict[str, float]:
-    """Results that the metafiles state for the config ``name``, in mmengine's names and units; empty if there are none.
-
-    All of them are the authors': see each entry's ``Source``.
+    ``metrics.json`` (``tools/test.py --out``) goes before the last validation in the logs. The best
+    epoch does not count: its checkpoint may be gone, and no metric says whether more is better.
+    ``notes`` receives what is missing or damaged.
     """
-    root = Path(__file__).parent / '.mim'
-    for metafile in sorted(root.glob('configs/*/metafile.yml')):
+    tested = work_dir / 'metrics.json'
+    for file in (tested, *sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True)):
+        try:
+            text = file.read_text(encoding='utf-8', errors='replace') if file.exists() else ''
+        except OSError as error:
+            notes.append(f'{file}: {error.strerror}')
+            continue
+        if file == tested and text:
+            metrics = _numbers(text)
+            if metrics:
+                return metrics, file.name, None
+            notes.append(f'{file}: expected a JSON object with metrics')
+            continue
+        for line in reversed(text.splitlines()):
+            values = _numbers(line)
+            metrics = {key: value for key, value in values.items() if '/' in key}
+            if metrics:
+                step = values.get('step')
+                return metrics, f'validation at step {step}', step
+    notes.append(f'{work_dir}: no results; tools/test.py CONFIG {work_dir} --out {tested}')
+    return {}, '', None
+
+
+def _numbers(text: str) -> dict[str, Any]:
+    """Return the finite numbers of a JSON object; none of a line that was cut off."""
+    try:
+        values = json.loads(text)
+    except ValueError:
+        return {}
+    values = values if isinstance(values, dict) else {}
+    return {key: value for key, value in values.items()
+            if type(value) in (int, float) and math.isfinite(value)}
+
+
+def _fingerprint(run: Run) -> Optional[str]:
+    """Return what runs of one config share; None for a config without a work dir.
+
+    That is the config without seed, paths of the run, and visualizer. Whether a run started from
+    other weights counts; their path does not.
+    """
+    if not run.work_dir or run.cfg is None:
+        return None
+    values = run.cfg.to_dict()
+    values['load_from'] = bool(values.get('load_from')) and not values.get('resume')
+    for key in ('resume', 'work_dir', 'visualizer', 'vis_backends'):
+        values.pop(key, None)
+    values['randomness'] = {**(values.get('randomness') or {}), 'seed': None}
+    return json.dumps(values, sort_keys=True, default=str)
+
+
+def group_runs(runs: list[Run]) -> list[list[Run]]:
+    """Group runs of one config with different seeds, in the order of their first runs."""
+    groups: dict[tuple[Any, int], list[Run]] = {}
+    for number, run in enumerate(runs):
+        content = _fingerprint(run)
+        key = (content, 0) if content else (None, number)
+        while run.seed in [other.seed for other in groups.get(key, [])]:
+            key = (content, key[1] + 1)  # one seed twice is not two samples
+        groups.setdefault(key, []).append(run)
+    return list(groups.values())
+
+
+def published_metrics(run: Run) -> dict[str, float]:
+    """Return what the metafiles state for the config of a run, in mmengine's names and units.
+
+    Empty, with a note, if the run's data are not those of the shipped config of that name. All
+    results are the authors': see each entry's ``Source``.
+    """
+    stated: dict[str, float] = {}
+    for metafile in Path(__file__).parents[2].glob('.mim/configs/*/metafile.yml'):
         for model in yaml.safe_load(metafile.read_text(encoding='utf-8')).get('Models', []):
-            if model['Name'] == name:
-                stated = {key: value for result in model.get('Results', []) for key, value in result['Metrics'].items()}
-                return {key: round(stated[title] * unit, 6) for key, (title, unit) in _METAFILE_NAMES.items()
-                        if title in stated}
-    return {}
+            if model['Name'] == run.name and run.cfg is not None:
+                config = model['Config']
+                for result in model.get('Results', []):
+                    stated.update(result['Metrics'])
+    if not stated:
+        return {}
+    if '::' not in config:
+        config = f'mmfreq::{config.removeprefix("configs/")}'
+    try:
+        same = _data(run.cfg) == _data(Config.fromfile(str(config_path(config))))
+        reason = '' if same else f'the data are not those of {config}'
+    except Exception as error:  # as in read_run
+        reason = one_line(error)
+    if reason:
+        run.notes.append(f'no published results: {reason}')
+        return {}
+    return {key: round(stated[title] / factor, 6)
+            for key, (_, title, factor) in METRICS.items() if title in stated}
+
+
+def _data(cfg: Config) -> tuple[Any, ...]:
+    """Return type and root of the data sets to test on, and the model's numbers of classes."""
+    loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
+    sets = [(transform_type(node), str(node.get('data_root')).rstrip('/'))
+            for node in datasets_with_pipeline(loader.get('dataset'))]
+    heads = [node for node in iter_dicts(cfg.get('model')) if 'num_classes' in node]
+    return sets, {node['num_classes'] for node in heads}

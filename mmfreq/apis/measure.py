@@ -1,0 +1,149 @@
+"""Timing, memory and counts of a model: what the comparison and the benchmark share."""
+import time
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Callable, Mapping, Optional, Sequence
+
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.analysis import FlopAnalyzer
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import MODELS
+from tqdm import tqdm
+
+from mmfreq.config.reader import iter_dicts, pipelines, transform_type
+
+
+@dataclass
+class Entry:
+    """Median and quartiles of one figure over several rounds; all equal if it was counted."""
+    name: str
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, name: str, values: Sequence[float]) -> 'Entry':
+        """Summarise the values of all rounds."""
+        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
+        return cls(name, float(median), float(low), float(high))
+
+
+def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
+                     images_per_call: int = 1, unit: float = 1e-3, title: str = '',
+                     failed: Optional[dict[str, Exception]] = None) -> list[Entry]:
+    """Time candidates in rounds in which each runs once, so that a busy moment hits all of them.
+
+    Args:
+        candidates (Mapping[str, Callable]): What to run, by name.
+        repeats (int): Rounds that count, after one to warm up.
+        images_per_call (int): Images that one call processes; times are per image. Defaults to 1.
+        unit (float): Seconds in a unit of the result. Defaults to 1e-3, milliseconds.
+        title (str): Label of the progress bar, which is shown on a terminal only.
+        failed (dict | None): Receives the error of each candidate that raises; it has no
+            entry. Defaults to None: errors are raised.
+
+    Returns:
+        list[Entry]: One entry for each candidate that ran, in order.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in candidates}
+    for _ in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
+        for name in list(seconds):
+            start = time.perf_counter()
+            try:
+                candidates[name]()
+                seconds[name].append(time.perf_counter() - start)
+            except Exception as error:  # a candidate runs whatever its config names
+                if failed is None:
+                    raise
+                failed[name] = error
+                del seconds[name]
+    scale = images_per_call * unit
+    return [Entry.of(name, np.divide(times[1:], scale)) for name, times in seconds.items()]
+
+
+def synchronize(device: str) -> None:
+    """Wait until the GPU, if ``device`` is one, has done its work."""
+    if device != 'cpu':
+        torch.cuda.synchronize()
+
+
+def peak_memory(work: Callable[[], Any], device: str) -> int:
+    """Return the peak of the bytes that ``work`` allocates on ``device``, ``'cpu'`` or ``'cuda'``.
+
+    On the CPU, allocations and releases are added up as torch's profiler reports them.
+    """
+    if device != 'cpu':
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return torch.cuda.max_memory_allocated() - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+        work()
+    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    sizes = [event.nbytes() for event in events if event.name() == '[memory]']
+    return int(max(np.cumsum(sizes), default=0))
+
+
+def build_model(cfg: Config) -> torch.nn.Module:
+    """Build the model of ``cfg``, untrained."""
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    return MODELS.build(cfg.model)
+
+
+def keep_all_proposals(model: torch.nn.Module) -> None:
+    """Let a two-stage detector keep as many proposals as its test settings allow.
+
+    The boxes of an untrained first stage overlap at random; suppression would keep a random number.
+    """
+    settings = getattr(getattr(model, 'rpn_head', None), 'test_cfg', None) or {}
+    if 'nms' in settings:
+        settings.nms.iou_threshold, settings.min_bbox_size = 1., -1
+
+
+def packed_sample(cfg: Config) -> dict[str, Any]:
+    """Return what the test pipeline of ``cfg`` packs for one image.
+
+    Keys: ``inputs`` (C, h, w), ``data_samples``. The image is noise, so no data set is needed.
+    Its size is the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
+    is fixed, else 375x500.
+
+    Raises:
+        ValueError: The config has no test or validation pipeline.
+    """
+    found = pipelines(cfg, 'test_dataloader') or pipelines(cfg, 'val_dataloader')
+    if not found:
+        raise ValueError('expected a test_dataloader or val_dataloader with a pipeline')
+    steps = [step for step in found[0]
+             if not transform_type(step).startswith(('Load', 'CheckedLoad'))]
+    width, height = 500, 375
+    for step in iter_dicts(steps):
+        if transform_type(step) == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
+            width, height = step['scale']
+            break
+    noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],
+                               ori_shape=noise.shape[:2], gt_label=0))
+
+
+def preprocessed_batch(model: torch.nn.Module, packed: dict[str, Any],
+                       size: int) -> dict[str, Any]:
+    """Return ``size`` copies of a packed sample, preprocessed as in a test."""
+    return model.data_preprocessor(pseudo_collate([deepcopy(packed) for _ in range(size)]))
+
+
+def count_flops(model: torch.nn.Module, packed: dict[str, Any]) -> int:
+    """Count the multiply-adds of the network for one packed sample."""
+    batch = preprocessed_batch(model, packed, 1)
+    forward = model.forward
+    model.forward = partial(forward, data_samples=batch['data_samples'])
+    counter = FlopAnalyzer(model, (batch['inputs'], ))
+    counter.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+    total = int(counter.total())
+    model.forward = forward
+    return total

@@ -27,7 +27,7 @@ ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('detection') / 'data'
-    make_demo_data(folder, 'detection', train_images=8, val_images=3)
+    make_demo_data(folder, 'detection', train=8, val=3)
     return folder
 
 

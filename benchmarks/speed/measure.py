@@ -29,7 +29,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.config.reader import check_channels, device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
-from mmfreq.demo_data.photos import PHOTOS, load_photo
+from mmfreq.demo_data.images import IMAGES, load_image
 from mmfreq.hosts.checkpoints import prepare_host
 from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
@@ -129,7 +129,7 @@ def machine() -> dict[str, Any]:
 def make_photos(folder: str, count: int) -> list[str]:
     """Writes ``count`` different JPEG files of 500x375 pixels, quality 95, cut from the photographs of scikit-image."""
     width, height = PHOTO_SIZE
-    paths, sources = [], [load_photo(name) for name in PHOTOS]
+    paths, sources = [], [load_image(name) for name in IMAGES]
     for i in range(count):
         photo = sources[i % len(sources)]
         scale = max(width / photo.shape[1], height / photo.shape[0]) * (1 + 0.07 * (i // len(sources)))

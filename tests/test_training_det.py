@@ -243,9 +243,8 @@ def test_merged_views_lie_in_the_photo() -> None:
 def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     for name in ('epoch_1.pth', 'last_checkpoint'):
         (tmp_path / name).symlink_to(trained[0] / name)
-    multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomChoiceResize',
-                   'train_dataloader__dataset__pipeline__2__scales': '[(128,96),(160,120)]',
-                   'train_dataloader__dataset__pipeline__2__scale': '_delete_'}
+    multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomResize',
+                   'train_dataloader__dataset__pipeline__2__scale': '[(128,96),(160,120)]'}
     output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate',
                   *options(data, train_cfg__max_epochs=2, **multi_scale))
     assert 'resumed epoch: 1' in output

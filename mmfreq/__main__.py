@@ -9,14 +9,15 @@ from mmfreq.version import __version__
 
 TOOLS = Path(__file__).parent / '.mim' / 'tools'
 GROUPS = {
-    'Data and configs': ('make_demo_data', 'freqify', 'browse_dataset', 'dataset_stats', 'show_dct'),
+    'Data and configs': (
+        'make_demo_data', 'freqify', 'browse_dataset', 'dataset_stats', 'show_dct'),
     'Training': ('train', 'dist_train', 'test', 'dist_test'),
 }  # in the order in which a user meets them; other tools follow
 
 
 def find_tools() -> dict[str, Path]:
     """Return the files of the tools by name; raise ValueError if there are none."""
-    tools = {path.stem: path for path in sorted(TOOLS.glob('*')) if path.suffix in ('.py', '.sh')}
+    tools = {path.stem: path for path in sorted(TOOLS.glob('*.[ps][yh]'))}
     if not tools:
         raise ValueError(f'no tools in {TOOLS}; in a checkout, this is a link, which git makes with '
                          'core.symlinks=true')

@@ -422,7 +422,7 @@ def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) 
 
 def test_a_finished_run_says_so(trained: Path, tmp_path: Path) -> None:
     output = tool('train', trained / f'{NAME}.py', '--work-dir', tmp_path, '--resume', trained / 'epoch_2.pth')
-    assert 'nothing to train: this run is finished (epoch 2 of 2, iteration 8)' in output
+    assert 'nothing to train: this run is finished (iteration 8 of 8)' in output
 
 
 INTERRUPT = '''

@@ -65,7 +65,7 @@ class Predictor:
         cfg (Config): Config of mmpretrain (classification) or mmdet, prepared for its run by
             :func:`mmfreq.apis.runner.prepare`.
         checkpoint (str): Checkpoint file; class names are those it holds.
-        device (str, optional): Such as ``'cpu'`` or ``'cuda:1'``. Defaults to a GPU if there is one.
+        device (str, optional): Such as ``'cpu'`` or ``'cuda:1'``. Defaults to a GPU, if any.
 
     Raises:
         ValueError: Config of another host, no test pipeline, or a device that torch lacks.

@@ -42,7 +42,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes of a distributed run were started; see tools/dist_*.sh')
+                        help='how the processes of a distributed run were started: tools/dist_*.sh')
     # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
@@ -185,7 +185,7 @@ def _with_host_defaults(cfg: Config) -> Config:
 
 
 def prepare(cfg: Config) -> Config:
-    """Check the config, ready the process for its run, return it; exit with one line if it fails."""
+    """Check the config, exiting with one line if it is wrong; ready the process for its run."""
     try:
         check_channels(cfg)
     except ValueError as error:
@@ -209,9 +209,9 @@ class _SayFinished(Hook):
     """Say in one line that a resumed run has nothing left to train."""
 
     def before_train(self, runner: Runner) -> None:
-        if runner.epoch >= runner.max_epochs or runner.iter >= runner.max_iters:
-            runner.logger.info(f'nothing to train: this run is finished (epoch {runner.epoch} of '
-                               f'{runner.max_epochs}, iteration {runner.iter})')
+        if runner.iter >= runner.max_iters:
+            runner.logger.info('nothing to train: this run is finished '
+                               f'(iteration {runner.iter} of {runner.max_iters})')
 
 
 def train(runner: Runner) -> None:

@@ -1,4 +1,4 @@
-"""Predictions by the hosts' inferencers: those of the test pipeline and the model, from files and from arrays."""
+"""Predictions by the hosts' inferencers are those of the test pipeline and the model."""
 import json
 import os
 import subprocess
@@ -22,7 +22,8 @@ from mmfreq.apis.predict import Predictor, find_images
 from mmfreq.config.reader import iter_dicts, pipelines, transform_type
 
 ROOT = Path(__file__).parents[2]
-CLASSIFICATION, DETECTION = 'configs/demo/resnet18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
+CLASSIFICATION = 'configs/demo/resnet18-dct24s_demo.py'
+DETECTION = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
 CLASSES = {CLASSIFICATION: [f'class {i}' for i in range(12)], DETECTION: ['box', 'disc', 'star']}
 
 
@@ -33,12 +34,12 @@ def scope() -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """A config, an untrained model in a checkpoint, images in two folders, and what is to be predicted for them."""
+    """A config, an untrained model, images in two folders, and predictions by batch size."""
 
     config: str
     checkpoint: str
     images: list[str]
-    expected: list[Any]
+    expected: dict[int, list[Any]]
 
 
 def own_config(path: str, folder: Path) -> Config:
@@ -53,7 +54,7 @@ def own_config(path: str, folder: Path) -> Config:
     return cfg
 
 
-@pytest.fixture(scope='module', params=[CLASSIFICATION, DETECTION], ids=['classification', 'detection'])
+@pytest.fixture(scope='module', params=CLASSES, ids=['classification', 'detection'])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp('prediction')
     cfg, images = own_config(request.param, folder), []
@@ -68,11 +69,14 @@ def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.no_grad():
         model = MODELS.build(cfg.model).eval()
         pipeline = Compose(pipelines(cfg, 'test_dataloader')[0])
-        expected = [model.test_step(pseudo_collate([pipeline(dict(img_path=image, img_id=0, instances=[]))]))[0]
-                    for image in images]
-    content = dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=CLASSES[request.param])))
+        packed = [pipeline(dict(img_path=image, img_id=0, instances=[])) for image in images]
+        # a batch of detection pads its smaller images, which moves scores in the fourth digit
+        single = [model.test_step(pseudo_collate([one]))[0] for one in packed]
+        batch = model.test_step(pseudo_collate(packed))
+    meta = dict(dataset_meta=dict(classes=CLASSES[request.param]))
+    content = dict(state_dict=model.state_dict(), meta=meta)
     torch.save(content, folder / 'model.pth')
-    return Case(str(folder / 'own.py'), str(folder / 'model.pth'), images, expected)
+    return Case(str(folder / 'own.py'), str(folder / 'model.pth'), images, {1: single, 2: batch})
 
 
 def assert_predicted(made: dict[str, Any], expected: Any) -> None:
@@ -93,7 +97,7 @@ def assert_predicted(made: dict[str, Any], expected: Any) -> None:
 
 
 @pytest.mark.parametrize('wrapped', [False, True])
-def test_predictions_are_those_of_the_test_pipeline_and_the_model(case: Case, wrapped: bool) -> None:
+def test_predictions_are_those_of_the_test_pipeline(case: Case, wrapped: bool) -> None:
     cfg = Config.fromfile(case.config)
     if wrapped:
         inner = cfg.test_dataloader.dataset
@@ -103,7 +107,7 @@ def test_predictions_are_those_of_the_test_pipeline_and_the_model(case: Case, wr
     given = [image.copy() for image in images]
     made = predictor.predict(images, score_thr=0.0)
     single = predictor.predict(images[1:], score_thr=1.0)
-    for image, before, expected, (prediction, drawn) in zip(images, given, case.expected, made):
+    for image, before, expected, (prediction, drawn) in zip(images, given, case.expected[2], made):
         assert_array_equal(image, before)
         assert_predicted(prediction, expected)
         assert (drawn.dtype, drawn.shape) == (np.uint8, image.shape)
@@ -120,14 +124,15 @@ def test_predictions_are_those_of_the_test_pipeline_and_the_model(case: Case, wr
 def test_the_hosts_inferencers_take_configs_as_they_are(case: Case, kind: Any) -> None:
     cfg = Config.fromfile(case.config)
     images = case.images if kind is str else [cv2.imread(path) for path in case.images]
-    if cfg.default_scope == 'mmdet':
-        from mmdet.apis import DetInferencer
-        inferencer = DetInferencer(cfg, case.checkpoint, 'cpu', show_progress=False)
-        made = inferencer(images)['predictions']
-    else:
-        from mmpretrain import ImageClassificationInferencer
-        made = ImageClassificationInferencer(cfg, case.checkpoint, 'cpu')(images)
-    for prediction, expected in zip(made, case.expected):
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        if cfg.default_scope == 'mmdet':
+            from mmdet.apis import DetInferencer
+            inferencer = DetInferencer(cfg, case.checkpoint, 'cpu', show_progress=False)
+            made = inferencer(images)['predictions']
+        else:
+            from mmpretrain import ImageClassificationInferencer
+            made = ImageClassificationInferencer(cfg, case.checkpoint, 'cpu')(images)
+    for prediction, expected in zip(made, case.expected[1]):
         assert_predicted(prediction, expected)
 
 
@@ -147,7 +152,8 @@ def test_predictor_refuses(changes: dict, device: str, message: str) -> None:
 
 
 def test_images_get_names_that_differ(tmp_path: Path) -> None:
-    for name in ('x/a/1.jpg', 'x/a/1.PNG', 'x/b/1.jpg', 'x/b/notes.txt', 'x/out/1.jpg.png', 'y/2.webp'):
+    for name in ('x/a/1.jpg', 'x/a/1.PNG', 'x/b/1.jpg', 'x/b/notes.txt', 'x/out/1.jpg.png',
+                 'y/2.webp'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
@@ -160,7 +166,7 @@ def test_images_get_names_that_differ(tmp_path: Path) -> None:
     assert names('x') == ['a/1.PNG', 'a/1.jpg', 'b/1.jpg']
     assert names('x/a', 'x/b') == ['a/1.PNG', 'a/1.jpg', 'b/1.jpg']
     assert names('x/b/1.jpg', 'x/b') == ['1.jpg']
-    assert names('y', 'x/b/notes.txt') == ['y/2.webp', 'x/b/notes.txt']  # files are taken as they are given
+    assert names('y', 'x/b/notes.txt') == ['y/2.webp', 'x/b/notes.txt']  # as given
     with pytest.raises(ValueError, match=f'{tmp_path}/none: no such file or folder'):
         names('y', 'none')
     with pytest.raises(ValueError, match=rf'{tmp_path}/x/out: expected images \(.bmp .*found none'):
@@ -172,8 +178,9 @@ def test_images_get_names_that_differ(tmp_path: Path) -> None:
 
 def run(*arguments: Any, succeeds: bool = True) -> str:
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False)
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=600, check=False)
     assert (done.returncode == 0) == succeeds, done.stdout[-6000:]
     return done.stdout
 
@@ -189,16 +196,18 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
     (tmp_path / 'text.jpg').write_text('no image')
     output = predict(case.config, case.checkpoint, Path(case.images[0]).parents[1],
                      tmp_path / 'empty.jpg', tmp_path / 'text.jpg', '--out-dir', tmp_path / 'out',
-                     '--device', 'cpu', '--score-thr', 0, '--batch-size', batch_size, succeeds=False)
+                     '--device', 'cpu', '--score-thr', 0, '--batch-size', batch_size,
+                     succeeds=False)
     assert f'predict: {tmp_path}/empty.jpg: empty file' in output
     assert f'predict: {tmp_path}/text.jpg: not an image that OpenCV reads' in output
     assert output.splitlines()[-1] == 'predict: 2 of 4 images could not be read'
     assert f'2 images predicted, in {tmp_path}/out' in output
     assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 3
     predictions = json.loads((tmp_path / 'out/predictions.json').read_text())
-    for (name, made), image, expected in zip(predictions.items(), case.images, case.expected):
+    expected = case.expected[batch_size]
+    for (name, made), image, sample in zip(predictions.items(), case.images, expected):
         assert image.endswith(f'/{name}')
-        assert_predicted(made, expected)
+        assert_predicted(made, sample)
         drawn = cv2.imread(str(tmp_path / 'out' / f'{name}.png'))
         assert drawn.shape == cv2.imread(image).shape
         assert (drawn != cv2.imread(image)).any()
@@ -216,7 +225,8 @@ class Opens:
 
 def test_tool_runs_no_code_of_a_checkpoint(case: Case, tmp_path: Path) -> None:
     torch.save(dict(state_dict={}, extra=Opens(tmp_path / 'marker')), tmp_path / 'evil.pth')
-    output = predict(case.config, tmp_path / 'evil.pth', case.images[0], '--out-dir', tmp_path / 'out', succeeds=False)
+    output = predict(case.config, tmp_path / 'evil.pth', case.images[0], '--out-dir',
+                     tmp_path / 'out', succeeds=False)
     assert not (tmp_path / 'marker').exists()
     assert 'evil.pth: it holds more than weights' in output.splitlines()[-1]
     assert not (tmp_path / 'out').exists()
@@ -224,6 +234,7 @@ def test_tool_runs_no_code_of_a_checkpoint(case: Case, tmp_path: Path) -> None:
 
 def test_tool_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / 'x.pth').touch()
-    output = predict(CLASSIFICATION, tmp_path / 'x.pth', tmp_path / 'none.jpg', '--out-dir', tmp_path, succeeds=False)
+    output = predict(CLASSIFICATION, tmp_path / 'x.pth', tmp_path / 'none.jpg', '--out-dir',
+                     tmp_path, succeeds=False)
     assert output.splitlines()[-1] == f'predict: {tmp_path}/none.jpg: no such file or folder'
     assert 'Traceback' not in output

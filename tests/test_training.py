@@ -22,6 +22,7 @@ from mmengine.logging import HistoryBuffer
 from numpy.testing import assert_allclose
 
 from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
+from mmfreq.apis.runner import _enable_tta
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import FreqNormalize
@@ -447,6 +448,17 @@ def test_interrupted_training_says_how_to_go_on(when: str, message: str, trained
     assert output.returncode == 130
     assert re.search(f'train: {message}', output.stdout.splitlines()[-1])
     assert 'Traceback' not in output.stdout
+
+
+def test_tta_without_a_model_is_a_flip_and_refused_for_masks() -> None:
+    masks, boxes = (Config.fromfile(ROOT / 'configs' / path) for path in (
+        'demo/mask-rcnn_r18-dct24s_demo.py', 'faster_rcnn/faster-rcnn_r50-dct24s_fpn_1x_coco.py'))
+    with pytest.raises(SystemExit, match='--tta: expected a detector without masks'):
+        _enable_tta(masks)
+    module = boxes.model
+    _enable_tta(boxes)
+    assert (boxes.model.type, boxes.model.module) == ('DetTTAModel', module)
+    assert boxes.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'tools').glob('*.py')), ids=lambda path: path.name)

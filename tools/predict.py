@@ -12,8 +12,13 @@ from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmfreq.apis.predict import Predictor, find_images, read_image
-from mmfreq.apis.runner import (CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare,
-                                read_config)
+from mmfreq.apis.runner import (
+    CFG_OPTIONS_HELP,
+    checkpoint_file,
+    explain_refusal,
+    prepare,
+    read_config,
+)
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 
 

@@ -1,4 +1,4 @@
-"""The command ``mmfreq TOOL ...``, also ``python -m mmfreq``: every tool of ``tools/``, from any folder."""
+"""The command ``mmfreq TOOL ...``, also ``python -m mmfreq``: every tool of ``tools/``."""
 import ast
 import os
 import sys
@@ -8,18 +8,24 @@ from types import ModuleType
 from mmfreq.version import __version__
 
 TOOLS = Path(__file__).parent / '.mim' / 'tools'
+GROUPS = {
+    'Data and configs': (
+        'make_demo_data', 'freqify', 'browse_dataset', 'dataset_stats', 'show_dct'),
+    'Training': ('train', 'dist_train', 'test', 'dist_test'),
+}  # in the order in which a user meets them; other tools follow
 
 
 def find_tools() -> dict[str, Path]:
-    """Files of the tools by name; raises ValueError if there are none."""
-    tools = {path.stem: path for path in sorted(TOOLS.glob('*')) if path.suffix in ('.py', '.sh')}
+    """Return the files of the tools by name; raise ValueError if there are none."""
+    tools = {path.stem: path for path in sorted(TOOLS.glob('*.[ps][yh]'))}
     if not tools:
-        raise ValueError(f'no tools in {TOOLS}; in a checkout, this is a link, which git makes with core.symlinks=true')
+        raise ValueError(f'no tools in {TOOLS}; in a checkout, this is a link, which git makes with '
+                         'core.symlinks=true')
     return tools
 
 
 def summary(tool: Path) -> str:
-    """The first line of what a tool says about itself."""
+    """Return the first line of what a tool says about itself."""
     text = tool.read_text(encoding='utf-8')
     if tool.suffix == '.py':
         return (ast.get_docstring(ast.parse(text)) or '').partition('\n')[0]
@@ -27,17 +33,20 @@ def summary(tool: Path) -> str:
 
 
 def help_text(tools: dict[str, Path]) -> str:
-    """What ``mmfreq --help`` prints."""
-    width = max(map(len, tools))
-    return '\n'.join([
-        'usage: mmfreq TOOL ...', '', 'Learning in the frequency domain. "mmfreq TOOL --help" explains a tool:', '',
-        *(f'  {name:{width}}  {summary(tool)}' for name, tool in tools.items()), '',
-        'CONFIG is a path, or a shipped file: mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py, mmpretrain::..., mmdet::...'
-    ])
+    """Return what ``mmfreq --help`` prints."""
+    lines = ['usage: mmfreq TOOL ...', '',
+             'Learning in the frequency domain. "mmfreq TOOL --help" explains a tool.']
+    rest = [name for name in tools if not any(name in names for names in GROUPS.values())]
+    for title, names in {**GROUPS, 'After training': rest}.items():
+        lines += ['', f'{title}:']
+        for name in filter(tools.get, names):
+            lines.append(f'  {name:{max(map(len, tools))}}  {summary(tools[name])}')
+    return '\n'.join([*lines, '', 'CONFIG is a path, or a shipped file: mmfreq::resnet/'
+                      'resnet50-dct24s_8xb32_in1k.py, mmpretrain::..., mmdet::...'])
 
 
 def run(name: str, tool: Path, arguments: list[str]) -> None:
-    """Runs a tool as its file would run, under the command's name: Python in this process, a shell script instead."""
+    """Run a tool under the command's name: Python in this process, a shell script instead of it."""
     if tool.suffix == '.sh':
         os.environ.setdefault('PYTHON', sys.executable)
         os.execvp('bash', ['bash', str(tool), *arguments])
@@ -48,7 +57,7 @@ def run(name: str, tool: Path, arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Finds the tool and runs it."""
+    """Find the tool and run it."""
     name, *arguments = sys.argv[1:] or ['--help']
     try:
         tools = find_tools()

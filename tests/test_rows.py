@@ -22,7 +22,7 @@ from torch import nn
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (registers the backbones)
-from mmfreq.apis.runner import add_run_arguments, merge_options
+from mmfreq.apis.runner import add_run_arguments
 from mmfreq.config.paths import config_path
 from mmfreq.config.reader import pipelines, transform_type
 
@@ -341,7 +341,8 @@ def test_the_authors_resnet_is_larger() -> None:
     add_run_arguments(parser)
     args = parser.parse_args(['--cfg-options', 'model.backbone.strides=(1,1,2,2)'])
     stock = load(resnet('dct24s'))
-    larger = merge_options(load(resnet('dct24s')), args.cfg_options)
+    larger = load(resnet('dct24s'))
+    larger.merge_from_dict(args.cfg_options)
     found = []
     for cfg in (stock, larger):
         model = build(cfg)

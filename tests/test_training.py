@@ -22,7 +22,7 @@ from mmengine.logging import HistoryBuffer
 from numpy.testing import assert_allclose
 
 from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
-from mmfreq.apis.runner import merge_options
+from mmfreq.apis.runner import _enable_tta
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import FreqNormalize
@@ -230,10 +230,12 @@ def test_evaluation_reads_weights_only(metrics: dict[str, float], trained: Path)
 
 def comparable_options(data: Path) -> dict[str, Any]:
     """The same images in every step, however many processes share them; norms in evaluation mode."""
-    options = {key: value for key, value in run_options(data).items() if not key.startswith('val_')}
+    options = {key: value for key, value in run_options(data).items()
+               if not key.startswith(('val_', 'param_scheduler'))}
     return options | {
         'train_dataloader.sampler.shuffle': False, 'model.backbone.norm_eval': True, 'train_cfg.max_epochs': 1,
-        'param_scheduler': '_delete_', 'optim_wrapper.optimizer.lr': 0.02, 'auto_scale_lr.base_batch_size': 8,
+        'param_scheduler._delete_': True, 'param_scheduler.type': 'ConstantLR', 'param_scheduler.factor': 1.0,
+        'optim_wrapper.optimizer.lr': 0.02, 'auto_scale_lr.base_batch_size': 8,
         'train_dataloader.batch_size': 4}
 
 
@@ -406,6 +408,59 @@ def test_missing_files_give_one_line(arguments: tuple[str, ...], message: str) -
     assert 'Traceback' not in output
 
 
+def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) -> None:
+    channels = flags({'model.backbone.in_channels': 23})
+    output = [tool('train', DEMO24, '--work-dir', tmp_path, *channels, succeeds=False),
+              tool('test', DEMO24, trained, '--work-dir', tmp_path, *channels, succeeds=False),
+              tool('predict', DEMO24, trained, tmp_path, '--out-dir', tmp_path, *channels, succeeds=False)]
+    for text in output:
+        assert text.splitlines()[-1].startswith('config: FreqResNet expects in_channels=23, but')
+    output.append(tool('train', DEMO24, '--work-dir', tmp_path, *flags(data_options(tmp_path / 'none')),
+                       succeeds=False))
+    assert f'{tmp_path}/none/train' in output[-1].splitlines()[-1]
+    assert not any('Traceback' in text for text in output)
+
+
+def test_a_finished_run_says_so(trained: Path, tmp_path: Path) -> None:
+    output = tool('train', trained / f'{NAME}.py', '--work-dir', tmp_path, '--resume', trained / 'epoch_2.pth')
+    assert 'nothing to train: this run is finished (iteration 8 of 8)' in output
+
+
+INTERRUPT = '''
+import os, runpy, signal, sys
+when = sys.argv.pop()
+from mmengine.hooks import CheckpointHook
+save = CheckpointHook.after_train_epoch
+def after_train_epoch(self, runner):
+    save(self, runner) if when == 'after' else None
+    os.kill(os.getpid(), signal.SIGINT)
+CheckpointHook.after_train_epoch = after_train_epoch
+runpy.run_path('tools/train.py', run_name='__main__')
+'''
+
+
+@pytest.mark.parametrize(('when', 'message'), [
+    ('after', r'interrupted in epoch \d; last checkpoint: \S*epoch_1.pth; the same command with --resume'),
+    ('before', 'interrupted before the first checkpoint: nothing is saved')])
+def test_interrupted_training_says_how_to_go_on(when: str, message: str, trained: Path, tmp_path: Path) -> None:
+    output = execute(sys.executable, '-c', INTERRUPT, trained / f'{NAME}.py', '--work-dir', tmp_path, when,
+                     succeeds=False)
+    assert output.returncode == 130
+    assert re.search(f'train: {message}', output.stdout.splitlines()[-1])
+    assert 'Traceback' not in output.stdout
+
+
+def test_tta_without_a_model_is_a_flip_and_refused_for_masks() -> None:
+    masks, boxes = (Config.fromfile(ROOT / 'configs' / path) for path in (
+        'demo/mask-rcnn_r18-dct24s_demo.py', 'faster_rcnn/faster-rcnn_r50-dct24s_fpn_1x_coco.py'))
+    with pytest.raises(SystemExit, match='--tta: expected a detector without masks'):
+        _enable_tta(masks)
+    module = boxes.model
+    _enable_tta(boxes)
+    assert (boxes.model.type, boxes.model.module) == ('DetTTAModel', module)
+    assert boxes.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
+
+
 @pytest.mark.parametrize('path', sorted((ROOT / 'tools').glob('*.py')), ids=lambda path: path.name)
 def test_help(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.setattr(sys, 'argv', [path.name, '--help'])
@@ -419,7 +474,9 @@ def test_help(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
 
 
 def stats_config(data: Path, random: bool) -> Config:
-    return merge_options(Config.fromfile(ROOT / DEMO24), data_options(data) if random else run_options(data))
+    cfg = Config.fromfile(ROOT / DEMO24)
+    cfg.merge_from_dict(data_options(data) if random else run_options(data))
+    return cfg
 
 
 def coefficients(data: Path, gray: bool = False) -> np.ndarray:

@@ -26,7 +26,7 @@ ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 @pytest.fixture(scope='module')
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp('detection') / 'data'
-    make_demo_data(folder, 'detection', train_images=8, val_images=3)
+    make_demo_data(folder, 'detection', train=8, val=3)
     return folder
 
 
@@ -126,9 +126,8 @@ def test_pictures_are_drawn_on_the_photos(data: Path, tested: tuple[dict[str, fl
 def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], tmp_path: Path) -> None:
     for name in ('epoch_1.pth', 'last_checkpoint'):
         (tmp_path / name).symlink_to(trained[0] / name)
-    multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomChoiceResize',
-                   'train_dataloader__dataset__pipeline__2__scales': '[(128,96),(160,120)]',
-                   'train_dataloader__dataset__pipeline__2__scale': '_delete_'}
+    multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomResize',
+                   'train_dataloader__dataset__pipeline__2__scale': '[(128,96),(160,120)]'}
     output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate',
                   *options(data, train_cfg__max_epochs=2, **multi_scale))
     assert 'resumed epoch: 1' in output

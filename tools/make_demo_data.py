@@ -1,54 +1,39 @@
-"""Write the demo data, made from the photographs inside the scikit-image wheel (no download)."""
-
-from __future__ import annotations
-
+"""Write the demo data, made from the images inside the scikit-image wheel (no download)."""
 import argparse
-from typing import Any
 
 from mmfreq.demo_data import TASKS, make_demo_data
 
 OUT = {'classification': 'data/demo', 'detection': 'data/demo_detection'}
-HELP = {
-    'train_per_class': 'train crops of each photograph',
-    'val_per_class': 'val crops of each photograph',
-    'train_images': 'train pictures',
-    'val_images': 'val pictures',
-}
 
 
-def parse_args() -> dict[str, Any]:
-    """Reads the command line; options that were not given are absent, but for the task and the folder."""
-    parser = argparse.ArgumentParser(description=__doc__, argument_default=argparse.SUPPRESS)
-    parser.add_argument(
-        '--task',
-        choices=sorted(TASKS),
-        default='classification',
-        help='classification: crops, whose class is their photograph; detection: a COCO set of boxes, discs and stars '
-        'on photographs, with masks (default: %(default)s)',
-    )
-    folders = ', '.join(f'{folder} for {task}' for task, folder in OUT.items())
-    parser.add_argument('--out', help=f'folder to make (default: {folders})')
-    parser.add_argument('--seed', type=int, help='any integer; another one gives other pictures (default: 0)')
-    parser.add_argument(
-        '--force',
-        action='store_true',
-        help='make OUT anew if this tool made it; a folder of other origin is never replaced',
-    )
-    for name, task in TASKS.items():
-        group = parser.add_argument_group(f'only with --task {name}')
-        for option, count in task.counts.items():
-            flag = f'--{option.replace("_", "-")}'
-            group.add_argument(flag, type=int, metavar='N', help=f'{HELP[option]} (default: {count})')
-    args = vars(parser.parse_args())
-    return {'out': OUT[args['task']], **args}
+def parse_args() -> argparse.Namespace:
+    """Read the command line; counts that are not given are absent."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('--task', choices=sorted(TASKS), default='classification',
+                        help='classification: crops, whose class is their source image; detection: '
+                        'a COCO set of boxes, discs and stars on images, with masks (default: '
+                        '%(default)s)')
+    parser.add_argument('--out', help=f'folder to make, which must not exist (default: '
+                        f'{OUT["classification"]}, {OUT["detection"]} for detection)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='another one cuts other boxes (default: %(default)s)')
+    for split, crops, images in (('train', 100, 200), ('val', 30, 50)):
+        parser.add_argument(f'--{split}', type=int, metavar='N', default=argparse.SUPPRESS,
+                            help=f'{split} crops per class, or {split} images for detection '
+                            f'(default: {crops} or {images})')
+    args = parser.parse_args()
+    args.out = args.out or OUT[args.task]
+    return args
 
 
 def main() -> None:
-    """Makes the data, or says why not."""
+    """Make the data, or say in one line why not."""
+    args = parse_args()
     try:
-        make_demo_data(**parse_args())
+        files = make_demo_data(**vars(args))['files']
     except (ImportError, OSError, ValueError) as error:
         raise SystemExit(f'make_demo_data: {error}') from None
+    print(f'wrote {len(files)} images to {args.out}')
 
 
 if __name__ == '__main__':

@@ -5,7 +5,7 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.apis.runner import add_run_arguments, check_output, explain_refusal, prepare, save_results, test_config
+from mmfreq.apis.runner import add_run_arguments, check_output, prepare, save_results, test_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -13,16 +13,19 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
-    parser.add_argument('--work-dir', help='folder for the log (default: test/ in the config\'s, else in '
-                        'work_dirs/<name of the config>)')
-    parser.add_argument('--out', metavar='FILE', help='write the metrics to a .json file, or every prediction to a '
-                        '.pkl file')
+    parser.add_argument('--work-dir', help='folder for the log (default: test/ in the config\'s, '
+                        'else in work_dirs/<name of the config>)')
+    parser.add_argument('--out', metavar='FILE', help='write the metrics to a .json file, or every '
+                        'prediction to a .pkl file')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
-    parser.add_argument('--show-dir', metavar='DIR', help='save pictures of the predictions, drawn on the photos')
-    parser.add_argument('--interval', type=int, default=1, help='draw every INTERVAL-th image (default: 1)')
-    parser.add_argument('--wait-time', type=float, default=2, help='seconds that a window stays (default: 2)')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation: the config\'s tta_pipeline, else a '
-                        'horizontal flip of the photo')
+    parser.add_argument('--show-dir', metavar='DIR',
+                        help='save pictures of the predictions, drawn on the images')
+    parser.add_argument('--interval', type=int, default=1,
+                        help='draw every INTERVAL-th image (default: 1)')
+    parser.add_argument('--wait-time', type=float, default=2,
+                        help='seconds that a window stays (default: 2)')
+    parser.add_argument('--tta', action='store_true', help='test-time augmentation: the config\'s '
+                        'tta_pipeline, else a horizontal flip of the image; not for masks')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     add_run_arguments(parser)
     args = parser.parse_args()
@@ -32,12 +35,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Builds the runner of the config, evaluates, and writes what was asked for."""
+    """Build the runner of the config, evaluate, and write what was asked for."""
     args = parse_args()
     cfg = prepare(test_config(args))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    with explain_refusal():
-        save_results(runner, args.out)
+    save_results(runner, args.out)
 
 
 if __name__ == '__main__':

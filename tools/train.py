@@ -5,7 +5,7 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.apis.runner import add_run_arguments, explain_refusal, prepare, train_config
+from mmfreq.apis.runner import add_run_arguments, prepare, train, train_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -26,12 +26,11 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Builds the runner of the config and trains."""
+    """Build the runner of the config and train."""
     args = parse_args()
     cfg = prepare(train_config(args))
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    with explain_refusal():
-        runner.train()
+    train(runner)
 
 
 if __name__ == '__main__':

@@ -30,7 +30,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.config.reader import check_channels, device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
-from mmfreq.demo_data.photos import PHOTOS, load_photo
+from mmfreq.demo_data.images import IMAGES, load_image
 from mmfreq.hosts.checkpoints import prepare_host
 from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
 def make_images(folder: str, count: int) -> list[str]:
     """Write ``count`` different JPEG files of 500x375 pixels, quality 95, from scikit-image's."""
     width, height = IMAGE_SIZE
-    paths, sources = [], [load_photo(name) for name in PHOTOS]
+    paths, sources = [], [load_image(name) for name in IMAGES]
     for i in range(count):
         image = sources[i % len(sources)]
         h, w = image.shape[:2]

@@ -1,131 +1,114 @@
-"""Predictions for photos by the hosts' inferencers, as JSON and drawn on the photos."""
+"""Predictions for image files by the hosts' own inferencers."""
 import os
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence
 
+import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from mmfreq.config.paths import config_path
-from mmfreq.config.reader import iter_dicts, pipelines, transform_type
+from mmfreq.config.reader import datasets_with_pipeline
 
-PHOTO_SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
+Prediction = tuple[dict[str, Any], np.ndarray]
 
 
-def find_photos(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
-    """The photos that image files and folders stand for, by names that differ.
+def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
+    """Return the images that files and folders (with subfolders) stand for, by names that differ.
 
     Args:
-        paths (Sequence[str]): Image files, and folders that are searched with all their subfolders.
-        out_dir (str): Folder for results; what it holds does not count.
+        paths (Sequence[str]): Image files and folders.
+        out_dir (str): Folder for results, which is not searched.
 
     Returns:
-        dict[str, Path]: Path below the folder that all photos have in common, to path.
+        dict[str, Path]: Path below the folder that all images have in common, to path.
 
     Raises:
-        ValueError: A path does not exist, or a folder holds no photos. It is named.
+        ValueError: A path does not exist, or a folder holds no images. It is named.
     """
-    out, photos = Path(os.path.abspath(out_dir)), []
-    for path in (Path(os.path.abspath(path)) for path in paths):
+    out, images = Path(os.path.abspath(out_dir)), []
+    for path in map(Path, map(os.path.abspath, paths)):
         if not path.exists():
             raise ValueError(f'{path}: no such file or folder')
-        found = sorted(p for p in path.rglob('*') if p.suffix.lower() in PHOTO_SUFFIXES and out not in p.parents)
-        if path.is_dir() and not found:
-            raise ValueError(f'{path}: expected photos ({" ".join(PHOTO_SUFFIXES)}) in the folder, found none')
-        photos += found if path.is_dir() else [path]
-    common = os.path.commonpath([photo.parent for photo in photos])
-    return {photo.relative_to(common).as_posix(): photo for photo in photos}
+        found = [path]
+        if path.is_dir():
+            found = sorted(p for p in path.rglob('*')
+                           if p.suffix.lower() in SUFFIXES and out not in p.parents)
+        if not found:
+            raise ValueError(f'{path}: expected images ({" ".join(SUFFIXES)}), found none')
+        images += found
+    common = os.path.commonpath([image.parent for image in images])
+    return {image.relative_to(common).as_posix(): image for image in images}
+
+
+def read_image(path: Path) -> np.ndarray:
+    """Read an image: uint8 BGR (H, W, 3). Raise OSError or ValueError, which names the file."""
+    data = path.read_bytes()
+    image = mmcv.imfrombytes(data) if data else None
+    if image is None:
+        raise ValueError(f'{path}: {"not an image that OpenCV reads" if data else "empty file"}')
+    return image
 
 
 class Predictor:
-    """The inferencer of a config's host.
+    """Predict and draw with the inferencer of a config's host.
+
+    ``predict(images, score_thr)`` takes a list of uint8 BGR images (H, W, 3). It returns for each
+    the host's prediction, a dict (with ``classes``, the names of its ``labels``, for detections),
+    and the image with what was predicted; detections are drawn if their score is higher.
 
     Args:
-        cfg (Config): A config of mmpretrain (classification) or mmdet; see :func:`mmfreq.apis.runner.prepare`.
-        checkpoint (str): Checkpoint file.
-        device (str, optional): Such as ``'cpu'`` or ``'cuda:1'``. Defaults to None: a GPU if there is one.
+        cfg (Config): Config of mmpretrain (classification) or mmdet, prepared for its run by
+            :func:`mmfreq.apis.runner.prepare`.
+        checkpoint (str): Checkpoint file; class names are those it holds.
+        device (str, optional): Such as ``'cpu'`` or ``'cuda:1'``. Defaults to a GPU, if any.
 
     Raises:
-        ValueError: Another host's config, no test pipeline, or a device that torch does not have.
+        ValueError: Config of another host, no test pipeline, or a device that torch lacks.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: Optional[str] = None) -> None:
-        cfg, device = inference_config(cfg), device or get_device()
+        device, scope = device or get_device(), cfg.get('default_scope')
         try:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f'device: {device!r} cannot be used: {str(error).splitlines()[0]}') from error
-        scope = cfg.get('default_scope')
+            reason = str(error).splitlines()[0]
+            raise ValueError(f'device: {device!r} cannot be used: {reason}') from error
         if scope not in ('mmpretrain', 'mmdet'):
-            raise ValueError(f"default_scope: expected a config of 'mmpretrain' or 'mmdet', got {scope!r}")
+            raise ValueError(f"default_scope: expected 'mmpretrain' or 'mmdet', got {scope!r}")
+        cfg, loader = deepcopy(cfg), cfg.get('test_dataloader') or {}
+        datasets = datasets_with_pipeline(loader.get('dataset'))
+        if not datasets:
+            raise ValueError('expected a test_dataloader with a pipeline in the config')
+        cfg.test_dataloader.dataset = datasets[0]  # the inferencers know no ConcatDataset
         init_default_scope(scope)
         if scope == 'mmdet':
             from mmdet.apis import DetInferencer
             self.inferencer = DetInferencer(cfg, checkpoint, device, show_progress=False)
-            self._predict = self._detect
+            self.predict = self._detect
         else:
             import mmpretrain.utils.progress
             from mmpretrain import ImageClassificationInferencer
-            from mmpretrain.visualization import UniversalVisualizer
             mmpretrain.utils.progress.disable_progress_bar = True
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
-            self.visualizer = UniversalVisualizer()
-            self._predict = self._classify
+            self.predict = self._classify
 
-    def predict(self, photo: np.ndarray, score_thr: float = 0.3) -> tuple[dict[str, Any], np.ndarray]:
-        """What the model finds in a photo.
-
-        Args:
-            photo (np.ndarray): uint8 BGR (H, W, 3).
-            score_thr (float): Detections with a higher score are drawn. Defaults to 0.3.
-
-        Returns:
-            tuple[dict, np.ndarray]: The host's own prediction (``pred_label``, ``pred_score``, ``pred_scores`` and
-            ``pred_class``, or ``labels``, ``scores``, ``bboxes`` and run-length encoded ``masks`` of all detections,
-            and ``classes``, their names), and the photo with the prediction drawn on it, uint8 BGR.
-        """
-        prediction, drawn = self._predict(photo, np.ascontiguousarray(photo[:, :, ::-1]), score_thr)
-        return prediction, drawn[:, :, ::-1]
-
-    def _detect(self, photo: np.ndarray, rgb: np.ndarray, score_thr: float) -> tuple[dict[str, Any], np.ndarray]:
-        samples = self.inferencer(photo, return_datasamples=True)['predictions']
-        prediction, = self.inferencer.postprocess(samples)['predictions']
+    def _detect(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
+        """Predict for a batch of uint8 BGR images; draw detections with a higher score."""
+        made = self.inferencer(images, len(images), return_vis=True, pred_score_thr=score_thr)
         names = self.inferencer.model.dataset_meta['classes']
-        prediction['classes'] = [names[label] for label in prediction['labels']]
-        drawn, = self.inferencer.visualize([rgb], samples, return_vis=True, pred_score_thr=score_thr)
-        return prediction, drawn
+        for prediction in made['predictions']:
+            prediction['classes'] = [names[label] for label in prediction['labels']]
+        return list(zip(made['predictions'], made['visualization']))
 
-    def _classify(self, photo: np.ndarray, rgb: np.ndarray, score_thr: float) -> tuple[dict[str, Any], np.ndarray]:
-        samples = self.inferencer(photo, return_datasamples=True)
-        prediction, = self.inferencer.postprocess(samples, None)
-        return prediction, self.visualizer.visualize_cls(rgb, samples[0], classes=self.inferencer.classes)
-
-
-def inference_config(config: Union[str, Path, Config]) -> Config:
-    """A config as the hosts' inferencers want it: they replace the image loader, and know the stock one by name only.
-
-    ``DetInferencer(model=inference_config('configs/...'), weights=...)``, or mmpretrain's
-    ``ImageClassificationInferencer(inference_config('configs/...'), pretrained=...)``, take image files and arrays
-    (BGR). For a config of mmdet, import :mod:`mmfreq.models.det` before mmdet: it stands in for mmcv's compiled ops.
-
-    Args:
-        config (str | Path | Config): A path, ``package::file`` for one that ships with a host, or a config.
-
-    Returns:
-        Config: A copy with ``LoadImageFromFile`` for ``CheckedLoadImageFromFile`` in the test pipelines.
-
-    Raises:
-        ValueError: There is no such file or package, or the config has no test pipeline.
-    """
-    cfg = deepcopy(config) if isinstance(config, Config) else Config.fromfile(str(config_path(str(config))))
-    found = pipelines(cfg, 'test_dataloader')
-    if not found:
-        raise ValueError(f'expected a test_dataloader with a pipeline in the config {cfg.filename or ""}'.rstrip())
-    for step in iter_dicts(found):
-        if transform_type(step) == 'CheckedLoadImageFromFile':
-            step['type'] = 'LoadImageFromFile'
-    return cfg
+    def _classify(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
+        from mmpretrain.visualization import UniversalVisualizer
+        classes, visualizer, drawn = self.inferencer.classes, UniversalVisualizer(), []
+        samples = self.inferencer(images, return_datasamples=True, batch_size=len(images))
+        for image, sample in zip(images, samples):
+            drawn.append(visualizer.visualize_cls(image, sample, classes=classes, draw_gt=False))
+        return list(zip(self.inferencer.postprocess(samples, None), drawn))

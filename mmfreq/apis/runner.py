@@ -1,8 +1,8 @@
-"""What the command-line tools share: turning their flags into a runner's config, and writing results."""
+"""Turn the flags of train and test into a config, run it, write results."""
 import argparse
-import importlib
 import logging
 import os
+import sys
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -13,41 +13,55 @@ import torch
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
+from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmfreq.config.paths import config_path
-from mmfreq.config.reader import DATALOADERS, check_channels, datasets_with_pipeline, iter_dicts, transform_type
+from mmfreq.config.reader import (
+    DATALOADERS,
+    check_channels,
+    datasets_with_pipeline,
+    iter_dicts,
+    transform_type,
+)
 from mmfreq.files import atomic_write_text
-from mmfreq.hosts.checkpoints import RefusedCheckpointError, prepare_host, restrict_checkpoint_loading
+from mmfreq.hosts.checkpoints import (
+    RefusedCheckpointError,
+    prepare_host,
+    restrict_checkpoint_loading,
+)
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
-CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as a.0.b=value, '
-                    'lists as key="[a,b]" or key=a,b, no white space inside a value; key=_delete_ takes a key out')
-
-_DELETE = '_delete_'
+CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
+                    'a.0.b=value, lists as key="[a,b]" or key=a,b, no white space inside a value')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """Adds the flags that training and testing share."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    """Add the flags that training and testing share."""
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help=CFG_OPTIONS_HELP)
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
-                        help='how the processes of a distributed run were started; see tools/dist_*.sh')
+                        help='how the processes of a distributed run were started: tools/dist_*.sh')
     # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
 
 
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
-    """The config file with ``--cfg-options`` merged into it; exits with a message if there is no such file."""
+    """Read a config file and merge ``--cfg-options``; exit with one line if that cannot be done."""
     try:
-        file = config_path(path)
+        cfg = Config.fromfile(str(config_path(path)))
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    return merge_options(Config.fromfile(str(file)), options)
+    try:
+        cfg.merge_from_dict(options or {})
+    except (LookupError, TypeError, ValueError) as error:
+        raise SystemExit(f'--cfg-options: {error}') from error
+    return cfg
 
 
 def load_config(args: argparse.Namespace) -> Config:
-    """The config of ``args.config`` with the flags that training and testing share: launcher and work dir."""
+    """Read the config of ``args.config`` and apply the flags that training and testing share."""
     os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
     cfg = read_config(args.config, args.cfg_options)
     cfg.launcher = args.launcher
@@ -60,7 +74,7 @@ def load_config(args: argparse.Namespace) -> Config:
 
 
 def train_config(args: argparse.Namespace) -> Config:
-    """The config that ``tools/train.py`` runs; see its ``--help`` for the flags."""
+    """Return the config that ``tools/train.py`` runs; its ``--help`` explains the flags."""
     cfg = load_config(args)
     if args.no_validate:
         cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
@@ -76,14 +90,15 @@ def train_config(args: argparse.Namespace) -> Config:
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
     hooks = [transform_type(hook) for hook in cfg.get('custom_hooks') or []]
-    if 'GateLossHook' not in hooks and any(node.get('gate') is not None for node in iter_dicts(cfg.get('model'))):
-        print_log('the model has a gate, but custom_hooks no GateLossHook: nothing will make the gate drop channels',
-                  logger='current', level=logging.WARNING)
+    has_gate = any(node.get('gate') is not None for node in iter_dicts(cfg.get('model')))
+    if has_gate and 'GateLossHook' not in hooks:
+        print_log('the model has a gate, but custom_hooks no GateLossHook: nothing will make the '
+                  'gate drop channels', logger='current', level=logging.WARNING)
     return _with_host_defaults(cfg)
 
 
 def test_config(args: argparse.Namespace) -> Config:
-    """The config that ``tools/test.py`` runs; see its ``--help`` for the flags."""
+    """Return the config that ``tools/test.py`` runs; its ``--help`` explains the flags."""
     cfg = load_config(args)
     cfg.update(resume=False, load_from=checkpoint_file(args.checkpoint))
     if not args.work_dir:  # the training run's own config and logs stay as they are
@@ -98,14 +113,14 @@ def test_config(args: argparse.Namespace) -> Config:
 
 
 def checkpoint_file(path: str) -> str:
-    """The checkpoint that a file name or a work dir stands for; exits with a message if there is none."""
+    """Return the checkpoint file of a path or work dir; exit with one line if there is none."""
     found: Optional[str] = path
     if Path(path).is_dir():
         found = find_latest_checkpoint(path) if Path(path, 'last_checkpoint').is_file() else None
         if found is None:
-            raise SystemExit(f'checkpoint: {path} is a folder without a last_checkpoint file; expected a checkpoint or '
-                             'the work dir of a training run')
-        if Path(path, Path(found).name).is_file():  # the file names an absolute path: the work dir may have moved
+            raise SystemExit(f'checkpoint: {path} is a folder without a last_checkpoint file; '
+                             'expected a checkpoint or the work dir of a training run')
+        if Path(path, Path(found).name).is_file():  # last_checkpoint is absolute; the dir may move
             found = str(Path(path, Path(found).name))
     if '://' not in found and not Path(found).is_file():
         raise SystemExit(f'checkpoint: no such file: {found}')
@@ -124,33 +139,18 @@ def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
         hook.update(enable=True, out_dir=out_dir)
 
 
-def merge_options(cfg: Config, options: Optional[dict[str, Any]]) -> Config:
-    """Merges ``--cfg-options`` into ``cfg``, in place, and returns it. The value ``_delete_`` takes its key out."""
-    options = options or {}
-    cfg.merge_from_dict({key: value for key, value in options.items() if value != _DELETE})
-    for key in (key for key, value in options.items() if value == _DELETE):
-        *parents, last = key.split('.')
-        try:
-            node = cfg
-            for parent in parents:
-                node = node[int(parent)] if isinstance(node, list) else node[parent]
-            if last not in node:
-                raise KeyError(last)
-            node.pop(last)
-        except (LookupError, ValueError, TypeError, AttributeError):
-            raise SystemExit(f'--cfg-options {key}={_DELETE}: the config has no such key') from None
-    return cfg
-
-
 def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
-    """A test pipeline with test-time augmentation by a horizontal flip.
+    """Return a test pipeline with test-time augmentation by a horizontal flip.
 
-    Pixels are flipped, not DCT coefficients: the augmentation stands before the first of mmfreq's transforms, or before
-    the packer if there is none. Ground truth is not flipped: annotations are loaded behind the augmentation. The view
-    that is not flipped comes first, since merged samples keep the ground truth and the shapes of the first view.
+    Pixels are flipped, not DCT coefficients: the augmentation stands before the first of mmfreq's
+    transforms, or before the packer if there is none. Ground truth is not flipped: annotations are
+    loaded behind the augmentation. The view that is not flipped comes first, since merged samples
+    keep the ground truth and the shapes of the first view.
     """
     behind = ('LoadAnnotations', 'YCbCr', 'BlockDCT', 'FusedBlockDCT')
-    first = next((i for i, step in enumerate(pipeline) if transform_type(step) in behind), len(pipeline) - 1)
+    first = 0
+    while first < len(pipeline) - 1 and transform_type(pipeline[first]) not in behind:
+        first += 1
     packer = deepcopy(pipeline[-1])
     if transform_type(packer) == 'PackDetInputs':
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
@@ -161,12 +161,12 @@ def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
 
 
 def _enable_tta(cfg: Config) -> None:
-    """Wraps the model for test-time augmentation: the config's own, or a horizontal flip."""
+    """Wrap the model for test-time augmentation: the config's own, or a horizontal flip."""
     if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
-        prepare_host(cfg)
-        importlib.import_module('mmfreq.models.det')  # registers the model
+        if any(node.get('mask_head') for node in iter_dicts(cfg.model)):
+            raise SystemExit('--tta: expected a detector without masks, or tta_model in the config')
         nms = dict(type='nms', iou_threshold=0.5)
-        cfg.tta_model = dict(type='InstanceSegTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
     elif 'tta_model' not in cfg:
         cfg.tta_model = dict(type='AverageClsScoreTTA')
     for dataset in datasets_with_pipeline(cfg.test_dataloader.dataset):
@@ -175,7 +175,7 @@ def _enable_tta(cfg: Config) -> None:
 
 
 def _with_host_defaults(cfg: Config) -> Config:
-    """Gives the data loaders what mmpretrain's own tools give them unless the config does; its results rest on it."""
+    """Give data loaders the defaults of mmpretrain's own tools, on which its results rest."""
     if cfg.get('default_scope') == 'mmpretrain':
         for loader in filter(None, map(cfg.get, DATALOADERS)):
             loader.setdefault('collate_fn', dict(type='default_collate'))
@@ -185,8 +185,11 @@ def _with_host_defaults(cfg: Config) -> Config:
 
 
 def prepare(cfg: Config) -> Config:
-    """Checks the config and readies the process for its run; returns it."""
-    check_channels(cfg)
+    """Check the config, exiting with one line if it is wrong; ready the process for its run."""
+    try:
+        check_channels(cfg)
+    except ValueError as error:
+        raise SystemExit(f'config: {error}') from error
     prepare_host(cfg)
     restrict_checkpoint_loading()
     prepare_cpu_distributed(cfg)
@@ -195,24 +198,51 @@ def prepare(cfg: Config) -> Config:
 
 @contextmanager
 def explain_refusal() -> Iterator[None]:
-    """Exits with one line where a checkpoint is refused."""
+    """Exit with one line if a checkpoint is refused or a file is missing."""
     try:
         yield
-    except RefusedCheckpointError as error:
+    except (RefusedCheckpointError, FileNotFoundError) as error:
         raise SystemExit(str(error)) from error
 
 
+class _SayFinished(Hook):
+    """Say in one line that a resumed run has nothing left to train."""
+
+    def before_train(self, runner: Runner) -> None:
+        if runner.iter >= runner.max_iters:
+            runner.logger.info('nothing to train: this run is finished '
+                               f'(iteration {runner.iter} of {runner.max_iters})')
+
+
+def train(runner: Runner) -> None:
+    """Train; if the user interrupts, say what is saved and how to go on, and exit with 130."""
+    runner.register_hook(_SayFinished())
+    try:
+        with explain_refusal():
+            runner.train()
+    except KeyboardInterrupt:
+        saved = find_latest_checkpoint(runner.work_dir)
+        if is_main_process():
+            print(f'train: interrupted in epoch {runner.epoch + 1}; last checkpoint: {saved}; '
+                  'the same command with --resume goes on from there' if saved else
+                  'train: interrupted before the first checkpoint: nothing is saved',
+                  file=sys.stderr)
+        raise SystemExit(130) from None
+
+
 def check_output(path: str) -> None:
-    """Exits with a message unless ``--out`` can be written: a metrics (.json) or a predictions file (.pkl)."""
+    """Exit with one line unless ``--out`` is a metrics (.json) or a predictions file (.pkl)."""
     if Path(path).suffix not in ('.json', '.pkl'):
-        raise SystemExit(f'--out: expected a .json file (metrics) or a .pkl file (predictions), got {path}')
+        raise SystemExit('--out: expected a .json file (metrics) or a .pkl file (predictions), '
+                         f'got {path}')
 
 
 def save_results(runner: Runner, path: Optional[str]) -> dict[str, Any]:
-    """Runs the test loop, writes metrics (.json) or predictions (.pkl) to ``path``, if any; returns the metrics."""
+    """Run the test loop, write metrics (.json) or predictions (.pkl), return the metrics."""
     if path and path.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=path))
-    metrics = runner.test()
+    with explain_refusal():
+        metrics = runner.test()
     if path and path.endswith('.json') and is_main_process():
         atomic_write_text(path, mmengine.dump(metrics, file_format='json', indent=1) + '\n')
         runner.logger.info(f'metrics written to {path}')

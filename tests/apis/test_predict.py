@@ -1,4 +1,4 @@
-"""Predictions by the hosts' inferencers: those of the test pipeline and the model, from files and from arrays."""
+"""Predictions by the hosts' inferencers are those of the test pipeline and the model."""
 import json
 import os
 import subprocess
@@ -18,10 +18,12 @@ from numpy.testing import assert_allclose, assert_array_equal
 from pycocotools import mask as coco_mask
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
-from mmfreq.apis.predict import Predictor, find_photos, inference_config, pipelines, transform_type
+from mmfreq.apis.predict import Predictor, find_images
+from mmfreq.config.reader import iter_dicts, pipelines, transform_type
 
 ROOT = Path(__file__).parents[2]
-CLASSIFICATION, DETECTION = 'configs/demo/resnet18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
+CLASSIFICATION = 'configs/demo/resnet18-dct24s_demo.py'
+DETECTION = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
 CLASSES = {CLASSIFICATION: [f'class {i}' for i in range(12)], DETECTION: ['box', 'disc', 'star']}
 
 
@@ -32,43 +34,49 @@ def scope() -> Iterator[None]:
 
 
 class Case(NamedTuple):
-    """A config, an untrained model in a checkpoint, photos in two folders, and what is to be predicted for them."""
+    """A config, an untrained model, images in two folders, and predictions by batch size."""
 
     config: str
     checkpoint: str
-    photos: list[str]
-    expected: list[Any]
+    images: list[str]
+    expected: dict[int, list[Any]]
 
 
-def own_config(path: str, folder: Path) -> str:
-    """The path of a config that keeps a few detections of an untrained model."""
-    base = f"_base_ = '{ROOT / path}'\n"
-    keep = 'model = dict(test_cfg=dict(rcnn=dict(score_thr=0.0, max_per_img=4)))\n' if path == DETECTION else ''
-    (folder / 'own.py').write_text(base + keep)
-    return str(folder / 'own.py')
+def own_config(path: str, folder: Path) -> Config:
+    """A config with the stock loader that keeps a few detections of an untrained model."""
+    cfg = Config.fromfile(str(ROOT / path))
+    for step in iter_dicts(cfg.test_dataloader):
+        if transform_type(step) == 'CheckedLoadImageFromFile':
+            step['type'] = 'LoadImageFromFile'
+    if path == DETECTION:
+        cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=4)
+    cfg.dump(str(folder / 'own.py'))
+    return cfg
 
 
-@pytest.fixture(scope='module', params=[CLASSIFICATION, DETECTION], ids=['classification', 'detection'])
+@pytest.fixture(scope='module', params=CLASSES, ids=['classification', 'detection'])
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     folder = tmp_path_factory.mktemp('prediction')
-    path = own_config(request.param, folder)
-    cfg, photos = Config.fromfile(path), []
+    cfg, images = own_config(request.param, folder), []
     for seed, (name, shape) in enumerate({'a/1.png': (200, 333), 'b/1.png': (260, 150)}.items()):
-        photo = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
-        photos.append(str(folder / 'photos' / name))
-        Path(photos[-1]).parent.mkdir(parents=True)
-        cv2.imwrite(photos[-1], cv2.GaussianBlur(photo, (0, 0), 5))
+        image = np.random.default_rng(seed).integers(0, 256, (*shape, 3), dtype=np.uint8)
+        images.append(str(folder / 'images' / name))
+        Path(images[-1]).parent.mkdir(parents=True)
+        cv2.imwrite(images[-1], cv2.GaussianBlur(image, (0, 0), 5))
     if 'data_preprocessor' in cfg:
         cfg.model.data_preprocessor = cfg.data_preprocessor
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope(cfg.default_scope), torch.no_grad():
         model = MODELS.build(cfg.model).eval()
         pipeline = Compose(pipelines(cfg, 'test_dataloader')[0])
-        expected = [model.test_step(pseudo_collate([pipeline(dict(img_path=photo, img_id=0, instances=[]))]))[0]
-                    for photo in photos]
-    content = dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=CLASSES[request.param])))
+        packed = [pipeline(dict(img_path=image, img_id=0, instances=[])) for image in images]
+        # a batch of detection pads its smaller images, which moves scores in the fourth digit
+        single = [model.test_step(pseudo_collate([one]))[0] for one in packed]
+        batch = model.test_step(pseudo_collate(packed))
+    meta = dict(dataset_meta=dict(classes=CLASSES[request.param]))
+    content = dict(state_dict=model.state_dict(), meta=meta)
     torch.save(content, folder / 'model.pth')
-    return Case(path, str(folder / 'model.pth'), photos, expected)
+    return Case(str(folder / 'own.py'), str(folder / 'model.pth'), images, {1: single, 2: batch})
 
 
 def assert_predicted(made: dict[str, Any], expected: Any) -> None:
@@ -88,82 +96,48 @@ def assert_predicted(made: dict[str, Any], expected: Any) -> None:
         assert (coco_mask.decode(encoded) != mask).mean() < 1e-3
 
 
-# Configs
-
-
-@pytest.mark.parametrize('path', [CLASSIFICATION, DETECTION])
-@pytest.mark.parametrize('kind', [str, Path, Config.fromfile])
-def test_loaders_of_test_pipelines_become_the_stock_ones(kind: Any, path: str) -> None:
-    given = kind(str(ROOT / path))
-    made, shipped = inference_config(given), Config.fromfile(str(ROOT / path))
-    before, after = (pipelines(cfg, 'test_dataloader')[0] for cfg in (shipped, made))
-    assert [transform_type(step) for step in after] == ['LoadImageFromFile', *map(transform_type, before[1:])]
-    assert after[1:] == before[1:]
-    assert made.model == shipped.model
-    assert made.train_dataloader == shipped.train_dataloader
-    if isinstance(given, Config):
-        assert given.to_dict() == shipped.to_dict()  # only the copy is changed
-
-
-def test_arguments_of_the_loader_stay() -> None:
-    load = dict(type='mmengine.CheckedLoadImageFromFile', imdecode_backend='pillow')
-    parts = [dict(type='A', pipeline=[dict(load), dict(type='PackInputs')]) for _ in range(2)]
-    cfg = inference_config(Config(dict(test_dataloader=dict(dataset=dict(type='ConcatDataset', datasets=parts)))))
-    for part in cfg.test_dataloader.dataset.datasets:
-        assert part.pipeline[0] == dict(type='LoadImageFromFile', imdecode_backend='pillow')
-
-
-def test_a_hosts_config_by_name_stays_as_it_is() -> None:
-    made = inference_config('mmpretrain::resnet/resnet18_8xb32_in1k.py')
-    assert made.test_dataloader.dataset.pipeline[0].type == 'LoadImageFromFile'
-
-
-def test_no_config_and_no_test_pipeline() -> None:
-    with pytest.raises(ValueError, match='config: no such file: none.py'):
-        inference_config('none.py')
-    with pytest.raises(ValueError, match='expected a test_dataloader with a pipeline'):
-        inference_config(Config(dict(model=dict(type='A'))))
-
-
-# The hosts' inferencers
-
-
-def test_inferencers_predict_as_the_test_pipeline_and_the_model(case: Case) -> None:
-    cfg = inference_config(case.config)
-    with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        if cfg.default_scope == 'mmdet':
-            from mmdet.apis import DetInferencer
-            inferencer = DetInferencer(model=cfg, weights=case.checkpoint, device='cpu', show_progress=False)
-        else:
-            from mmpretrain import ImageClassificationInferencer
-            inferencer = ImageClassificationInferencer(cfg, pretrained=case.checkpoint, device='cpu')
-        for photo, expected in zip(case.photos, case.expected):
-            for given in (photo, cv2.imread(photo)):
-                made = inferencer(given)
-                made, = made['predictions'] if cfg.default_scope == 'mmdet' else made
-                assert_predicted(made, expected)
-
-
-def test_predictor_draws_on_the_photo(case: Case) -> None:
-    predictor = Predictor(Config.fromfile(case.config), case.checkpoint, 'cpu')
-    for path, expected in zip(case.photos, case.expected):
-        photo = cv2.imread(path)
-        given = photo.copy()
-        prediction, drawn = predictor.predict(photo, score_thr=0.0)
-        assert_array_equal(photo, given)
+@pytest.mark.parametrize('wrapped', [False, True])
+def test_predictions_are_those_of_the_test_pipeline(case: Case, wrapped: bool) -> None:
+    cfg = Config.fromfile(case.config)
+    if wrapped:
+        inner = cfg.test_dataloader.dataset
+        cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[inner, inner])
+    predictor = Predictor(cfg, case.checkpoint, 'cpu')
+    images = [cv2.imread(path) for path in case.images]
+    given = [image.copy() for image in images]
+    made = predictor.predict(images, score_thr=0.0)
+    single = predictor.predict(images[1:], score_thr=1.0)
+    for image, before, expected, (prediction, drawn) in zip(images, given, case.expected[2], made):
+        assert_array_equal(image, before)
         assert_predicted(prediction, expected)
-        assert (drawn.dtype, drawn.shape) == (np.uint8, photo.shape)
-        changed = np.argwhere((drawn != photo).any(axis=2))
+        assert (drawn.dtype, drawn.shape) == (np.uint8, image.shape)
+        changed = np.argwhere((drawn != image).any(axis=2))
         assert len(changed) > 50
         if 'pred_label' in prediction:
             assert changed[:, 0].max() < 40  # one line of text at the top
         else:
-            assert prediction['classes'] == [CLASSES[DETECTION][label] for label in prediction['labels']]
-            assert_array_equal(predictor.predict(photo, score_thr=1.0)[1], photo)  # nothing is drawn
+            assert prediction['classes'] == [CLASSES[DETECTION][i] for i in prediction['labels']]
+            assert_array_equal(single[0][1], images[1])  # nothing is drawn
+
+
+@pytest.mark.parametrize('kind', [str, np.array])
+def test_the_hosts_inferencers_take_configs_as_they_are(case: Case, kind: Any) -> None:
+    cfg = Config.fromfile(case.config)
+    images = case.images if kind is str else [cv2.imread(path) for path in case.images]
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        if cfg.default_scope == 'mmdet':
+            from mmdet.apis import DetInferencer
+            inferencer = DetInferencer(cfg, case.checkpoint, 'cpu', show_progress=False)
+            made = inferencer(images)['predictions']
+        else:
+            from mmpretrain import ImageClassificationInferencer
+            made = ImageClassificationInferencer(cfg, case.checkpoint, 'cpu')(images)
+    for prediction, expected in zip(made, case.expected[1]):
+        assert_predicted(prediction, expected)
 
 
 @pytest.mark.parametrize(('changes', 'device', 'message'), [
-    (dict(default_scope='mmseg'), 'cpu', "default_scope: expected .* 'mmpretrain' or 'mmdet', got 'mmseg'"),
+    (dict(default_scope='mmseg'), 'cpu', "default_scope: .* 'mmpretrain' or 'mmdet', got 'mmseg'"),
     (dict(), 'abacus', "device: 'abacus' cannot be used"),
     (dict(test_dataloader=None), 'cpu', 'expected a test_dataloader with a pipeline'),
 ])
@@ -174,16 +148,17 @@ def test_predictor_refuses(changes: dict, device: str, message: str) -> None:
         Predictor(cfg, 'none.pth', device)
 
 
-# Finding photos
+# Finding images
 
 
-def test_photos_get_names_that_differ(tmp_path: Path) -> None:
-    for name in ('x/a/1.jpg', 'x/a/1.PNG', 'x/b/1.jpg', 'x/b/notes.txt', 'x/out/1.jpg.png', 'y/2.webp'):
+def test_images_get_names_that_differ(tmp_path: Path) -> None:
+    for name in ('x/a/1.jpg', 'x/a/1.PNG', 'x/b/1.jpg', 'x/b/notes.txt', 'x/out/1.jpg.png',
+                 'y/2.webp'):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
 
     def names(*paths: str) -> list[str]:
-        found = find_photos([str(tmp_path / path) for path in paths], str(tmp_path / 'x/out'))
+        found = find_images([str(tmp_path / path) for path in paths], str(tmp_path / 'x/out'))
         common = os.path.commonpath([path.parent for path in found.values()])
         assert all(path == Path(common, name) for name, path in found.items())
         return list(found)
@@ -191,10 +166,10 @@ def test_photos_get_names_that_differ(tmp_path: Path) -> None:
     assert names('x') == ['a/1.PNG', 'a/1.jpg', 'b/1.jpg']
     assert names('x/a', 'x/b') == ['a/1.PNG', 'a/1.jpg', 'b/1.jpg']
     assert names('x/b/1.jpg', 'x/b') == ['1.jpg']
-    assert names('y', 'x/b/notes.txt') == ['y/2.webp', 'x/b/notes.txt']  # files are taken as they are given
+    assert names('y', 'x/b/notes.txt') == ['y/2.webp', 'x/b/notes.txt']  # as given
     with pytest.raises(ValueError, match=f'{tmp_path}/none: no such file or folder'):
         names('y', 'none')
-    with pytest.raises(ValueError, match=rf'{tmp_path}/x/out: expected photos \(.bmp .*found none'):
+    with pytest.raises(ValueError, match=rf'{tmp_path}/x/out: expected images \(.bmp .*found none'):
         names('x/out')
 
 
@@ -203,8 +178,9 @@ def test_photos_get_names_that_differ(tmp_path: Path) -> None:
 
 def run(*arguments: Any, succeeds: bool = True) -> str:
     environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
-    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False)
+    done = subprocess.run([sys.executable, *map(str, arguments)], cwd=ROOT, env=environment,
+                          text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          timeout=600, check=False)
     assert (done.returncode == 0) == succeeds, done.stdout[-6000:]
     return done.stdout
 
@@ -213,24 +189,28 @@ def predict(*arguments: Any, succeeds: bool = True) -> str:
     return run('tools/predict.py', *arguments, succeeds=succeeds)
 
 
-def test_tool_writes_pictures_and_predictions_and_names_unreadable_photos(case: Case, tmp_path: Path) -> None:
-    (tmp_path / 'broken.jpg').touch()
-    output = predict(case.config, case.checkpoint, Path(case.photos[0]).parents[1], tmp_path / 'broken.jpg',
-                     '--out-dir', tmp_path / 'out', '--device', 'cpu', '--score-thr', 0, succeeds=False)
-    assert f'{tmp_path}/broken.jpg: cannot be decoded as an image: the file is empty' in output
-    assert '3/3' in output
-    assert output.splitlines()[-1] == 'predict: 1 of 3 photos could not be read'
-    assert f'2 photos predicted, in {tmp_path}/out' in output
-    assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 4
-    for photo, expected in zip(case.photos, case.expected):
-        name = '/'.join(Path(photo).parts[-2:])
-        written, = (tmp_path / 'out').rglob(f'{name}.json')
-        made = json.loads(written.read_text())
-        assert made['image'] == photo
-        assert_predicted(made, expected)
-        drawn = cv2.imread(str(written.with_suffix('.png')))
-        assert drawn.shape == cv2.imread(photo).shape
-        assert (drawn != cv2.imread(photo)).any()
+@pytest.mark.parametrize('batch_size', [1, 2])
+def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
+        case: Case, batch_size: int, tmp_path: Path) -> None:
+    (tmp_path / 'empty.jpg').touch()
+    (tmp_path / 'text.jpg').write_text('no image')
+    output = predict(case.config, case.checkpoint, Path(case.images[0]).parents[1],
+                     tmp_path / 'empty.jpg', tmp_path / 'text.jpg', '--out-dir', tmp_path / 'out',
+                     '--device', 'cpu', '--score-thr', 0, '--batch-size', batch_size,
+                     succeeds=False)
+    assert f'predict: {tmp_path}/empty.jpg: empty file' in output
+    assert f'predict: {tmp_path}/text.jpg: not an image that OpenCV reads' in output
+    assert output.splitlines()[-1] == 'predict: 2 of 4 images could not be read'
+    assert f'2 images predicted, in {tmp_path}/out' in output
+    assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 3
+    predictions = json.loads((tmp_path / 'out/predictions.json').read_text())
+    expected = case.expected[batch_size]
+    for (name, made), image, sample in zip(predictions.items(), case.images, expected):
+        assert image.endswith(f'/{name}')
+        assert_predicted(made, sample)
+        drawn = cv2.imread(str(tmp_path / 'out' / f'{name}.png'))
+        assert drawn.shape == cv2.imread(image).shape
+        assert (drawn != cv2.imread(image)).any()
 
 
 class Opens:
@@ -245,31 +225,16 @@ class Opens:
 
 def test_tool_runs_no_code_of_a_checkpoint(case: Case, tmp_path: Path) -> None:
     torch.save(dict(state_dict={}, extra=Opens(tmp_path / 'marker')), tmp_path / 'evil.pth')
-    output = predict(case.config, tmp_path / 'evil.pth', case.photos[0], '--out-dir', tmp_path / 'out', succeeds=False)
+    output = predict(case.config, tmp_path / 'evil.pth', case.images[0], '--out-dir',
+                     tmp_path / 'out', succeeds=False)
     assert not (tmp_path / 'marker').exists()
     assert 'evil.pth: it holds more than weights' in output.splitlines()[-1]
     assert not (tmp_path / 'out').exists()
 
 
-LOAD = '''
-import sys
-from mmdet.apis import DetInferencer  # before loading is restricted
-from mmengine.infer import infer
-from mmfreq.hosts.checkpoints import restrict_checkpoint_loading
-restrict_checkpoint_loading()
-infer._load_checkpoint(sys.argv[1])
-'''
-
-
-def test_inferencers_that_were_imported_before_refuse_by_name_too(tmp_path: Path) -> None:
-    torch.save(dict(extra=Opens(tmp_path / 'marker')), tmp_path / 'evil.pth')
-    output = run('-c', LOAD, tmp_path / 'evil.pth', succeeds=False)
-    assert f'RefusedCheckpointError: checkpoint: refused {tmp_path}/evil.pth' in output
-    assert not (tmp_path / 'marker').exists()
-
-
 def test_tool_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / 'x.pth').touch()
-    output = predict(CLASSIFICATION, tmp_path / 'x.pth', tmp_path / 'none.jpg', '--out-dir', tmp_path, succeeds=False)
+    output = predict(CLASSIFICATION, tmp_path / 'x.pth', tmp_path / 'none.jpg', '--out-dir',
+                     tmp_path, succeeds=False)
     assert output.splitlines()[-1] == f'predict: {tmp_path}/none.jpg: no such file or folder'
     assert 'Traceback' not in output

@@ -191,48 +191,6 @@ def test_stock_configs_are_not_checked(stock: Config) -> None:
 # --cfg-options and flags
 
 
-def test_options_reach_nested_keys_and_list_items() -> None:
-    cfg = cli.merge_options(load(DEMO24), options(
-        'model.head.num_classes=7', 'train_dataloader.dataset.pipeline.1.scale=64', 'val_evaluator.topk=[1,3]',
-        'new.key=value'))
-    assert cfg.model.head.num_classes == 7
-    assert cfg.train_dataloader.dataset.pipeline[1] == dict(type='RandomResizedCrop', scale=64)
-    assert plain(cfg.val_evaluator) == dict(type='Accuracy', topk=[1, 3])
-    assert cfg.new == dict(key='value')
-
-
-def test_delete_takes_keys_out() -> None:
-    cfg = cli.merge_options(load(DEMO24), options(
-        'param_scheduler=_delete_', 'optim_wrapper.optimizer.momentum=_delete_',
-        'train_dataloader.dataset.pipeline.2.direction=_delete_', 'train_cfg.max_epochs=1'))
-    assert 'param_scheduler' not in cfg
-    assert plain(cfg.optim_wrapper.optimizer) == dict(type='SGD', lr=0.05, weight_decay=0.0001)
-    assert cfg.train_dataloader.dataset.pipeline[2] == dict(type='RandomFlip', prob=0.5)
-    assert cfg.train_cfg.max_epochs == 1
-
-
-def test_options_can_replace_a_dict() -> None:
-    cfg = cli.merge_options(load(DEMO24), {'param_scheduler': dict(_delete_=True, type='ConstantLR', factor=1.0)})
-    assert cfg.param_scheduler == dict(type='ConstantLR', factor=1.0)
-
-
-@pytest.mark.parametrize('key', ['nothing', 'model.nothing', 'nothing.at.all', 'train_dataloader.dataset.pipeline.1.x'])
-def test_deleting_a_missing_key_is_an_error_that_names_it(key: str) -> None:
-    with pytest.raises(SystemExit, match=f'{key}=_delete_.*no such key'):
-        cli.merge_options(load(DEMO24), {key: '_delete_'})
-
-
-@pytest.mark.parametrize('key', ['train_dataloader.dataset.pipeline.99.x', 'train_dataloader.dataset.pipeline.x.y',
-                                 'model.type.x', 'model.type.x.y'])
-def test_deleting_below_something_else_is_an_error_too(key: str) -> None:
-    with pytest.raises(SystemExit, match=f'{key}=_delete_'):
-        cli.merge_options(load(DEMO24), {key: '_delete_'})
-
-
-def test_no_options() -> None:
-    assert cli.merge_options(load(DEMO24), None).to_dict() == load(DEMO24).to_dict()
-
-
 def test_work_dir_is_the_flags_then_the_configs_then_the_name(tmp_path: Path) -> None:
     own = tmp_path / 'own.py'
     own.write_text(f"_base_ = '{CONFIGS / DEMO24}'\nwork_dir = 'from_config'\n")

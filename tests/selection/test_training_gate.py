@@ -116,7 +116,7 @@ def test_wrong_arguments_give_one_line(trained: Path, tmp_path: Path) -> None:
 
 def test_gated_mask_rcnn_drops_channels_under_a_large_weight(tmp_path: Path) -> None:
     data = tmp_path / 'data'
-    make_demo_data(data, 'detection', train_images=8, val_images=2)
+    make_demo_data(data, 'detection', train=8, val=2)
     options = {
         'train_cfg.max_epochs': 2,
         'train_cfg.val_interval': 2,

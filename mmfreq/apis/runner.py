@@ -19,7 +19,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmfreq.config.paths import config_path
 from mmfreq.config.reader import DATALOADERS, check_channels, datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.files import atomic_write_text
-from mmfreq.hosts.checkpoints import RefusedCheckpointError, prepare_host, restrict_checkpoint_loading
+from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as a.0.b=value, '
@@ -163,7 +163,6 @@ def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
 def _enable_tta(cfg: Config) -> None:
     """Wraps the model for test-time augmentation: the config's own, or a horizontal flip."""
     if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
-        prepare_host(cfg)
         importlib.import_module('mmfreq.models.det')  # registers the model
         nms = dict(type='nms', iou_threshold=0.5)
         cfg.tta_model = dict(type='InstanceSegTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
@@ -187,8 +186,6 @@ def _with_host_defaults(cfg: Config) -> Config:
 def prepare(cfg: Config) -> Config:
     """Checks the config and readies the process for its run; returns it."""
     check_channels(cfg)
-    prepare_host(cfg)
-    restrict_checkpoint_loading()
     prepare_cpu_distributed(cfg)
     return cfg
 

@@ -6,13 +6,8 @@ from pathlib import Path
 from typing import Any, Sequence
 
 import torch
-
-from mmfreq.hosts.ops import provide_ops
-
-provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops from then on
-
-from mmpretrain.engine.hooks import VisualizationHook  # noqa: E402
-from mmpretrain.models.backbones import (  # noqa: E402
+from mmpretrain.engine.hooks import VisualizationHook
+from mmpretrain.models.backbones import (
     ConvNeXt,
     MobileNetV2,
     RegNet,
@@ -26,14 +21,14 @@ from mmpretrain.models.backbones import (  # noqa: E402
     SwinTransformer,
     VisionTransformer,
 )
-from mmpretrain.models.utils import ClsDataPreprocessor  # noqa: E402
-from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
-from mmpretrain.structures import DataSample  # noqa: E402
+from mmpretrain.models.utils import ClsDataPreprocessor
+from mmpretrain.registry import HOOKS, MODELS
+from mmpretrain.structures import DataSample
 
-from mmfreq.image_files import read_image_file  # noqa: E402
-from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
-from mmfreq.models.preprocessor import PlacementMixin  # noqa: E402
-from mmfreq.models.stem import PatchMixin, StemlessResNetMixin  # noqa: E402
+from mmfreq.image_files import read_image_file
+from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin
+from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.stem import PatchMixin, StemlessResNetMixin
 
 
 @MODELS.register_module()

@@ -9,20 +9,10 @@ from typing import Any, Optional, Sequence
 
 import mmengine.fileio as fileio
 import torch
-from mmengine.logging import print_log
-from mmengine.runner import Runner
-from mmengine.structures import InstanceData
-
-from mmfreq.config.reader import DEFAULT_STRIDE
-from mmfreq.hosts.ops import provide_ops
-from mmfreq.image_files import decode_image_file
-
-provide_ops()  # before mmdet imports mmcv.ops
-
-from mmcv.ops import batched_nms  # noqa: E402
-from mmdet.datasets import CocoDataset  # noqa: E402
-from mmdet.engine.hooks import DetVisualizationHook  # noqa: E402
-from mmdet.models.backbones import (  # noqa: E402
+from mmcv.ops import batched_nms
+from mmdet.datasets import CocoDataset
+from mmdet.engine.hooks import DetVisualizationHook
+from mmdet.models.backbones import (
     MobileNetV2,
     RegNet,
     Res2Net,
@@ -32,14 +22,19 @@ from mmdet.models.backbones import (  # noqa: E402
     ResNeXt,
     SwinTransformer,
 )
-from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
-from mmdet.models.test_time_augs import DetTTAModel  # noqa: E402
-from mmdet.registry import DATASETS, HOOKS, MODELS  # noqa: E402
-from mmdet.structures import DetDataSample  # noqa: E402
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.test_time_augs import DetTTAModel
+from mmdet.registry import DATASETS, HOOKS, MODELS
+from mmdet.structures import DetDataSample
+from mmengine.logging import print_log
+from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
-from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
-from mmfreq.models.preprocessor import PlacementMixin  # noqa: E402
-from mmfreq.models.stem import PatchMixin, StemlessResNetMixin  # noqa: E402
+from mmfreq.config.reader import DEFAULT_STRIDE
+from mmfreq.image_files import decode_image_file
+from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin
+from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.stem import PatchMixin, StemlessResNetMixin
 
 
 @MODELS.register_module()

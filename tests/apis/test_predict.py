@@ -251,23 +251,6 @@ def test_tool_runs_no_code_of_a_checkpoint(case: Case, tmp_path: Path) -> None:
     assert not (tmp_path / 'out').exists()
 
 
-LOAD = '''
-import sys
-from mmdet.apis import DetInferencer  # before loading is restricted
-from mmengine.infer import infer
-from mmfreq.hosts.checkpoints import restrict_checkpoint_loading
-restrict_checkpoint_loading()
-infer._load_checkpoint(sys.argv[1])
-'''
-
-
-def test_inferencers_that_were_imported_before_refuse_by_name_too(tmp_path: Path) -> None:
-    torch.save(dict(extra=Opens(tmp_path / 'marker')), tmp_path / 'evil.pth')
-    output = run('-c', LOAD, tmp_path / 'evil.pth', succeeds=False)
-    assert f'RefusedCheckpointError: checkpoint: refused {tmp_path}/evil.pth' in output
-    assert not (tmp_path / 'marker').exists()
-
-
 def test_tool_says_what_is_missing(tmp_path: Path) -> None:
     (tmp_path / 'x.pth').touch()
     output = predict(CLASSIFICATION, tmp_path / 'x.pth', tmp_path / 'none.jpg', '--out-dir', tmp_path, succeeds=False)

@@ -16,7 +16,6 @@ from tqdm import tqdm
 
 from mmfreq.apis.compare.runs import Run, best_metrics, find_run, last_step, published_metrics
 from mmfreq.config.reader import device_freq, iter_dicts, pipelines, transform_type
-from mmfreq.hosts.ops import provide_ops
 
 
 @dataclass
@@ -82,7 +81,6 @@ def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5, 
     """
     if min(images, repeats) < 1:
         raise ValueError(f'expected images and repeats >= 1, got {images} and {repeats}')
-    provide_ops()  # before any host is imported: mmpretrain takes parts of mmdet with it
     runs = [find_run(item) for item in runs_or_configs]
     names = [run.name for run in runs]
     subjects = [_prepare(run, images if timing else 0) for run in tqdm(runs, 'models', unit='model')]

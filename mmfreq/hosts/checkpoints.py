@@ -68,9 +68,10 @@ class _Unpickler(pickle._Unpickler):
     allowed = {**_weights_only_unpickler._get_allowed_globals(), **_SAFE}
 
     def find_class(self, module: str, name: str) -> Any:
-        if f'{module}.{name}' not in self.allowed:
-            raise UnpicklingError(f'GLOBAL {module}.{name} is not allowed')
-        return self.allowed[f'{module}.{name}']
+        full_name = f'{module}.{name}'.replace('__builtin__.', 'builtins.')  # as protocol 2 spells it
+        if full_name not in self.allowed:
+            raise UnpicklingError(f'GLOBAL {full_name} is not allowed')
+        return self.allowed[full_name]
 
     def load_reduce(self) -> None:
         self._require(self.stack[-2])

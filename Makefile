@@ -2,6 +2,7 @@
 # make demo-detection    the same with Mask R-CNN on real photos with pasted objects
 # make demo-gate         train a gate over all 192 channels, draw what it keeps, train on the best 24, compare
 # make test    set up, run the test suite
+# make test-openmmlab     the suite's core with the originals: current torch, then torch 2.1 (PYTHON311=python3.11)
 # make lint    set up, run the linter
 # make docs    set up, build the documentation (work_dirs/site), checking its links
 # make clean   remove the demo's data and runs
@@ -9,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-detection demo-gate test lint docs clean
+.PHONY: help install demo demo-detection demo-gate test test-openmmlab lint docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -34,7 +35,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.py requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[demo,test,docs]'
+	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[hosts,demo,test,docs]'
 	$(BIN)/python -m pip uninstall -y opencv-python
 	$(BIN)/python -m pip install -c requirements/constraints.txt --force-reinstall --no-deps opencv-python-headless
 	$(BIN)/python -c 'import mmfreq, mmpretrain, mmdet; print("mmfreq", mmfreq.__version__, "is ready")'
@@ -73,6 +74,32 @@ demo-gate: $(GATE_RUNS:%=$(WORK)/%/metrics.json)
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
+
+# The originals, with current torch and with torch 2.1 (which needs Python 3.11 or older). Their setup.py files import
+# pkg_resources, which setuptools 81 took out, so they are built without isolation.
+PYTHON311 ?= $(PYTHON)
+OPENMMLAB := $(VENV)-openmmlab
+OPENMMLAB_TORCH21 := $(VENV)-openmmlab-torch21
+CORE := tests/dct tests/test_transforms.py tests/models tests/selection tests/config tests/hosts \
+    tests/test_training.py tests/test_training_det.py
+
+define set-up-openmmlab
+$(1) -m venv $(@D)
+$(@D)/bin/python -m pip install -c $(2) torch torchvision numpy 'setuptools<81' wheel
+$(@D)/bin/python -m pip install -c $(2) --no-build-isolation mmengine mmcv-lite mmpretrain mmdet
+$(@D)/bin/python -m pip install -c $(2) --no-build-isolation -e '.[test]'
+touch $@
+endef
+
+$(OPENMMLAB)/.installed: setup.py requirements/openmmlab.txt
+	$(call set-up-openmmlab,$(PYTHON),requirements/openmmlab.txt)
+
+$(OPENMMLAB_TORCH21)/.installed: setup.py requirements/openmmlab-torch21.txt
+	$(call set-up-openmmlab,$(PYTHON311),requirements/openmmlab-torch21.txt)
+
+test-openmmlab: $(OPENMMLAB)/.installed $(OPENMMLAB_TORCH21)/.installed
+	$(OPENMMLAB)/bin/python -m pytest $(CORE)
+	$(OPENMMLAB_TORCH21)/bin/python -m pytest $(CORE)
 
 lint: $(VENV)/.installed
 	$(BIN)/python -m ruff check .

@@ -32,19 +32,20 @@ setup(
     long_description_content_type='text/markdown',
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',
+    package_dir={'': '.'},  # said so that an editable installation is a path in a .pth file: see docs/installation.md
     packages=find_packages(include=['mmfreq', 'mmfreq.*']),
     package_data={'mmfreq.dct': ['data/*.json']},
     cmdclass={'build_py': BuildWithMim},
     entry_points={'console_scripts': ['mmfreq = mmfreq.__main__:main']},
+    # No host: OneDL's builds and the originals own the same import names, so installing one over the other breaks both.
+    # Every mmcv requires opencv-python by this name; another distribution of cv2 would overwrite it.
     install_requires=[
-        'torch>=2.6',
-        'torchvision>=0.21',
-        'onedl-mmengine>=0.10.12,<1.0',
-        'onedl-mmcv>=2.3.6,<3.0',
-        'onedl-mmpretrain>=1.3.6,<2.0',
-        'onedl-mmdetection>=3.5.1,<4.0',
-        'numpy>=1.26',
+        'torch>=2.1',
+        'torchvision>=0.16',
+        'numpy>=1.24',
         'numba>=0.61',
+        'opencv-python',
+        'PyYAML',
         'Pillow>=10.0',
         'matplotlib>=3.7',
         'packaging',
@@ -52,6 +53,10 @@ setup(
         'tqdm>=4.60',
     ],
     extras_require={
+        'hosts': [
+            'onedl-mmengine>=0.10.12,<1.0', 'onedl-mmcv>=2.3.6,<3.0', 'onedl-mmpretrain>=1.3.6,<2.0',
+            'onedl-mmdetection>=3.5.1,<4.0'
+        ],
         'demo': ['scikit-image>=0.24'],
         'docs': ['mkdocs>=1.6'],
         'test': [

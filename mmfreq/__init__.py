@@ -1,7 +1,8 @@
 """mmfreq: learning in the frequency domain for mmpretrain and mmdet.
 
 Importing the package registers what both hosts share (transforms and hooks, in mmengine's root registries), lets a
-config inherit ``mmfreq::...``, and imports neither host. The modified backbones live in :mod:`mmfreq.models.cls`
+config inherit ``mmfreq::...``, makes mmengine's checkpoint loader read weights-only, and imports neither host. Where mmcv
+has no compiled ops, a later ``import mmcv.ops`` finds torchvision's. The modified backbones live in :mod:`mmfreq.models.cls`
 (mmpretrain) and :mod:`mmfreq.models.det` (mmdet), which a config names under ``custom_imports``.
 """
 from mmfreq.version import __version__, check_versions
@@ -10,8 +11,12 @@ check_versions()
 
 from mmfreq import transforms  # noqa: E402
 from mmfreq.config.paths import provide_configs  # noqa: E402
+from mmfreq.hosts.checkpoints import restrict_checkpoint_loading  # noqa: E402
+from mmfreq.hosts.finder import provide_ops  # noqa: E402
 from mmfreq.selection import hook as hooks  # noqa: E402
 
 provide_configs()
+provide_ops()
+restrict_checkpoint_loading()
 
 __all__ = ['__version__', 'hooks', 'transforms']

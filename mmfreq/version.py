@@ -15,24 +15,27 @@ _SUPPORTED = {
 _REQUIRED = ('mmengine', 'mmcv')
 
 
-def _installed_version(distributions: tuple[str, ...]) -> str:
+def _installed(distributions: tuple[str, ...]) -> tuple[str, str]:
+    """Return name and version of the first distribution that is installed, or two empty strings."""
     for name in distributions:
         try:
-            return version(name)
+            return name, version(name)
         except PackageNotFoundError:
             continue
-    return ''
+    return '', ''
 
 
 def check_versions() -> None:
-    """Raises ImportError if a host is missing that mmfreq needs, or one is there in a version that does not work.
+    """Raise ImportError if a required host is missing, or a host has a version that does not work.
 
-    Looks at the metadata of the installed distributions; imports nothing.
+    Read the metadata of the installed distributions; import nothing.
     """
     for host, (distributions, lowest, beyond) in _SUPPORTED.items():
-        found = _installed_version(distributions)
+        name, found = _installed(distributions)
         if not found and host in _REQUIRED:
-            raise ImportError(f'mmfreq needs {host}: pip install {distributions[0]}')
+            raise ImportError(f"mmfreq needs {host}: pip install 'mmfreq[hosts]' brings OneDL's builds of mmengine, mmcv, "
+                              'mmpretrain and mmdet; the originals work too (pip install mmengine mmcv-lite mmpretrain '
+                              'mmdet), but never install both')
         if found and not Version(lowest) <= Version(found) < Version(beyond):
-            raise ImportError(f'mmfreq needs {host} >= {lowest}, < {beyond}, found {found}: '
-                              f'pip install "{distributions[0]}>={lowest}"')
+            raise ImportError(f'mmfreq needs {host} >= {lowest}, < {beyond}, found {name} {found}: '
+                              f'pip install "{name}>={lowest},<{beyond}"')

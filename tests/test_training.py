@@ -9,7 +9,6 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.logging import HistoryBuffer
 from numpy.testing import assert_allclose
 
 from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
@@ -326,65 +324,6 @@ def test_resume_runs_no_code_of_a_checkpoint(trained: Path, tmp_path: Path) -> N
                   tmp_path / 'evil.pth', '--cfg-options', 'train_cfg.max_epochs=2')
     assert 'resumed epoch: 1' in output
     assert not marker.exists()
-
-
-LOAD_EACH = '''
-import json, sys
-from mmfreq.hosts.checkpoints import restrict_checkpoint_loading
-restrict_checkpoint_loading()
-import torch
-from mmengine.runner.checkpoint import CheckpointLoader
-results = {}
-for path in sys.argv[1:]:
-    for name, load in (('torch', torch.load), ('mmengine', CheckpointLoader.load_checkpoint),
-                       ('unrestricted', lambda path: torch.load(path, weights_only=False))):
-        try:
-            buffer = load(path)['x']
-            results[f'{path} {name}'] = [values.tolist() for values in buffer.data] + [float(buffer.mean())]
-        except Exception as error:
-            results[f'{path} {name}'] = f'{type(error).__name__}: {error}'
-print('RESULTS', json.dumps(results))
-'''
-
-
-def load_in_restricted_process(files: list[Path]) -> dict[str, Any]:
-    output = execute(sys.executable, '-c', LOAD_EACH, *files).stdout
-    return json.loads(output.split('RESULTS', 1)[1].splitlines()[0])
-
-
-def test_restricted_loading_reads_log_histories_and_nothing_more(tmp_path: Path) -> None:
-    objects = dict(
-        history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
-        html=None,
-        other_class=Reduces(getattr, OrderedDict, 'fromkeys'),
-        dunder=Reduces(getattr, HistoryBuffer, '__init__'),
-        static=Reduces(getattr, HistoryBuffer, '_statistics_methods'),
-        call=Reduces(HistoryBuffer.mean, HistoryBuffer([1.0], [1])),
-        code=Reduces(open, str(tmp_path / 'marker'), 'w'),
-        evaluate=Reduces(eval, f'open({str(tmp_path / "marker")!r}, "w")'))
-    for name, value in objects.items():
-        torch.save(dict(x=value), tmp_path / name)
-    (tmp_path / 'html').write_text('<html>Not Found</html>')
-    results = load_in_restricted_process([tmp_path / name for name in objects])
-    for key, result in results.items():
-        if key.startswith(str(tmp_path / 'html')):
-            assert 'Error' in str(result), key
-        elif key.startswith(str(tmp_path / 'history')):
-            assert result == [[1.5, 2.5, 5.0], [1, 1, 2], 9.0 / 4]
-        else:
-            assert 'UnpicklingError' in str(result), key
-    assert len(results) == 3 * len(objects)
-    assert not (tmp_path / 'marker').exists()
-
-
-def test_a_runners_checkpoint_is_read_weights_only(trained: Path, tmp_path: Path) -> None:
-    messages = checkpoint(trained / 'epoch_2.pth')['message_hub']['log_scalars']
-    torch.save(dict(x=messages['train/loss']), tmp_path / 'history')
-    data, counts = messages['train/loss'].data
-    result = load_in_restricted_process([tmp_path / 'history'])
-    for values in result.values():
-        assert_allclose(values[0], data, rtol=0)
-        assert_allclose(values[1], counts, rtol=0)
 
 
 def test_an_image_file_without_content_is_named(data: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, read_config
-from mmfreq.hosts.checkpoints import prepare_host
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +40,6 @@ def main() -> None:
     """Draw sample after sample."""
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
-    prepare_host(cfg)
     browser = Browser(cfg, f'{args.phase}_dataloader')
     indices = range(len(browser.dataset))
     if args.shuffle:

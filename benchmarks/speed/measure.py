@@ -31,7 +31,6 @@ from mmfreq.config.reader import check_channels, device_freq, pipelines, transfo
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.demo_data.images import IMAGES, load_image
-from mmfreq.hosts.checkpoints import prepare_host
 from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
@@ -124,7 +123,6 @@ class Subject:
         self.cfg = Config.fromfile(str(self.path))
         self.name = self.path.stem
         self.device = device
-        prepare_host(self.cfg)
         check_channels(self.cfg)
         found = pipelines(self.cfg, 'train_dataloader')
         if not found:

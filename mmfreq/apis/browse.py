@@ -9,8 +9,15 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
-from mmfreq.config.reader import (datasets_with_pipeline, device_freq, iter_dicts, network_pipeline,
-                                  pipelines, transform_type, unfused)
+from mmfreq.config.reader import (
+    datasets_with_pipeline,
+    device_freq,
+    iter_dicts,
+    network_pipeline,
+    pipelines,
+    transform_type,
+    unfused,
+)
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.channels import channel_indices
 from mmfreq.models.preprocessor import BlockDCTLayer

@@ -15,7 +15,6 @@ from mmfreq.config.reader import single_transforms, unfused
 from mmfreq.config.writer import child_text
 from mmfreq.dct.channels import channel_indices
 from mmfreq.files import atomic_write_bytes, atomic_write_text
-from mmfreq.hosts.checkpoints import restrict_checkpoint_loading
 
 StateDict = dict[str, torch.Tensor]
 
@@ -41,28 +40,17 @@ def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
         tuple[dict, dict]: Weights by name without ``module.``, on the CPU; and the file's rest.
 
     Raises:
-        RefusedCheckpointError: The file holds objects other than weights and mmengine's records.
-        ValueError: The file cannot be read this way, or holds no state dict; it is named.
+        RefusedCheckpointError: The file cannot be read this way, or holds no state dict; it is
+            named.
+        ValueError: The state dict holds something else than tensors.
     """
-    restrict_checkpoint_loading()
+    content = checkpoint_module._load_checkpoint(path, map_location='cpu')
+    weights = content.get('state_dict', content)
     with _named(path):
-        try:
-            content = checkpoint_module._load_checkpoint(path, map_location='cpu')
-        except (EOFError, RuntimeError) as error:
-            reason = str(error).partition('\n')[0] or 'it ends too early'
-            raise ValueError(f'torch cannot read it weights-only ({reason})') from error
-        weights = content.get('state_dict', content) if isinstance(content, dict) else content
-        if not isinstance(weights, dict):
-            found = type(content).__name__
-        elif not weights:
-            found = 'nothing'
-        else:
-            others = [str(key) for key, value in weights.items()
-                      if not isinstance(key, str) or not torch.is_tensor(value)]
-            found = others and f'{", ".join(others)}, which are no tensors'
-        if found:
+        others = [str(key) for key, value in weights.items() if not torch.is_tensor(value)]
+        if others:
             raise ValueError('expected a state dict, or a dict with one under "state_dict", got '
-                             f'{found}')
+                             f'{", ".join(others)}, which are no tensors')
     if all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     rest = content if 'state_dict' in content else {}

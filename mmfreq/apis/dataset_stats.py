@@ -12,8 +12,14 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmfreq.config.reader import (datasets_with_pipeline, dct_channels, network_pipeline, pipelines,
-                                  transform_type, unfused)
+from mmfreq.config.reader import (
+    datasets_with_pipeline,
+    dct_channels,
+    network_pipeline,
+    pipelines,
+    transform_type,
+    unfused,
+)
 from mmfreq.dct.block_map import INT8_LIMIT
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.stats import FreqStats, RunningStats, merged

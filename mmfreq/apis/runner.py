@@ -26,11 +26,7 @@ from mmfreq.config.reader import (
     transform_type,
 )
 from mmfreq.files import atomic_write_text
-from mmfreq.hosts.checkpoints import (
-    RefusedCheckpointError,
-    prepare_host,
-    restrict_checkpoint_loading,
-)
+from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
@@ -190,8 +186,6 @@ def prepare(cfg: Config) -> Config:
         check_channels(cfg)
     except ValueError as error:
         raise SystemExit(f'config: {error}') from error
-    prepare_host(cfg)
-    restrict_checkpoint_loading()
     prepare_cpu_distributed(cfg)
     return cfg
 

@@ -1,1 +1,1 @@
-"""What makes the hosts run here: ops, safe checkpoints, distributed runs."""
+"""What makes the hosts run here: ops without compiling, safe checkpoints, runs without a GPU."""

@@ -7,14 +7,14 @@ from mmengine.config import Config
 
 
 def prepare_cpu_distributed(cfg: Config) -> None:
-    """Lets ``--launcher pytorch`` run on a machine without a GPU.
+    """Make ``--launcher pytorch`` work without a GPU.
 
-    mmengine selects a CUDA device when it starts a distributed run, and hands DistributedDataParallel a device number.
-    Without CUDA, the gloo process group is started here, before the Runner would, and the config's
-    ``model_wrapper_cfg`` says ``device_ids=None`` (its other keys are kept; the defaults are mmengine's).
+    mmengine selects a CUDA device when it starts a distributed run, and gives it to
+    DistributedDataParallel. Without CUDA, start the gloo process group before the Runner does, and
+    set ``device_ids=None`` in ``model_wrapper_cfg``. Its other keys stay; the defaults are mmengine's.
 
     Args:
-        cfg (Config): Changed in place. Nothing happens unless ``cfg.launcher`` is ``'pytorch'`` and CUDA is missing.
+        cfg (Config): Changed in place if ``cfg.launcher`` is ``'pytorch'`` and CUDA is missing.
     """
     if cfg.get('launcher', 'none') != 'pytorch' or torch.cuda.is_available():
         return

@@ -9,16 +9,8 @@ from typing import Any, Optional, Sequence
 import mmcv
 import mmengine.fileio as fileio
 from mmengine.logging import print_log
-
-from mmfreq.hosts.ops import provide_ops
-from mmfreq.models.preprocessor import PlacementMixin
-from mmfreq.models.pretrained import StateDict
-from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
-
-provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops from then on
-
-from mmpretrain.engine.hooks import VisualizationHook  # noqa: E402
-from mmpretrain.models.backbones import (  # noqa: E402
+from mmpretrain.engine.hooks import VisualizationHook
+from mmpretrain.models.backbones import (
     ConvNeXt,
     MobileNetV2,
     RegNet,
@@ -32,9 +24,13 @@ from mmpretrain.models.backbones import (  # noqa: E402
     SwinTransformer,
     VisionTransformer,
 )
-from mmpretrain.models.utils import ClsDataPreprocessor  # noqa: E402
-from mmpretrain.registry import HOOKS, MODELS  # noqa: E402
-from mmpretrain.structures import DataSample  # noqa: E402
+from mmpretrain.models.utils import ClsDataPreprocessor
+from mmpretrain.registry import HOOKS, MODELS
+from mmpretrain.structures import DataSample
+
+from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.pretrained import StateDict
+from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
 
 @MODELS.register_module()

@@ -7,18 +7,8 @@ import logging
 from typing import Any, Optional, Sequence
 
 import torch
-from mmengine.logging import print_log
-
-from mmfreq.config.reader import DEFAULT_STRIDE
-from mmfreq.dct.blocks import check_positive_int, grid_shape
-from mmfreq.hosts.ops import provide_ops
-from mmfreq.models.preprocessor import PlacementMixin
-from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
-
-provide_ops()  # before mmdet imports mmcv.ops
-
-from mmdet.datasets import CocoDataset  # noqa: E402
-from mmdet.models.backbones import (  # noqa: E402
+from mmdet.datasets import CocoDataset
+from mmdet.models.backbones import (
     MobileNetV2,
     RegNet,
     Res2Net,
@@ -28,8 +18,14 @@ from mmdet.models.backbones import (  # noqa: E402
     ResNeXt,
     SwinTransformer,
 )
-from mmdet.models.data_preprocessors import DetDataPreprocessor  # noqa: E402
-from mmdet.registry import DATASETS, MODELS  # noqa: E402
+from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.registry import DATASETS, MODELS
+from mmengine.logging import print_log
+
+from mmfreq.config.reader import DEFAULT_STRIDE
+from mmfreq.dct.blocks import check_positive_int, grid_shape
+from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
 
 @MODELS.register_module()

@@ -1,7 +1,9 @@
+# ruff: noqa: I001
 """nms and RoIAlign from torchvision under mmcv's wrappers, against plain-Python references and worked cases."""
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import mmcv
 import numpy as np
@@ -9,11 +11,8 @@ import pytest
 import torch
 import torchvision
 
-from mmfreq.hosts.ops import provide_ops
-
-provide_ops()
-
-from mmcv.ops import RoIAlign, batched_nms, nms, roi_align  # noqa: E402
+import mmfreq  # noqa: F401  before mmcv.ops, which finds its functions through it
+from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
 
 
 def overlap(a: np.ndarray, b: np.ndarray, offset: int) -> float:
@@ -177,6 +176,8 @@ FINE_ROIS = torch.tensor([[0, 513.3, 700.7, 790.9, 941.2], [1, 601.1, 530.4, 100
 @pytest.mark.parametrize('autocast', [False, True])
 @pytest.mark.parametrize('dtype', [torch.half, torch.bfloat16])
 def test_roi_align_in_half_precision_keeps_the_coordinates(dtype: torch.dtype, autocast: bool) -> None:
+    if dtype is torch.half and torch.__version__ < '2.4':
+        pytest.skip('this torch has no autocast to half on a CPU')
     features = torch.from_numpy(np.random.default_rng(9).normal(size=(2, 3, 64, 64))).to(dtype).requires_grad_()
     grad = torch.from_numpy(np.random.default_rng(10).normal(size=(2, 3, 4, 4))).to(dtype)
     with torch.autocast('cpu', dtype=dtype, enabled=autocast):
@@ -203,44 +204,49 @@ def test_roi_align_stays_with_the_compiled_op(monkeypatch: pytest.MonkeyPatch) -
 
 
 ABSENT_OPS = '''
-import mmfreq.hosts.ops
-assert mmfreq.hosts.ops.provide_ops() and mmfreq.hosts.ops.provide_ops()
-import mmcv.ops, torch
-try:
-    mmcv.ops.roi_align(torch.rand(1, 1, 4, 4), torch.zeros(1, 5), (1, 1), 1.0, 0, 'max')
-except NotImplementedError as error:
-    print(error)
-try:
-    mmcv.ops.soft_nms(torch.rand(3, 4), torch.rand(3))
-except NotImplementedError as error:
-    print(error)
+import mmfreq, mmcv.ops, torch
+for call in (lambda: mmcv.ops.roi_align(torch.rand(1, 1, 4, 4), torch.zeros(1, 5), (1, 1), 1.0, 0, 'max'),
+             lambda: mmcv.ops.soft_nms(torch.rand(3, 4), torch.rand(3))):
+    try:
+        call()
+    except NotImplementedError as error:
+        print(error)
 '''
 
 COLLECT_ENV = '''
-import mmfreq.hosts.ops
-assert mmfreq.hosts.ops.provide_ops()
+import mmfreq
 from mmcv.utils import collect_env
 info = collect_env()
 print(info['MMCV'], info['MMCV Compiler'], info['MMCV CUDA Compiler'])
 '''
 
-COMPILED_WINS = '''
-import sys, types
-sys.modules['mmcv._ext'] = compiled = types.ModuleType('mmcv._ext')
-import mmfreq.hosts.ops
-assert not mmfreq.hosts.ops.provide_ops()
-assert sys.modules['mmcv._ext'] is compiled
-'''
-
-NOT_PAID_FOR = '''
+MMDET_AFTER = '''
 import sys, mmfreq
-assert 'mmcv.ops' not in sys.modules and 'mmcv._ext' not in sys.modules
-assert 'mmdet' not in sys.modules and 'mmpretrain' not in sys.modules
+assert not {'mmcv.ops', 'mmcv._ext', 'mmdet', 'mmpretrain', 'torchvision'} & set(sys.modules)
+import mmdet.models, mmcv._ext
+print(mmcv._ext.__file__, mmdet.models.dense_heads.base_dense_head.batched_nms.__module__)
+'''
+
+COMPILED_WINS = '''
+import importlib.util, pathlib, sys, mmcv
+mmcv.__path__.append(sys.argv[1])
+pathlib.Path(sys.argv[1], '_ext.py').touch()
+import mmfreq, mmcv._ext
+print(mmcv._ext.__file__)
+'''
+
+MMDET_BEFORE = '''
+import sys, types, warnings
+sys.modules['mmdet.models'] = types.ModuleType('mmdet.models')  # as mmdet leaves it where it does without ops
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter('always')
+    import mmfreq
+print([str(item.message) for item in caught if 'before mmfreq' in str(item.message)])
 '''
 
 
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+def run_python(code: str, *arguments: str) -> str:
+    done = subprocess.run([sys.executable, '-c', code, *arguments], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -253,12 +259,18 @@ def test_other_ops_name_themselves_and_the_way_out() -> None:
 
 
 def test_environment_is_told_as_without_ops() -> None:
-    assert run_python(COLLECT_ENV).split() == [mmcv.__version__, 'n/a', 'n/a']
+    assert run_python(COLLECT_ENV).split()[-3:] == [mmcv.__version__, 'n/a', 'n/a']
 
 
-def test_compiled_ops_win() -> None:
-    run_python(COMPILED_WINS)
+def test_mmdet_imported_after_mmfreq_has_ops() -> None:
+    file, module = run_python(MMDET_AFTER).split()[-2:]
+    assert file.endswith('ops.py')
+    assert module == 'mmcv.ops.nms'
 
 
-def test_importing_mmfreq_imports_no_host_and_no_ops() -> None:
-    run_python(NOT_PAID_FOR)
+def test_mmdet_imported_before_mmfreq_without_ops_is_warned_of() -> None:
+    assert 'Import mmfreq first' in run_python(MMDET_BEFORE)
+
+
+def test_compiled_ops_win(tmp_path: Path) -> None:
+    assert run_python(COMPILED_WINS, str(tmp_path)).strip() == str(tmp_path / '_ext.py')

@@ -20,7 +20,6 @@ from mmfreq.apis.measure import (
     time_interleaved,
 )
 from mmfreq.config.reader import device_freq, transform_type
-from mmfreq.hosts.ops import provide_ops
 
 Work = tuple[Callable[[], Any], int]  # a piece of work and the number of its images
 
@@ -109,7 +108,6 @@ def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5,
     """
     if min(images, repeats) < 1:
         raise ValueError(f'expected images and repeats >= 1, got {images} and {repeats}')
-    provide_ops()  # before any host is imported: mmpretrain takes parts of mmdet with it
     groups = group_runs([read_run(item) for item in dict.fromkeys(runs_or_configs)])
     rows = [Row.of(runs) for runs in groups]
     names = [row.name for row in rows]

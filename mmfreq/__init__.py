@@ -1,9 +1,10 @@
 """mmfreq: learning in the frequency domain for mmpretrain and mmdet.
 
-Importing the package registers what both hosts share (transforms and hooks, in mmengine's root registries), lets a
-config inherit ``mmfreq::...``, makes mmengine's checkpoint loader read weights-only, and imports neither host. Where mmcv
-has no compiled ops, a later ``import mmcv.ops`` finds torchvision's. The modified backbones live in :mod:`mmfreq.models.cls`
-(mmpretrain) and :mod:`mmfreq.models.det` (mmdet), which a config names under ``custom_imports``.
+Importing the package imports neither host. It registers what both hosts share, transforms and hooks, in
+mmengine's root registries, lets a config inherit ``mmfreq::...``, and mends three things in the hosts'
+foundations: mmengine reads checkpoints weights-only, errors of the stock image loader name the file, and where
+mmcv has no compiled ops, a later ``import mmcv.ops`` finds torchvision's. A config names the backbones under
+``custom_imports``: :mod:`mmfreq.models.cls` for mmpretrain, :mod:`mmfreq.models.det` for mmdet.
 """
 from mmfreq.version import __version__, check_versions
 
@@ -13,10 +14,12 @@ from mmfreq import transforms  # noqa: E402
 from mmfreq.config.paths import provide_configs  # noqa: E402
 from mmfreq.hosts.checkpoints import restrict_checkpoint_loading  # noqa: E402
 from mmfreq.hosts.finder import provide_ops  # noqa: E402
+from mmfreq.hosts.loading import name_unreadable_images  # noqa: E402
 from mmfreq.selection import hook as hooks  # noqa: E402
 
 provide_configs()
 provide_ops()
+name_unreadable_images()
 restrict_checkpoint_loading()
 
 __all__ = ['__version__', 'hooks', 'transforms']

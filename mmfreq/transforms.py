@@ -20,9 +20,6 @@ from mmfreq.dct import blocks as dct
 from mmfreq.dct.block_map import INT8_LIMIT, BlockMap
 from mmfreq.dct.channels import ChannelSpec, channel_indices
 from mmfreq.dct.stats import block_stats
-from mmfreq.hosts.loading import name_unreadable_images
-
-name_unreadable_images()
 
 _DTYPES = ('float32', 'int8')
 

@@ -23,7 +23,7 @@ ALLOWED = {
     'transforms': {'dct'},
     'selection': {'config', 'dct', 'files'},
     'models': {'config', 'dct', 'hosts', 'selection'},
-    'demo_data': {'files'},
+    'demo_data': {'dct', 'files'},
     'apis': {'config', 'dct', 'files', 'hosts', 'models', 'selection', 'transforms', 'version'},
     '__main__': {'version'},
 }
@@ -61,17 +61,10 @@ def test_there_is_no_import_circle() -> None:
             del graph[module]
 
 
-def test_every_tool_imports_the_apis_alone() -> None:
-    for tool in sorted(PACKAGE.parent.glob('tools/*.py')):
-        tree = ast.parse(tool.read_text(encoding='utf-8'))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('mmfreq'):
-                assert room(node.module) in ('apis', 'demo_data', 'dct', 'files', 'selection', 'version'), tool
-
-
 def test_a_plain_import_is_light() -> None:
     code = 'import sys, mmfreq; print(*sorted(sys.modules))'
-    loaded = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout.split()
+    command = [sys.executable, '-c', code]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
     heavy = ('mmpretrain', 'mmdet', 'matplotlib', 'numba', 'mmfreq.apis', 'mmfreq.config.writer')
     for name in heavy:
         assert name not in loaded, f'import mmfreq loads {name}'

@@ -10,8 +10,9 @@ machine, interleaved. What is missing or fails is a note below the table.
 """
 import argparse
 
+from mmfreq.apis.compare.picture import save_comparison
 from mmfreq.apis.compare.rows import compare
-from mmfreq.apis.compare.table import markdown_table, save_comparison
+from mmfreq.apis.compare.table import markdown_table
 
 
 def parse_args() -> argparse.Namespace:

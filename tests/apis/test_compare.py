@@ -19,7 +19,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 import mmfreq.apis.compare.picture
-from mmfreq.apis.compare.picture import plot_comparison, short_names
+from mmfreq.apis.compare.picture import plot_comparison, save_comparison, short_names
 from mmfreq.apis.compare.rows import Row, compare
 from mmfreq.apis.compare.runs import find_run, group_runs, published_metrics, read_run, results
 from mmfreq.apis.compare.table import (
@@ -29,7 +29,6 @@ from mmfreq.apis.compare.table import (
     markdown_table,
     normalised_sizes,
     plain_rows,
-    save_comparison,
     table_notes,
 )
 from mmfreq.apis.measure import build_model, count_flops, keep_all_proposals, packed_sample

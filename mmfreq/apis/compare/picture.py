@@ -1,4 +1,5 @@
-"""The comparison of models as a picture."""
+"""The comparison of models as a picture, and all of its files."""
+import json
 from typing import Sequence
 
 import matplotlib
@@ -10,8 +11,17 @@ from matplotlib.transforms import Bbox
 
 from mmfreq.apis.compare.rows import Row
 from mmfreq.apis.compare.runs import METRICS
-from mmfreq.apis.compare.table import groups, headline_metrics, normalised_sizes, shown_metrics
+from mmfreq.apis.compare.table import (
+    csv_table,
+    groups,
+    headline_metrics,
+    markdown_table,
+    normalised_sizes,
+    plain_rows,
+    shown_metrics,
+)
 from mmfreq.apis.pictures import BASELINE, INK, OTHERS, draw_bars, save_figure
+from mmfreq.files import atomic_write_text
 
 _BARS = 6  # models that bar charts stay readable with
 _RANGE = 5.  # percentage points that an accuracy axis spans at least
@@ -170,3 +180,12 @@ def _label_points(axis: 'matplotlib.axes.Axes', renderer: RendererAgg,
         if place != _PLACES[0]:
             axis.annotate('', point, xytext=place, textcoords='offset points', arrowprops=dict(
                 arrowstyle='-', color='#9aa0a8', linewidth=0.7, shrinkA=0, shrinkB=4))
+
+
+def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:
+    """Write ``PREFIX.md``, ``.csv``, ``.json`` and ``.png``; return their names."""
+    atomic_write_text(f'{prefix}.md', markdown_table(rows))
+    atomic_write_text(f'{prefix}.csv', csv_table(rows))
+    atomic_write_text(f'{prefix}.json', json.dumps(plain_rows(rows), indent=1) + '\n')
+    plot_comparison(rows, f'{prefix}.png')
+    return [f'{prefix}.{suffix}' for suffix in ('md', 'csv', 'json', 'png')]

@@ -1,7 +1,6 @@
 """Comparisons as tables: normalised sizes, differences, Markdown, CSV and JSON."""
 import csv
 import io
-import json
 from dataclasses import asdict
 from typing import Any, NamedTuple, Optional, Sequence
 
@@ -9,7 +8,6 @@ import numpy as np
 
 from mmfreq.apis.compare.rows import Row
 from mmfreq.apis.compare.runs import HEADLINES, METRICS
-from mmfreq.files import atomic_write_text
 
 _RGB_VALUES = 3 * 224 * 224  # a classifier's input of size 1 in Xu et al. 2020, Tables 1 and 2
 
@@ -240,13 +238,3 @@ def csv_table(rows: Sequence[Row]) -> str:
     buffer = io.StringIO()
     csv.writer(buffer).writerows([named, *zip(*named.values())])
     return buffer.getvalue()
-
-
-def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:
-    """Write ``PREFIX.md``, ``.csv``, ``.json`` and ``.png``; return their names."""
-    from mmfreq.apis.compare.picture import plot_comparison
-    atomic_write_text(f'{prefix}.md', markdown_table(rows))
-    atomic_write_text(f'{prefix}.csv', csv_table(rows))
-    atomic_write_text(f'{prefix}.json', json.dumps(plain_rows(rows), indent=1) + '\n')
-    plot_comparison(rows, f'{prefix}.png')
-    return [f'{prefix}.{suffix}' for suffix in ('md', 'csv', 'json', 'png')]

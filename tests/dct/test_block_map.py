@@ -113,8 +113,8 @@ def test_block_sizes_and_upscales(shape: tuple[int, int], block_size: int, upsca
 @pytest.mark.parametrize('channels', [name for name in CHANNEL_NAMES if name != '192'])
 def test_every_named_selection_at_the_detection_size(channels: str) -> None:
     image = IMAGE[:53, :87]
-    result = FusedBlockDCT(channels, 'images-1333x800', upscale=2)({'img': image})['img']
-    np.testing.assert_allclose(result, exact(image, channels, 'images-1333x800', upscale=2), rtol=0, atol=1e-3)
+    result = FusedBlockDCT(channels, 'photos-1333x800', upscale=2)({'img': image})['img']
+    np.testing.assert_allclose(result, exact(image, channels, 'photos-1333x800', upscale=2), rtol=0, atol=1e-3)
 
 
 def test_large_images_go_through_in_strips() -> None:

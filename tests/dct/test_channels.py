@@ -149,10 +149,10 @@ def test_bad_channels(channels: Any, message: str) -> None:
         channel_indices(channels)
 
 
-@pytest.mark.parametrize('block_size', [1, 4, 7, 16])
-@pytest.mark.parametrize('name', CHANNEL_NAMES)
+@pytest.mark.parametrize('block_size', [1, 16])
+@pytest.mark.parametrize('name', ['6S', '24T', '24D', '192'])
 def test_names_are_for_blocks_of_eight(name: str, block_size: int) -> None:
-    with pytest.raises(ValueError, match=f"'{name}' names a pattern of 8x8 blocks; with block_size={block_size} give"):
+    with pytest.raises(ValueError, match=f"'{name}' is a selection for 8x8 blocks; with block_size={block_size}"):
         channel_indices(name, block_size)
 
 

@@ -669,7 +669,7 @@ def test_the_document_adds_backbones_in_ten_lines(documented: Path, log: list[st
         import my_seresnext
         seresnext = my_seresnext.FreqSEResNeXt(50, in_channels=24, gate=dict(), base_channels=16, groups=4)
         levels = seresnext(torch.rand(2, 24, 16, 16))
-    assert capsys.readouterr().out.strip().endswith('(1, 512)')
+    assert '(1, 512)' in capsys.readouterr().out.splitlines()
     assert packed['inputs'].shape == (24, 56, 56)
     assert model.backbone.downsample_layers[0][0].weight.grad.abs().max() > 0
     assert said(log) == ['FreqHorNet: stock RGB weights loaded into 24 DCT channels, to be trained before use; '

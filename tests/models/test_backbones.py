@@ -352,7 +352,7 @@ def test_weights_for_other_channels_are_refused(family: str) -> None:
 
 def test_weights_for_other_patches_are_refused() -> None:
     family = 'mmpretrain.VisionTransformer'
-    with pytest.raises(ValueError, match=r'or a stock one with its patch embedding; .*\(32, 3, 32, 32\).* instead of '
+    with pytest.raises(ValueError, match=r'or a stock one with its stem or patch embedding; .*\(32, 3, 32, 32\).* instead of '
                        r'\(32, 24, 4, 4\)'):
         freq(family).load_state_dict(stock(family, patch_size=32).state_dict(), strict=False)
 

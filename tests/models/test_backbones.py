@@ -352,7 +352,7 @@ def test_weights_for_other_channels_are_refused(family: str) -> None:
 
 def test_weights_for_other_patches_are_refused() -> None:
     family = 'mmpretrain.VisionTransformer'
-    with pytest.raises(ValueError, match=r'or a stock one with its patch embedding; .*\(32, 3, 32, 32\).* instead of '
+    with pytest.raises(ValueError, match=r'or a stock one with its stem or patch embedding; .*\(32, 3, 32, 32\).* instead of '
                        r'\(32, 24, 4, 4\)'):
         freq(family).load_state_dict(stock(family, patch_size=32).state_dict(), strict=False)
 
@@ -669,7 +669,7 @@ def test_the_document_adds_backbones_in_ten_lines(documented: Path, log: list[st
         import my_seresnext
         seresnext = my_seresnext.FreqSEResNeXt(50, in_channels=24, gate=dict(), base_channels=16, groups=4)
         levels = seresnext(torch.rand(2, 24, 16, 16))
-    assert capsys.readouterr().out.strip().endswith('(1, 512)')
+    assert '(1, 512)' in capsys.readouterr().out.splitlines()
     assert packed['inputs'].shape == (24, 56, 56)
     assert model.backbone.downsample_layers[0][0].weight.grad.abs().max() > 0
     assert said(log) == ['FreqHorNet: stock RGB weights loaded into 24 DCT channels, to be trained before use; '

@@ -90,7 +90,7 @@ def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp
         for variable in ('freq', 'load', 'pack', 'train_crop', 'test_resize'):
             cfg.pop(variable, None)
         for node in iter_dicts(cfg):
-            if node.get('type') == 'CheckedLoadImageFromFile' and node.get('backend_args', 0) is None:
+            if node.get('type') == 'LoadImageFromFile' and node.get('backend_args', 0) is None:
                 del node['backend_args']
     if 'mmdet' in config:
         assert [cfg['model']['backbone'].pop('frozen_stages') for cfg in configs] == [-1, 1]
@@ -241,14 +241,14 @@ custom_imports = dict(imports='json')
     assert "_base_ = 'stock.py'" in out.read_text()
     mixed = cfg.train_dataloader.dataset
     assert kinds(mixed.pipeline) == ['Mosaic', 'RandomFlip', FREQ, 'PackDetInputs']
-    assert mixed.dataset.dataset.type == 'CheckedCocoDataset'
-    assert kinds(mixed.dataset.dataset.pipeline) == ['CheckedLoadImageFromFile', 'LoadAnnotations']
+    assert mixed.dataset.dataset.type == 'CocoDataset'
+    assert kinds(mixed.dataset.dataset.pipeline) == ['LoadImageFromFile', 'LoadAnnotations']
     assert mixed.pipeline[0].img_scale == (128, 128)
     views = cfg.tta_pipeline[1].transforms
     assert kinds(views) == [['Resize'] * 2, ['RandomFlip'] * 2, [FREQ], ['PackDetInputs']]
     assert views[2] == [dict(type=FREQ, channels='24S', stats='photos-1333x800', upscale=2)]
     switch, check = cfg.custom_hooks
-    assert kinds(switch.switch_pipeline) == ['CheckedLoadImageFromFile', 'LoadAnnotations', 'Resize', FREQ,
+    assert kinds(switch.switch_pipeline) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', FREQ,
                                              'PackDetInputs']
     assert check.type == 'NumClassCheckHook'
     assert cfg.custom_imports.imports == ['mmfreq.models.det', 'json']
@@ -345,7 +345,7 @@ def test_configs_that_are_refused(config: str, message: str) -> None:
     (CLS, pipeline("dict(type='RandomResizedCrop', scale=224)", "dict(type='PackInputs')", "dict(type='Collect')"),
      'expected PackInputs to be the last transform, got Collect behind it'),
     (CLS, pipeline("dict(type='RandomResizedCrop', scale=224)", "dict(type='Collect')"),
-     'train_dataloader: expected a pipeline that ends in PackInputs, got Checked.* -> Random.* -> Collect'),
+     'train_dataloader: expected a pipeline that ends in PackInputs, got Load.* -> Random.* -> Collect'),
     (CLS, pipeline("dict(type='CenterCrop', crop_size=224)", "dict(type='PackInputs')"),
      'CenterCrop crops or pads photos that nothing has resized'),
     (CLS, pipeline("dict(type='RandomFlip', prob=0.5)", "dict(type='PackInputs')"),
@@ -385,7 +385,7 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
     (CLS, '''train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', to_float32=True),
         dict(type='RandomResizedCrop', scale=224), dict(type='PackInputs')]))''',
      r'the pipeline of train_dataloader fails on a noise photo: ValueError: FusedBlockDCT: .* got float32 \(448, 448, '
-     r'3\); the float32 pixels come from CheckedLoadImageFromFile'),
+     r'3\); the float32 pixels come from LoadImageFromFile'),
     (CLS, pipeline("dict(type='Resize', scale=(224, 224))",
                    "dict(type='RandomResize', scale=(96, 96), ratio_range=(1., 1.))", "dict(type='PackInputs')"),
      r'train_dataloader: expected a cell for each 4x4 pixels of the stock input \(96, 96\), got \(12, 12\)'),

@@ -409,7 +409,7 @@ def test_imagenet_sizes_are_the_papers(path: str) -> None:
     crop, short_side = (224, 256) if '28x28' in path else FAMILIES[path.partition('/')[0]][2:]
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         ours, theirs = (plain(pipelines(config, name)[0]) for config in (cfg, stock))
-        assert ours[0] == dict(type='CheckedLoadImageFromFile')
+        assert ours[0] == dict(type='LoadImageFromFile')
         assert [step['type'] for step in ours[3:]] == ['FusedBlockDCT', 'PackInputs']
         expected = theirs[1:3]  # the stock augmentation, at another size
         expected[0]['scale'] = crop if name == 'train_dataloader' else short_side
@@ -453,7 +453,7 @@ def test_ycbcr_config_is_the_stock_one_in_another_colour_space(stock: Config) ->
     cfg = load('resnet/resnet50-ycbcr_8xb32_in1k.py')
     for name in ('train_dataloader', 'test_dataloader'):
         ours, theirs = (plain(pipelines(config, name)[0]) for config in (cfg, stock))
-        assert ours == [dict(type='CheckedLoadImageFromFile'), *theirs[1:-1], dict(type='YCbCr'), theirs[-1]]
+        assert ours == [dict(type='LoadImageFromFile'), *theirs[1:-1], dict(type='YCbCr'), theirs[-1]]
     red, green, blue = stock.data_preprocessor.mean
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     mean = (luma, 128 + (blue - luma) / 1.772, 128 + (red - luma) / 1.402)
@@ -473,7 +473,7 @@ def test_hooks_build(path: str) -> None:
 
 def test_wrapped_data_sets_count_once() -> None:
     """A wrapper with a pipeline of its own hides the first steps of what it wraps."""
-    inner = dict(type='CustomDataset', pipeline=[dict(type='CheckedLoadImageFromFile')])
+    inner = dict(type='CustomDataset', pipeline=[dict(type='LoadImageFromFile')])
     steps = [dict(type='YCbCr'), dict(type='BlockDCT'), dict(type='ChannelSelect', channels='24S')]
     mixed = dict(type='MultiImageMixDataset', dataset=inner, pipeline=steps)
     cfg = Config(dict(model=dict(backbone=dict(type='FreqResNet', in_channels=24)),

@@ -36,12 +36,11 @@ class _Host:
     module: str
     packer: str
     preprocessor: str
-    hook: str
 
 
 _HOSTS = {
-    'mmpretrain': _Host('mmfreq.models.cls', 'PackInputs', 'ClsDataPreprocessor', 'VisualizationHook'),
-    'mmdet': _Host('mmfreq.models.det', 'PackDetInputs', 'DetDataPreprocessor', 'DetVisualizationHook'),
+    'mmpretrain': _Host('mmfreq.models.cls', 'PackInputs', 'ClsDataPreprocessor'),
+    'mmdet': _Host('mmfreq.models.det', 'PackDetInputs', 'DetDataPreprocessor'),
 }
 
 # Transforms of mmpretrain that make the photo a given size, with their arguments in pixels and the defaults of these.
@@ -107,14 +106,20 @@ def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[di
     _convert_preprocessors(target, host, cell, notes)
     _check_batch_augments(target)
     freq = _transform(target, channels, stats, _BLOCK // cell, notes)
+    scale = _BLOCK // (cell * freq.get('upscale', 1))
     for key, value in target.items():
         if key != 'model':
-            _convert_pipelines(value, freq, host.packer, _BLOCK // (cell * freq.get('upscale', 1)), key)
+            target[key] = _converted(value, freq, host.packer, scale, key)
     _check_pipelines(target, host.packer)
     target['freq'] = freq
-    _convert_datasets(target)
+    hooks = target.get('custom_hooks') or []
+    kinds = [transform_type(hook) for hook in hooks]
+    loaders = [target.get(name) for name in DATALOADERS]
+    if 'NumClassCheckHook' not in kinds and any(
+            transform_type(node) == 'CocoDataset' for node in iter_dicts(loaders)):
+        target['custom_hooks'] = [*hooks, dict(type='NumClassCheckHook')]
     hook = (target.get('default_hooks') or {}).get('visualization') or {}
-    if transform_type(hook) == host.hook:
+    if transform_type(hook) == 'VisualizationHook':  # of mmpretrain; it would draw on the input
         hook['type'] = 'FreqVisualizationHook'
     imports = target.get('custom_imports') or {}
     known = imports.get('imports') or []
@@ -379,37 +384,42 @@ def _photo_side(target: dict[str, Any]) -> int:
 # Pipelines
 
 
-def _convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str) -> None:
-    """Converts every pipeline inside ``node``, in place: a list of transforms that ends in ``packer``."""
+def _converted(node: Any, freq: dict, packer: str, scale: int, path: str) -> Any:
+    """Convert every pipeline inside ``node``: a list or tuple of transforms that ends in ``packer``.
+
+    Dicts are changed in place; a list stays a list, a tuple a tuple.
+    """
     if isinstance(node, dict):
-        if transform_type(node) == 'LoadImageFromFile':
-            node['type'] = 'CheckedLoadImageFromFile'
         if transform_type(node) == 'TestTimeAug':
-            _convert_alternatives(node['transforms'], freq, packer, scale, path)
+            node['transforms'] = _converted_views(node['transforms'], freq, packer, scale, path)
         else:
             for key, child in node.items():
-                _convert_pipelines(child, freq, packer, scale, f'{path}.{key}')
+                node[key] = _converted(child, freq, packer, scale, f'{path}.{key}')
     elif isinstance(node, (list, tuple)):
-        for child in node:
-            _convert_pipelines(child, freq, packer, scale, path)
-        packers = [step for step in node if isinstance(step, dict) and _is_packer(step)]
+        made = [_converted(child, freq, packer, scale, path) for child in node]
+        packers = [step for step in made if isinstance(step, dict) and _is_packer(step)]
         if packers:
-            _check_packer(packers, node[-1], packer, path)
-            _check_steps(node, path)
-            _enlarge(node, scale, path)
-            node[-1:-1] = [dict(freq)]
+            _convert_steps(made, packers, made[-1], packer, scale, path)
+            made.insert(-1, dict(freq))
+        return type(node)(made)
+    return node
 
 
-def _convert_alternatives(lists: list[list[dict]], freq: dict, packer: str, scale: int, path: str) -> None:
-    """Converts the transforms of TestTimeAug: a list of alternatives for each step."""
-    packers = [step for steps in lists for step in steps if _is_packer(step)]
-    if not packers or any(not _is_packer(step) for step in lists[-1]):
+def _converted_views(views: Any, freq: dict, packer: str, scale: int, path: str) -> Any:
+    """Convert the transforms of TestTimeAug: a list of alternatives for each step."""
+    packers = [step for steps in views for step in steps if _is_packer(step)]
+    if not packers or any(not _is_packer(step) for step in views[-1]):
         raise ValueError(f'{path}: expected the last transforms of TestTimeAug to be {packer}, got '
-                         f'{", ".join(map(transform_type, lists[-1]))}')
-    _check_packer(packers, lists[-1][-1], packer, path)
-    _check_steps(lists, path)
-    _enlarge(lists, scale, path)
-    lists[-1:-1] = [[dict(freq)]]
+                         f'{", ".join(map(transform_type, views[-1]))}')
+    _convert_steps(views, packers, views[-1][-1], packer, scale, path)
+    return type(views)([*views[:-1], [dict(freq)], views[-1]])
+
+
+def _convert_steps(steps: Any, packers: list[dict], last: Any, packer: str, scale: int,
+                   path: str) -> None:
+    _check_packer(packers, last, packer, path)
+    _check_steps(steps, path)
+    _enlarge(steps, scale, path)
 
 
 def _is_packer(step: dict) -> bool:
@@ -485,14 +495,3 @@ def _check_pipelines(target: dict[str, Any], packer: str) -> None:
             if pipeline_blocks(unfused(dataset['pipeline']))[0] == 1:
                 raise ValueError(f'{name}: expected a pipeline that ends in {packer}, got '
                                  f'{" -> ".join(map(transform_type, dataset["pipeline"]))}')
-
-
-def _convert_datasets(target: dict[str, Any]) -> None:
-    """COCO data sets that say what they leave out, and the hook that compares their classes with the heads."""
-    found = [node for name in DATALOADERS for node in iter_dicts(target.get(name))
-             if transform_type(node) == 'CocoDataset']
-    for node in found:
-        node['type'] = 'CheckedCocoDataset'
-    hooks = target.get('custom_hooks') or []
-    if found and all(transform_type(hook) != 'NumClassCheckHook' for hook in hooks):
-        target['custom_hooks'] = [*hooks, dict(type='NumClassCheckHook')]

@@ -12,8 +12,14 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmfreq.config.reader import (datasets_with_pipeline, dct_channels, network_pipeline, pipelines,
-                                  transform_type, unfused)
+from mmfreq.config.reader import (
+    datasets_with_pipeline,
+    dct_channels,
+    network_pipeline,
+    pipelines,
+    transform_type,
+    unfused,
+)
 from mmfreq.dct.block_map import INT8_LIMIT
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.stats import FreqStats, RunningStats, merged
@@ -46,7 +52,7 @@ def coefficient_dataset(cfg: Config) -> Dataset:
 
 
 class _ImageStats(Dataset):
-    """Statistics and sampled blocks of each image; those of image i depend on i and ``seed`` alone."""
+    """Statistics and sampled blocks of each image, which depend on its index and ``seed`` alone."""
 
     def __init__(self, images: Dataset, seed: int, blocks: float) -> None:
         self.images = images

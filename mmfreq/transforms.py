@@ -1,4 +1,4 @@
-"""Transforms of ``results['img']`` from pixels to normalised DCT channels, for both hosts' pipelines.
+"""Transforms from pixels to normalised DCT channels, for both hosts' pipelines.
 
 mmengine's root ``TRANSFORMS`` holds them, so that either host finds them without a prefix::
 
@@ -6,9 +6,9 @@ mmengine's root ``TRANSFORMS`` holds them, so that either host finds them withou
     LoadImageFromFile -> spatial augmentation -> YCbCr -> BlockDCT -> ChannelSelect -> FreqNormalize
         -> PackInputs
 
-The four of the second pipeline are the definition; :class:`FusedBlockDCT` does the same in one step,
-an order of magnitude faster. Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in
-pixels. :mod:`mmfreq.dct` has the maths and the channel selections.
+The four of the second pipeline are the definition; :class:`FusedBlockDCT` does the same in one
+step, an order of magnitude faster. Only ``results['img']`` changes: ``img_shape``, boxes and masks
+stay in pixels. :mod:`mmfreq.dct` has the maths and the channel selections.
 """
 from typing import Optional, Sequence, Union
 

@@ -32,7 +32,7 @@ class ImageRebuilder:
     """
 
     def __init__(self, pipeline: list[dict]) -> None:
-        steps = {transform_type(step): step for step in iter_dicts(unfused(pipeline)) if 'type' in step}
+        steps = {transform_type(step): step for step in iter_dicts(unfused(pipeline))}
         self._ycbcr, self._dct = 'YCbCr' in steps, steps.get('BlockDCT')
         if self._dct is None:
             return
@@ -114,7 +114,7 @@ class Browser:
         self.truth_in_original_pixels = truth_in_original_pixels(found[0])
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
         self.originals: Dataset = DATASETS.build(loading_only(cfg[dataloader].dataset))
-        self.visualizer = VISUALIZERS.build({**cfg.visualizer, 'vis_backends': None, 'name': 'browse'})
+        self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name='browse'))
         self.visualizer.dataset_meta = self.dataset.metainfo
 
     def draw(self, index: int) -> tuple[str, np.ndarray]:
@@ -146,7 +146,8 @@ class Browser:
             classes = self.dataset.metainfo['classes']
             return self.visualizer.visualize_cls(image, sample, classes=classes, draw_pred=False)
         boxes = sample.gt_instances.bboxes
-        sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)  # the visualizer knows no box classes
+        # the visualizer knows no box classes
+        sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)
         self.visualizer.add_datasample('browse', image, sample, draw_pred=False)
         return self.visualizer.get_image()
 

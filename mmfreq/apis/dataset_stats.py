@@ -52,7 +52,7 @@ def coefficient_dataset(cfg: Config) -> Dataset:
 
 
 class _ImageStats(Dataset):
-    """Statistics and sampled blocks of each image; those of image i depend on i and ``seed`` alone."""
+    """Statistics and sampled blocks of each image, which depend on its index and ``seed`` alone."""
 
     def __init__(self, images: Dataset, seed: int, blocks: float) -> None:
         self.images = images

@@ -115,7 +115,7 @@ def grid_shape(image_shape: Sequence[int], block_size: int = 8,
 
 
 def upscale_image(image: np.ndarray, factor: int) -> np.ndarray:
-    """Upscale bilinearly, half-pixel centres, edges replicated: float32 (fH, fW, C), not rounded."""
+    """Upscale bilinearly, half-pixel centres, edges replicated: float32 (fH, fW, C)."""
     check_positive_int('upscale', factor)
     size = (image.shape[1] * factor, image.shape[0] * factor)
     upscaled = cv2.resize(image.astype(np.float32), size, interpolation=cv2.INTER_LINEAR)

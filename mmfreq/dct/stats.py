@@ -30,8 +30,9 @@ class FreqStats:
         bad = np.flatnonzero(~(np.isfinite(self.mean) & np.isfinite(self.std) & (self.std > 0)))
         if len(bad):
             i = bad[0]
-            raise ValueError(f'statistics: expected finite means and std > 0, got mean={self.mean[i]}, '
-                             f'std={self.std[i]} in channel {i} ({len(bad)} such channels)')
+            raise ValueError('statistics: expected finite means and std > 0, got '
+                             f'mean={self.mean[i]}, std={self.std[i]} in channel {i} '
+                             f'({len(bad)} such channels)')
 
     @classmethod
     def from_dict(cls, values: dict[str, Any], origin: str) -> 'FreqStats':
@@ -86,8 +87,8 @@ def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
     loaded = FreqStats.from_dict(stats, 'stats') if given else load_stats(stats)
     if len(loaded.mean) != 3 * block_size**2:
         origin = 'stats' if given else f'stats={stats!r}'
-        raise ValueError(f'{origin}: expected mean and std for all {3 * block_size**2} channels, got '
-                         f'{len(loaded.mean)}')
+        raise ValueError(f'{origin}: expected mean and std for all {3 * block_size**2} channels, '
+                         f'got {len(loaded.mean)}')
     return loaded
 
 

@@ -12,10 +12,11 @@ _PLACEMENTS = ('cpu', 'device')
 
 
 class BlockDCTLayer(nn.Module):
-    """Convert images to normalised DCT channels: :class:`~mmfreq.transforms.FusedBlockDCT` for batches.
+    """Convert images to normalised DCT channels.
 
-    It computes in float32, also under autocast and whatever torch's switches say about TF32 and
-    bfloat16. The state dict stays empty.
+    The equivalent of :class:`~mmfreq.transforms.FusedBlockDCT` for batches. It computes in float32,
+    also under autocast and whatever torch's switches say about TF32 and bfloat16. The state dict
+    stays empty.
 
     Args:
         channels (str | Sequence): As for ``FusedBlockDCT``.
@@ -62,8 +63,8 @@ class BlockDCTLayer(nn.Module):
         if (images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3
                 or 0 in images.shape[2:]):
             raise ValueError("placement='device': expected images, uint8 (N, 3, H, W), got "
-                             f'{images.dtype} {tuple(images.shape)}; the pipeline must not have DCT '
-                             'transforms')
+                             f'{images.dtype} {tuple(images.shape)}; the pipeline must not '
+                             'have DCT transforms')
         grid = self.map.grid_shape(images.shape[2:])
         window, stride = self.map.stride + 2 * self.map.margin, self.map.stride
         blocks = self._padded(images, grid).unfold(2, window, stride).unfold(3, window, stride)
@@ -106,7 +107,7 @@ class PlacementMixin:
             raise ValueError(f'placement: expected one of {", ".join(_PLACEMENTS)}, got '
                              f'{placement!r}')
         if (freq is not None) != (placement == 'device'):
-            raise ValueError("freq: expected dict(channels=..., stats=...) with placement='device', "
+            raise ValueError("freq: expected dict(channels=..., stats=...) with placement='device' "
                              f'and none without it; got {freq!r} with placement={placement!r}')
         for key in ('mean', 'std', 'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'):
             if placement == 'device' and kwargs.get(key):

@@ -70,6 +70,14 @@ def test_single_transforms() -> None:
     assert nested[1]['transforms'][1] == [FUSED]
 
 
+def test_single_transforms_keep_tuples() -> None:
+    steps = (dict(type='Resize', scale=(1333, 800)), FUSED)
+    views = dict(type='TestTimeAug', transforms=(([steps[0]]), (FUSED, )))
+    assert unfused(steps) == (steps[0], *SINGLE)
+    assert unfused(views)['transforms'] == ([steps[0]], *((step, ) for step in SINGLE))
+    assert network_pipeline(Config(), [*steps, dict(type='PackInputs')])[0] == steps[0]
+
+
 @pytest.mark.parametrize('kind', VARIANTS)
 def test_channels_and_blocks(kind: str, folder: Path) -> None:
     cfg = variant(kind, folder)
@@ -87,7 +95,7 @@ def test_channels_and_blocks(kind: str, folder: Path) -> None:
 def test_dct_in_both_places_is_refused(folder: Path) -> None:
     cfg = variant('fused', folder)
     cfg.data_preprocessor = variant('device', folder).data_preprocessor
-    with pytest.raises(ValueError, match="placement='device' expects .*, but .* train_dataloader has DCT"):
+    with pytest.raises(ValueError, match="placement='device' expects images, but .* train_dataloader has DCT"):
         check_channels(cfg)
 
 

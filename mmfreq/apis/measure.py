@@ -120,7 +120,7 @@ def packed_sample(cfg: Config) -> dict[str, Any]:
     if not found:
         raise ValueError('expected a test_dataloader or val_dataloader with a pipeline')
     steps = [step for step in found[0]
-             if not transform_type(step).startswith(('Load', 'CheckedLoad'))]
+             if not transform_type(step).startswith('Load')]
     width, height = 500, 375
     for step in iter_dicts(steps):
         if transform_type(step) == 'Resize' and isinstance(step.get('scale'), (tuple, list)):

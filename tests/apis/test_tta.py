@@ -40,12 +40,12 @@ def kinds(steps: list) -> list:
 
 
 @pytest.mark.parametrize(('path', 'before', 'behind'), [
-    (DETECTION[0], ['CheckedLoadImageFromFile', 'Resize'],
+    (DETECTION[0], ['LoadImageFromFile', 'Resize'],
      ['LoadAnnotations', 'FusedBlockDCT', 'PackDetInputs']),
-    (DETECTION[1], ['CheckedLoadImageFromFile', 'Resize'], ['LoadAnnotations', 'PackDetInputs']),
-    (CLASSIFICATION[0], ['CheckedLoadImageFromFile', 'ResizeEdge', 'CenterCrop'],
+    (DETECTION[1], ['LoadImageFromFile', 'Resize'], ['LoadAnnotations', 'PackDetInputs']),
+    (CLASSIFICATION[0], ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop'],
      ['FusedBlockDCT', 'PackInputs']),
-    (CLASSIFICATION[1], ['CheckedLoadImageFromFile', 'ResizeEdge', 'CenterCrop'], ['PackInputs']),
+    (CLASSIFICATION[1], ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop'], ['PackInputs']),
 ])
 def test_order_of_steps(path: str, before: list[str], behind: list[str]) -> None:
     plain, = pipelines(config(path), 'test_dataloader')

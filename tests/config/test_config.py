@@ -1,7 +1,9 @@
 """Reading configs, merging options into them, and every config of the repository: recipe, pipelines, model."""
 import argparse
 import importlib.util
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
@@ -488,7 +490,7 @@ def test_wrapped_data_sets_count_once() -> None:
 def test_configs_of_the_hosts_have_names() -> None:
     assert config_path('mmpretrain::resnet/resnet50_8xb32_in1k.py').read_text().startswith('_base_')
     assert config_path(str(CONFIGS / DEMO24)) == CONFIGS / DEMO24
-    for name in ('mmpretrain::resnet/none.py', 'no_such_package::a.py', 'none.py'):
+    for name in ('mmpretrain::resnet/none.py', 'no_such_package::a.py', 'nosuch.mod::x.py', 'none.py'):
         with pytest.raises(ValueError, match=f'config: no .*{name}'):
             config_path(name)
 
@@ -520,6 +522,16 @@ def test_inheriting_a_config_that_is_not_shipped(tmp_path: Path) -> None:
     (tmp_path / 'a.py').write_text("_base_ = 'mmfreq::resnet/none.py'\n")
     with pytest.raises(ValueError, match='config: no such file: mmfreq::resnet/none.py'):
         Config.fromfile(str(tmp_path / 'a.py'))
+
+
+def test_import_without_mmengines_private_function(tmp_path: Path) -> None:
+    """Only ``mmfreq::`` in ``_base_`` is missing then."""
+    (tmp_path / 'a.py').write_text("_base_ = 'mmfreq::demo/resnet18_demo.py'\n")
+    code = ("from mmengine.config import Config; kept = Config._get_cfg_path; del Config._get_cfg_path; "
+            "import mmfreq; Config._get_cfg_path = staticmethod(kept); Config.fromfile('a.py')")
+    run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True,
+                         env={**os.environ, 'PYTHONPATH': str(ROOT)})
+    assert 'mmengine does not support to load mmfreq config' in run.stderr.splitlines()[-1]
 
 
 def test_work_dir_of_a_shipped_config_is_named_after_its_file() -> None:

@@ -537,7 +537,7 @@ def test_classification_configs_differ_from_the_stock_ones_by_the_input(path: Pa
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         steps, expected = (cfg[name]['dataset'].pop('pipeline') for cfg in (ours, theirs))
         assert ours[name] == theirs[name]
-        assert steps[0] == dict(type='CheckedLoadImageFromFile')
+        assert steps[0] == dict(type='LoadImageFromFile')
         assert steps[-2] == dict(type='FusedBlockDCT', channels='24S', stats='photos-448')
         for step in expected:
             sizes = {key: 2 * step[key] for key in ('scale', 'crop_size') if key in step}
@@ -592,7 +592,7 @@ def test_detection_configs_differ_from_the_stock_ones_by_the_input(path: Path) -
     for name in ('train_dataloader', 'test_dataloader'):
         steps, expected = ([transform_type(step) for step in config[name]['dataset']['pipeline']]
                            for config in (ours, theirs))
-        assert steps == ['CheckedLoadImageFromFile', *expected[1:-1], 'FusedBlockDCT', expected[-1]]
+        assert steps == ['LoadImageFromFile', *expected[1:-1], 'FusedBlockDCT', expected[-1]]
 
 
 @pytest.mark.parametrize('path', DETECTORS, ids=stem)

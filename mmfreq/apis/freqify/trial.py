@@ -94,8 +94,8 @@ def try_config(cfg: Config, stock: Config) -> None:
     Args:
         cfg (Config): A frequency-domain config of either host. It stays as it is.
         stock (Config): The config that it comes from. A cell must cover as many pixels of the stock input as the
-            backbone says (``input_stride``), and the backbone must make features of the stock sizes. Not all of the stock
-            backbone may be frozen.
+            backbone says (``input_stride``), and the backbone must make features of the stock
+            sizes. Not all of the stock backbone may be frozen.
 
     Raises:
         ValueError: Something failed, or does not fit; the message says where.

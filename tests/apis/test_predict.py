@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.predict import Predictor, find_images
-from mmfreq.config.reader import iter_dicts, pipelines, transform_type
+from mmfreq.config.reader import pipelines
 
 ROOT = Path(__file__).parents[2]
 CLASSIFICATION = 'configs/demo/resnet18-dct24s_demo.py'
@@ -43,11 +43,8 @@ class Case(NamedTuple):
 
 
 def own_config(path: str, folder: Path) -> Config:
-    """A config with the stock loader that keeps a few detections of an untrained model."""
+    """Return a config that keeps a few detections of an untrained model."""
     cfg = Config.fromfile(str(ROOT / path))
-    for step in iter_dicts(cfg.test_dataloader):
-        if transform_type(step) == 'CheckedLoadImageFromFile':
-            step['type'] = 'LoadImageFromFile'
     if path == DETECTION:
         cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=4)
     cfg.dump(str(folder / 'own.py'))

@@ -33,7 +33,7 @@ setup(
     license='Apache-2.0',
     python_requires='>=3.10,<3.14',
     packages=find_packages(include=['mmfreq', 'mmfreq.*']),
-    package_data={'mmfreq': ['data/*.json']},
+    package_data={'mmfreq.dct': ['data/*.json']},
     cmdclass={'build_py': BuildWithMim},
     entry_points={'console_scripts': ['mmfreq = mmfreq.__main__:main']},
     install_requires=[

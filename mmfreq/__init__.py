@@ -8,8 +8,9 @@ from mmfreq.version import __version__, check_versions
 
 check_versions()
 
-from mmfreq import hooks, transforms  # noqa: E402
-from mmfreq.config import provide_configs  # noqa: E402
+from mmfreq import transforms  # noqa: E402
+from mmfreq.config.paths import provide_configs  # noqa: E402
+from mmfreq.selection import hook as hooks  # noqa: E402
 
 provide_configs()
 

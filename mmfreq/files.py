@@ -1,12 +1,13 @@
-"""Writing files so that an interruption never leaves half of one."""
+"""Read JSON with errors of one line; write files so that an interruption never leaves half of one."""
+import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
 
 
 def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
-    """Writes ``data`` to a temporary file beside ``path``, then renames it; makes the folder if it is missing."""
+    """Write ``data`` to a temporary file beside ``path``, then rename it; make missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
@@ -23,5 +24,26 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
 
 
 def atomic_write_text(path: Union[str, Path], text: str) -> None:
-    """:func:`atomic_write_bytes` of UTF-8 text."""
+    """Write UTF-8 text as :func:`atomic_write_bytes` writes bytes."""
     atomic_write_bytes(path, text.encode('utf-8'))
+
+
+def read_json(path: Union[str, Path], what: str) -> dict[str, Any]:
+    """Read a JSON object from a file.
+
+    Args:
+        path (str | Path): The file.
+        what (str): What the file is, for the error: ``'on-rates'``.
+
+    Raises:
+        ValueError: There is no such file, or it holds something else. The message names the file.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding='utf-8'))
+    except OSError as error:
+        raise ValueError(f'{what}: cannot read {path}: {error.strerror or error}') from None
+    except ValueError as error:
+        raise ValueError(f'{path}: not a JSON file ({error})') from error
+    if not isinstance(values, dict):
+        raise ValueError(f'{path}: expected a JSON object, got a {type(values).__name__}')
+    return values

@@ -5,8 +5,8 @@ They are registered in mmengine's root ``TRANSFORMS``, so that either host finds
     LoadImageFromFile -> spatial augmentation -> FusedBlockDCT -> PackInputs
     LoadImageFromFile -> spatial augmentation -> YCbCr -> BlockDCT -> ChannelSelect -> FreqNormalize -> PackInputs
 
-Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in pixels. The maths is in :mod:`mmfreq.dct`, the
-channel lists in :mod:`mmfreq.channels`. The four of the second line are the definition; :class:`FusedBlockDCT` does the
+Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in pixels. The maths is in :mod:`mmfreq.dct.blocks`, the
+channel lists in :mod:`mmfreq.dct.channels`. The four of the second line are the definition; :class:`FusedBlockDCT` does the
 same at once, an order of magnitude faster.
 """
 from typing import Any, Optional, Sequence, Union
@@ -16,11 +16,11 @@ import numpy as np
 from mmcv.transforms import BaseTransform, LoadImageFromFile
 from mmengine.registry import TRANSFORMS
 
-from mmfreq import dct
-from mmfreq.channels import ChannelSpec, channel_indices
-from mmfreq.fused import INT8_LIMIT, BlockMap
+from mmfreq.dct import blocks as dct
+from mmfreq.dct.block_map import INT8_LIMIT, BlockMap
+from mmfreq.dct.channels import ChannelSpec, channel_indices
+from mmfreq.dct.stats import block_stats
 from mmfreq.image_files import decode_image_file
-from mmfreq.stats import block_stats
 
 _DTYPES = ('float32', 'int8')
 
@@ -171,7 +171,7 @@ class ChannelSelect(FreqTransform):
 
     Args:
         channels (str | Sequence[int] | Sequence[Sequence[int]]): A name such as ``'24S'``, three lists of frequencies
-            for Y, Cb and Cr, or one list of channels; see :func:`mmfreq.channels.channel_indices`.
+            for Y, Cb and Cr, or one list of channels; see :func:`mmfreq.dct.channels.channel_indices`.
         block_size (int): Side N of the blocks. Defaults to 8.
 
     Raises:
@@ -208,7 +208,7 @@ class FreqNormalize(FreqTransform):
     - img (np.float32 or np.int8, (h, w, C))
 
     Args:
-        stats (str | dict): A named set shipped with the package (:func:`mmfreq.stats.named_sets`), the path of a JSON
+        stats (str | dict): A named set shipped with the package (:func:`mmfreq.dct.stats.named_sets`), the path of a JSON
             file that ``tools/dataset_stats.py`` wrote, or ``dict(mean=[...], std=[...])`` with one value for each of
             the 3*N*N channels.
         block_size (int): Side N of the blocks. Defaults to 8.
@@ -258,7 +258,7 @@ class FreqNormalize(FreqTransform):
 class FusedBlockDCT(FreqTransform):
     """:class:`YCbCr`, :class:`BlockDCT`, :class:`ChannelSelect` and :class:`FreqNormalize` in one step, for training.
 
-    All that these four do is one affine map of each block (:class:`mmfreq.fused.BlockMap`), so coefficients that are
+    All that these four do is one affine map of each block (:class:`mmfreq.dct.block_map.BlockMap`), so coefficients that are
     not selected are never computed. The result is theirs to 1e-3 but for one thing: YCbCr rounds colours to whole
     levels, and this does not.
 

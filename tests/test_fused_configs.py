@@ -9,14 +9,15 @@ import pytest
 import torch
 from mmengine.config import Config
 
-from mmfreq.browse import Browser
-from mmfreq.channels import channel_indices
-from mmfreq.cli import flip_tta_pipeline
-from mmfreq.comparison import compare
-from mmfreq.config import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
-from mmfreq.config import single_transforms as singles
-from mmfreq.dataset_stats import dataset_statistics, int8_scales
-from mmfreq.on_rates import _replace_selection, gate_channels
+from mmfreq.apis.browse import Browser
+from mmfreq.apis.compare.measure import compare
+from mmfreq.apis.dataset_stats import dataset_statistics, int8_scales
+from mmfreq.apis.runner import flip_tta_pipeline
+from mmfreq.config.reader import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
+from mmfreq.config.reader import single_transforms as singles
+from mmfreq.dct.channels import channel_indices
+from mmfreq.selection.rates import gate_channels
+from mmfreq.selection.static import _replace_selection
 
 SINGLE = [dict(type='YCbCr'), dict(type='BlockDCT'), dict(type='ChannelSelect', channels='24S'),
           dict(type='FreqNormalize', stats='photos-448')]
@@ -134,7 +135,7 @@ def test_int8_scales_of_known_values() -> None:
 
 def test_blocks_for_int8_are_few_for_large_sets_and_do_not_depend_on_workers(folder: Path,
                                                                             monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr('mmfreq.dataset_stats._SAMPLED_BLOCKS', 3)  # less than one from each of the six photos
+    monkeypatch.setattr('mmfreq.apis.dataset_stats._SAMPLED_BLOCKS', 3)  # less than one from each of the six photos
     found = [dataset_statistics(variant('fused', folder), workers, scales=[2., 5.])[0].meta for workers in (0, 1)]
     assert found[0]['int8'] == found[1]['int8']
     assert [row['scale'] for row in found[0]['int8']] == [2, 5]
@@ -151,7 +152,7 @@ def test_a_selection_replaces_the_channels(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize('kind', VARIANTS)
 def test_gate_channels(kind: str, folder: Path) -> None:
-    from mmfreq.models.gate import ChannelGate
+    from mmfreq.selection.gate import ChannelGate
     assert gate_channels(variant(kind, folder), ChannelGate(24), 'val_dataloader') == (channel_indices('24S'), 8)
 
 

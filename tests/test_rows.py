@@ -22,8 +22,9 @@ from torch import nn
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (registers the backbones)
-from mmfreq.cli import add_run_arguments, merge_options
-from mmfreq.config import config_path, pipelines, transform_type
+from mmfreq.apis.runner import add_run_arguments, merge_options
+from mmfreq.config.paths import config_path
+from mmfreq.config.reader import pipelines, transform_type
 
 from mmdet.structures import DetDataSample  # isort: skip
 from mmdet.structures.mask import BitmapMasks  # isort: skip

@@ -21,10 +21,10 @@ from mmengine.config import Config
 from mmengine.logging import HistoryBuffer
 from numpy.testing import assert_allclose
 
-from mmfreq import dct
-from mmfreq.cli import merge_options
-from mmfreq.dataset_stats import dataset_statistics
-from mmfreq.stats import load_stats, save_stats
+from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
+from mmfreq.apis.runner import merge_options
+from mmfreq.dct import blocks as dct
+from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import FreqNormalize
 
 ROOT = Path(__file__).parents[1]
@@ -328,7 +328,7 @@ def test_resume_runs_no_code_of_a_checkpoint(trained: Path, tmp_path: Path) -> N
 
 LOAD_EACH = '''
 import json, sys
-from mmfreq.compat import restrict_checkpoint_loading
+from mmfreq.hosts.checkpoints import restrict_checkpoint_loading
 restrict_checkpoint_loading()
 import torch
 from mmengine.runner.checkpoint import CheckpointLoader

@@ -21,8 +21,8 @@ from scipy.fft import dctn
 from skimage import data
 
 from mmfreq import image_files
+from mmfreq.dct.stats import load_stats
 from mmfreq.image_files import TruncatedImageWarning, decode_image_file, is_truncated_jpeg, jpeg_precision
-from mmfreq.stats import load_stats
 from mmfreq.transforms import BlockDCT, ChannelSelect, CheckedLoadImageFromFile, FreqNormalize, YCbCr
 
 LUMA_24S = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]

@@ -22,7 +22,8 @@ LOAD_ALL = """
 import json, sys
 import mmfreq
 from mmengine.config import Config
-from mmfreq.config import check_channels, config_path
+from mmfreq.config.reader import check_channels
+from mmfreq.config.paths import config_path
 backbones = {}
 for name in json.load(sys.stdin):
     cfg = Config.fromfile(str(config_path('mmfreq::' + name)))

@@ -12,9 +12,9 @@ import numpy as np
 from mmengine.config import DictAction
 from tqdm import tqdm
 
-from mmfreq.browse import Browser
-from mmfreq.cli import CFG_OPTIONS_HELP, read_config
-from mmfreq.compat import prepare_host
+from mmfreq.apis.browse import Browser
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, read_config
+from mmfreq.hosts.checkpoints import prepare_host
 
 
 def parse_args() -> argparse.Namespace:

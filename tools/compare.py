@@ -8,8 +8,8 @@ damaged or cannot be built stays in the table, with a note.
 """
 import argparse
 
-from mmfreq.comparison import compare
-from mmfreq.comparison_table import markdown_table, save_comparison
+from mmfreq.apis.compare.measure import compare
+from mmfreq.apis.compare.table import markdown_table, save_comparison
 
 
 def parse_args() -> argparse.Namespace:

@@ -12,9 +12,9 @@ shape than expected are listed, and nothing is written.
 import argparse
 from pathlib import Path
 
-from mmfreq.channels import CHANNEL_NAMES
-from mmfreq.checkpoint import convert_dctnet, convert_stock
-from mmfreq.cli import checkpoint_file, explain_refusal
+from mmfreq.apis.convert_checkpoint import convert_dctnet, convert_stock
+from mmfreq.apis.runner import checkpoint_file, explain_refusal
+from mmfreq.dct.channels import CHANNEL_NAMES
 
 
 def parse_args() -> argparse.Namespace:

@@ -7,9 +7,8 @@ import argparse
 
 from mmengine.config import DictAction
 
-from mmfreq.cli import CFG_OPTIONS_HELP, read_config
-from mmfreq.dataset_stats import INT8_SCALES, dataset_statistics
-from mmfreq.stats import save_stats
+from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, read_config
 
 
 def parse_args() -> argparse.Namespace:

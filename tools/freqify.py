@@ -8,8 +8,8 @@ refused with the reason.
 import argparse
 from pathlib import Path
 
-from mmfreq.channels import CHANNEL_NAMES
-from mmfreq.freqify import freq_name, write_freqified
+from mmfreq.apis.freqify.convert import freq_name, write_freqified
+from mmfreq.dct.channels import CHANNEL_NAMES
 
 
 def parse_args() -> argparse.Namespace:

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
-from mmfreq.cli import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
-from mmfreq.on_rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
-from mmfreq.visualization import plot_on_rates
+from mmfreq.apis.heatmap import plot_on_rates
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
+from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
 
 
 def parse_args() -> argparse.Namespace:

@@ -11,10 +11,10 @@ import mmengine
 from mmengine.config import DictAction
 from tqdm import tqdm
 
-from mmfreq.cli import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
+from mmfreq.apis.predict import Predictor, find_photos
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 from mmfreq.image_files import read_image_file
-from mmfreq.prediction import Predictor, find_photos
 
 
 def parse_args() -> argparse.Namespace:

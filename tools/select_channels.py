@@ -7,9 +7,10 @@ import argparse
 import re
 from pathlib import Path
 
-from mmfreq.config import config_path
+from mmfreq.config.paths import config_path
 from mmfreq.files import atomic_write_text
-from mmfreq.on_rates import OnRates, load_on_rates, overlap, save_selection, static_config
+from mmfreq.selection.rates import OnRates, load_on_rates
+from mmfreq.selection.static import overlap, save_selection, static_config
 
 
 def parse_args() -> argparse.Namespace:

@@ -2,9 +2,9 @@
 """Show what a choice of DCT channels keeps of a photo: the photo, its channels, the photo rebuilt from the choice."""
 import argparse
 
-from mmfreq.channels import CHANNEL_NAMES
+from mmfreq.apis.show_dct import plot_channels
+from mmfreq.dct.channels import CHANNEL_NAMES
 from mmfreq.image_files import read_image_file
-from mmfreq.visualization import plot_channels
 
 
 def parse_args() -> argparse.Namespace:

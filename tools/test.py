@@ -5,7 +5,7 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.cli import add_run_arguments, check_output, explain_refusal, prepare, save_results, test_config
+from mmfreq.apis.runner import add_run_arguments, check_output, explain_refusal, prepare, save_results, test_config
 
 
 def parse_args() -> argparse.Namespace:

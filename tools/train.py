@@ -5,7 +5,7 @@ import argparse
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from mmfreq.cli import add_run_arguments, explain_refusal, prepare, train_config
+from mmfreq.apis.runner import add_run_arguments, explain_refusal, prepare, train_config
 
 
 def parse_args() -> argparse.Namespace:

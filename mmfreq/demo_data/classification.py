@@ -46,7 +46,7 @@ def cells_of(split: str, width: int, height: int) -> list[Box]:
 
 
 def draw_box(cell: Box, rng: random.Random) -> Box:
-    """Draw a box inside ``cell``, of random scale, aspect and place."""
+    """Draw a box inside ``input_stride``, of random scale, aspect and place."""
     x0, y0, x1, y1 = cell
     side = rng.uniform(*CROP_SCALE) * math.sqrt((x1 - x0) * (y1 - y0))
     stretch = math.sqrt(MAX_ASPECT) ** rng.uniform(-1, 1)

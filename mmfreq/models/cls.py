@@ -7,7 +7,7 @@ from typing import Any, Sequence
 
 import torch
 
-from mmfreq.ops import provide_ops
+from mmfreq.hosts.ops import provide_ops
 
 provide_ops()  # mmpretrain imports parts of mmdet, which would do without ops from then on
 
@@ -32,13 +32,13 @@ from mmpretrain.structures import DataSample  # noqa: E402
 
 from mmfreq.image_files import read_image_file  # noqa: E402
 from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
-from mmfreq.models.preprocess import PlacementMixin  # noqa: E402
-from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
+from mmfreq.models.preprocessor import PlacementMixin  # noqa: E402
+from mmfreq.models.stem import PatchMixin, StemlessResNetMixin  # noqa: E402
 
 
 @MODELS.register_module()
-class FreqResNet(StemlessMixin, ResNet):
-    """mmpretrain's ResNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessMixin`.
+class FreqResNet(StemlessResNetMixin, ResNet):
+    """mmpretrain's ResNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
 
     Args:
         depth (int): Depth of the network, from {18, 34, 50, 101, 152}.
@@ -55,38 +55,38 @@ class FreqResNet(StemlessMixin, ResNet):
 
 
 @MODELS.register_module()
-class FreqResNetV1c(StemlessMixin, ResNetV1c):
+class FreqResNetV1c(StemlessResNetMixin, ResNetV1c):
     """mmpretrain's ResNetV1c without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqResNetV1d(StemlessMixin, ResNetV1d):
+class FreqResNetV1d(StemlessResNetMixin, ResNetV1d):
     """mmpretrain's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqResNeXt(StemlessMixin, ResNeXt):
+class FreqResNeXt(StemlessResNetMixin, ResNeXt):
     """mmpretrain's ResNeXt without its stem, for C DCT channels; arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqSEResNet(StemlessMixin, SEResNet):
+class FreqSEResNet(StemlessResNetMixin, SEResNet):
     """mmpretrain's SEResNet without its stem, for C DCT channels; arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqRes2Net(StemlessMixin, Res2Net):
+class FreqRes2Net(StemlessResNetMixin, Res2Net):
     """mmpretrain's Res2Net without its stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqResNeSt(StemlessMixin, ResNeSt):
+class FreqResNeSt(StemlessResNetMixin, ResNeSt):
     """mmpretrain's ResNeSt without its deep stem, for C DCT channels; arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqRegNet(StemlessMixin, RegNet):
-    """mmpretrain's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessMixin`.
+class FreqRegNet(StemlessResNetMixin, RegNet):
+    """mmpretrain's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
 
     Args:
         arch (str | dict): As :class:`mmpretrain.models.RegNet`.
@@ -186,7 +186,7 @@ class FreqDataPreprocessor(PlacementMixin, ClsDataPreprocessor):
     The batch augmentations work on the channels with either placement.
 
     Args:
-        placement (str): See :class:`~mmfreq.models.preprocess.PlacementMixin`. Defaults to ``'cpu'``.
+        placement (str): See :class:`~mmfreq.models.preprocessor.PlacementMixin`. Defaults to ``'cpu'``.
         freq (dict, optional): See there; needed with ``placement='device'``.
         **kwargs: Every argument of :class:`mmpretrain.models.ClsDataPreprocessor`.
     """

@@ -1,7 +1,7 @@
 """What mmfreq registers in mmdet: modified backbones, a preprocessor that keeps geometry in pixels, a checked data set.
 
 Name this module under ``custom_imports`` in a config. Importing it also makes mmdet run where mmcv has no compiled ops
-(:mod:`mmfreq.ops`).
+(:mod:`mmfreq.hosts.ops`).
 """
 import logging
 from pathlib import Path
@@ -13,9 +13,9 @@ from mmengine.logging import print_log
 from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
-from mmfreq.config import DEFAULT_STRIDE
+from mmfreq.config.reader import DEFAULT_STRIDE
+from mmfreq.hosts.ops import provide_ops
 from mmfreq.image_files import decode_image_file
-from mmfreq.ops import provide_ops
 
 provide_ops()  # before mmdet imports mmcv.ops
 
@@ -38,13 +38,13 @@ from mmdet.registry import DATASETS, HOOKS, MODELS  # noqa: E402
 from mmdet.structures import DetDataSample  # noqa: E402
 
 from mmfreq.models.mobilenet_v2_stem import StemlessMobileNetV2Mixin  # noqa: E402
-from mmfreq.models.preprocess import PlacementMixin  # noqa: E402
-from mmfreq.models.stem import PatchMixin, StemlessMixin  # noqa: E402
+from mmfreq.models.preprocessor import PlacementMixin  # noqa: E402
+from mmfreq.models.stem import PatchMixin, StemlessResNetMixin  # noqa: E402
 
 
 @MODELS.register_module()
-class FreqResNet(StemlessMixin, ResNet):
-    """mmdet's ResNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessMixin`.
+class FreqResNet(StemlessResNetMixin, ResNet):
+    """mmdet's ResNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
 
     Args:
         depth (int): Depth of the network, from {18, 34, 50, 101, 152}.
@@ -61,28 +61,28 @@ class FreqResNet(StemlessMixin, ResNet):
 
 
 @MODELS.register_module()
-class FreqResNetV1d(StemlessMixin, ResNetV1d):
+class FreqResNetV1d(StemlessResNetMixin, ResNetV1d):
     """mmdet's ResNetV1d without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqResNeXt(StemlessMixin, ResNeXt):
+class FreqResNeXt(StemlessResNetMixin, ResNeXt):
     """mmdet's ResNeXt without its stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqRes2Net(StemlessMixin, Res2Net):
+class FreqRes2Net(StemlessResNetMixin, Res2Net):
     """mmdet's Res2Net without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqResNeSt(StemlessMixin, ResNeSt):
+class FreqResNeSt(StemlessResNetMixin, ResNeSt):
     """mmdet's ResNeSt without its deep stem, for C DCT channels; keyword arguments as :class:`FreqResNet`."""
 
 
 @MODELS.register_module()
-class FreqRegNet(StemlessMixin, RegNet):
-    """mmdet's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessMixin`.
+class FreqRegNet(StemlessResNetMixin, RegNet):
+    """mmdet's RegNet without its stem, for C DCT channels; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
 
     Args:
         arch (str | dict): As :class:`mmdet.models.backbones.RegNet`.
@@ -149,7 +149,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         mean (Sequence[float], optional): One value for all channels, or one for each of the C: subtracted, to undo
             int8. With ``FreqNormalize(..., dtype='int8', scale=s)`` it is ``[0]``. Defaults to None: nothing to undo.
         std (Sequence[float], optional): As many; divided by. For that transform it is ``[s]``.
-        placement (str): Where photos become DCT channels, see :class:`~mmfreq.models.preprocess.PlacementMixin`.
+        placement (str): Where photos become DCT channels, see :class:`~mmfreq.models.preprocessor.PlacementMixin`.
             Defaults to ``'cpu'``: in the pipeline.
         freq (dict, optional): See there; needed with ``placement='device'``.
         **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``, ``boxtype2tensor`` and

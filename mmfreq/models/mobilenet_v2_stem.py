@@ -26,8 +26,8 @@ class StemlessMobileNetV2Mixin(FreqMixin):
 
     Arguments and errors are those of :class:`~mmfreq.models.stem.FreqMixin`.
     """
-    cell = 2
-    entrance = 'stem'
+    input_stride = 2
+    stem_name = 'stem'
     frozen_advice = 'the first stage from being trained: set it to 0 or -1'
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,6 @@
 """Backbone modifiers: take the stem off a stock backbone, and feed C DCT channels to what comes behind it.
 
-Framework-free: the same mixins serve the backbones of mmpretrain and mmdet. :class:`StemlessMixin` is for residual
+Framework-free: the same mixins serve the backbones of mmpretrain and mmdet. :class:`StemlessResNetMixin` is for residual
 networks (Xu et al. 2020, Fig. 3), :class:`PatchMixin` for networks that start with a patch embedding. A backbone of
 your own takes a few lines: docs/new_backbone.md.
 """
@@ -11,22 +11,22 @@ import torch
 from mmengine.logging import print_log
 from torch import nn
 
-from mmfreq.models.gate import ChannelGate
+from mmfreq.selection.gate import ChannelGate
 
-# Modules of the stems that StemlessMixin removes, as a stock state dict names them.
+# Modules of the stems that StemlessResNetMixin removes, as a stock state dict names them.
 _STEM_MODULES = ('conv1', 'bn1', 'gn1', 'stem')
 
 
 class FreqMixin:
     """What every frequency-domain backbone does with its channels: check them, gate them, fit checkpoints to them.
 
-    The mixins that derive from it say where the channels go in (``first_weight``, ``entrance``, ``frozen_advice``), how
-    large the photo must be (``cell``), and how a stock checkpoint is fitted to that place
+    The mixins that derive from it say where the channels go in (``first_weight``, ``stem_name``, ``frozen_advice``), how
+    large the photo must be (``input_stride``), and how a stock checkpoint is fitted to that place
     (:meth:`fit_stock_state_dict`).
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
-        gate (dict | None): Arguments of :class:`~mmfreq.models.gate.ChannelGate` besides ``channels``; ``dict()``
+        gate (dict | None): Arguments of :class:`~mmfreq.selection.gate.ChannelGate` besides ``channels``; ``dict()``
             for its defaults. The gate is the first thing that the input meets. ``frozen_stages`` does not freeze it.
             Defaults to None: no gate.
         *args: Arguments of the stock class.
@@ -37,8 +37,8 @@ class FreqMixin:
             checkpoint that is not a stock one takes another number of channels (hosts would only warn, and leave the
             first layer, perhaps a frozen one, at random).
     """
-    cell: int = 4  # pixels of the stock network's image that a cell (one DCT block) of the input covers
-    entrance: str  # what a stock checkpoint has in this place
+    input_stride: int = 4  # pixels of the stock network's image that a cell (one DCT block) of the input covers
+    stem_name: str  # what a stock checkpoint has in this place
     frozen_advice: str  # what frozen_stages keeps from being trained, and the value that does not
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None, **kwargs: Any) -> None:
@@ -93,12 +93,12 @@ class FreqMixin:
         elif weight is not None and weight.shape != own.shape:
             axis = 1 if own.shape[1] == self.dct_channels else 0  # a depthwise convolution counts its channels there
             raise ValueError(f'{name}: expected a checkpoint for in_channels={self.dct_channels}, or a stock one with '
-                             f'its {self.entrance}; {prefix}{self.first_weight} has shape {tuple(weight.shape)}, '
+                             f'its {self.stem_name}; {prefix}{self.first_weight} has shape {tuple(weight.shape)}, '
                              f'{weight.shape[axis]} input channels, instead of {tuple(own.shape)}')
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
-class StemlessMixin(FreqMixin):
+class StemlessResNetMixin(FreqMixin):
     """Mixin for a stock ResNet class whose first stage takes the DCT channels directly.
 
     The stem (7x7 or 3x3 convolutions, norm, ReLU, max-pool) becomes identities, so that no key of the state dict is
@@ -115,7 +115,7 @@ class StemlessMixin(FreqMixin):
     Arguments and errors are those of :class:`FreqMixin`; ``stem_channels``, which an inherited config may hold, means
     nothing without a stem and is dropped.
     """
-    entrance = 'stem'
+    stem_name = 'stem'
     frozen_advice = 'the first stage from being trained: set it to 0 or -1'
 
     def __init__(self, *args: Any, in_channels: int, **kwargs: Any) -> None:
@@ -162,33 +162,33 @@ class PatchMixin(FreqMixin):
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
-        cell (int): Pixels of the stock network's image that a cell (one DCT block) covers: 4 where the image is twice
+        input_stride (int): Pixels of the stock network's image that a cell (one DCT block) covers: 4 where the image is twice
             as large before the DCT, 8 where it is not. Defaults to 4.
         *args: Arguments of :class:`FreqMixin` and of the stock class.
         **kwargs: Arguments of :class:`FreqMixin` and of the stock class.
 
     Raises:
-        ValueError: As :class:`FreqMixin`; ``cell`` is not an integer >= 1, or patches are not a whole number of cells
+        ValueError: As :class:`FreqMixin`; ``input_stride`` is not an integer >= 1, or patches are not a whole number of cells
             apart.
     """
-    entrance = 'patch embedding'
+    stem_name = 'patch embedding'
     frozen_advice = 'the patch embedding from being trained: set it to -1'
     projection: str
 
-    def __init__(self, *args: Any, in_channels: int, cell: int = FreqMixin.cell, **kwargs: Any) -> None:
-        if isinstance(cell, bool) or not isinstance(cell, int) or cell < 1:
-            raise ValueError(f'{type(self).__name__}: expected cell to be an integer >= 1 (pixels that a DCT block '
-                             f'covers), got {cell!r}')
-        self.cell = cell
+    def __init__(self, *args: Any, in_channels: int, input_stride: int = FreqMixin.input_stride, **kwargs: Any) -> None:
+        if isinstance(input_stride, bool) or not isinstance(input_stride, int) or input_stride < 1:
+            raise ValueError(f'{type(self).__name__}: expected input_stride to be an integer >= 1 (pixels that a DCT block '
+                             f'covers), got {input_stride!r}')
+        self.input_stride = input_stride
         super().__init__(*args, in_channels=in_channels, **kwargs)
         parent_name, _, name = self.projection.rpartition('.')
         parent = self.get_submodule(parent_name)
         stock = getattr(parent, name)
-        if any(step % cell for step in stock.stride):
-            raise ValueError(f'{type(self).__name__}: expected patches a multiple of cell={cell} pixels apart, got '
+        if any(step % input_stride for step in stock.stride):
+            raise ValueError(f'{type(self).__name__}: expected patches a multiple of input_stride={input_stride} pixels apart, got '
                              f'{stock.stride}')
         self.stock_kernel = stock.kernel_size
-        setattr(parent, name, cell_projection(stock, cell))
+        setattr(parent, name, grid_projection(stock, input_stride))
         for module in parent.children():
             if hasattr(module, 'get_pad_shape'):  # pads the grid to whole patches: now in cells
                 module.kernel_size = module.stride = getattr(parent, name).stride
@@ -209,18 +209,18 @@ class PatchMixin(FreqMixin):
         return f'{self.first_weight} newly made, {tuple(own.shape)} instead of {tuple(stock.shape)}'
 
 
-def cell_projection(stock: nn.Conv2d, cell: int) -> nn.Conv2d:
+def grid_projection(stock: nn.Conv2d, input_stride: int) -> nn.Conv2d:
     """The convolution that takes groups of cells where ``stock`` takes patches of pixels, without overlap.
 
     Args:
-        stock (nn.Conv2d): Patch embedding whose ``stride`` is a multiple of ``cell``.
-        cell (int): Pixels that a cell covers.
+        stock (nn.Conv2d): Patch embedding whose ``stride`` is a multiple of ``input_stride``.
+        input_stride (int): Pixels that a cell covers.
 
     Returns:
-        nn.Conv2d: As many input and output channels; kernel and stride ``stock.stride / cell``; trained if ``stock``
+        nn.Conv2d: As many input and output channels; kernel and stride ``stock.stride / input_stride``; trained if ``stock``
         is.
     """
-    size = tuple(step // cell for step in stock.stride)
+    size = tuple(step // input_stride for step in stock.stride)
     projection = type(stock)(stock.in_channels, stock.out_channels, size, stride=size, bias=stock.bias is not None)
     return projection.requires_grad_(stock.weight.requires_grad)
 

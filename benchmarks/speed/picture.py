@@ -1,0 +1,24 @@
+"""The figures of a benchmark as a picture."""
+from typing import Sequence
+
+from matplotlib.figure import Figure
+from measure import Section
+
+from mmfreq.apis.pictures import draw_bars, save_figure
+
+
+def plot_benchmark(sections: Sequence[Section], path: str) -> None:
+    """Draws one bar chart for each table of a benchmark; the first bar, the baseline, is grey."""
+    columns = 2
+    lines = [sections[i:i + columns] for i in range(0, len(sections), columns)]
+    heights = [0.75 + 0.3 * max(len(section.entries) for section in line) for line in lines]
+    figure = Figure(figsize=(15, sum(heights) + 0.3), layout='constrained')
+    figure.get_layout_engine().set(hspace=0.12, wspace=0.06)
+    axes = figure.subplots(len(lines), columns, squeeze=False, height_ratios=heights)
+    for axis, section in zip(axes.flat, sections):
+        values = [entry.median for entry in section.entries]
+        draw_bars(axis, f'{section.title}, {section.unit}', [entry.name for entry in section.entries], values,
+                   '{:,.0f}' if max(values) >= 1000 else '{:.3g}')
+    for axis in axes.flat[len(sections):]:
+        axis.axis('off')
+    save_figure(figure, path)

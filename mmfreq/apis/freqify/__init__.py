@@ -1,0 +1,1 @@
+"""Stock configs made frequency-domain ones."""

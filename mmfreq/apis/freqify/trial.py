@@ -1,0 +1,172 @@
+"""Tries a config before it is used: its pipelines on noise photos, its backbone on what they give."""
+import random
+from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Iterator
+
+import cv2
+import numpy as np
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import BaseDataset, pseudo_collate
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from torch import nn
+
+from mmfreq.config.reader import DATALOADERS
+
+_SHAPE = (480, 640)  # pixels of the noise photo
+_PHOTOS = ('YCbCr', 'FusedBlockDCT')  # the transforms that take uint8 photos
+_CELLS = 64  # the backbone is tried on the upper left corner of so many cells; of a classifier's input, on all
+
+
+class NoisePhotos(BaseDataset):
+    """A few noise photos with made-up ground truth for either host.
+
+    Args:
+        folder (str): Where the files of :func:`write_noise` are.
+        pipeline (list[dict]): Transforms.
+    """
+    METAINFO = dict(classes=('noise', ))
+
+    def __init__(self, folder: str, pipeline: list[dict]) -> None:
+        self.folder = Path(folder)
+        super().__init__(pipeline=pipeline, serialize_data=False)
+
+    def load_data_list(self) -> list[dict]:
+        """Four times the same photo, with a label, two boxes with masks, and proposals if they are loaded."""
+        height, width = _SHAPE
+        boxes = [[40., 60., width * 0.6, height * 0.7], [width * 0.3, 20., width - 30., height - 30.]]
+        instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
+                     for x0, y0, x1, y1 in boxes]
+        sample: dict[str, Any] = dict(
+            img_path=str(self.folder / 'photo.png'), height=height, width=width, gt_label=0, instances=instances,
+            seg_map_path=str(self.folder / 'segments.png'))
+        if any(type(step).__name__ == 'LoadProposals' for step in self.pipeline.transforms):
+            sample['proposals'] = dict(bboxes=np.array(boxes, np.float32), scores=np.ones(2, np.float32))
+        return [dict(deepcopy(sample), img_id=i) for i in range(4)]
+
+    def get_cat_ids(self, idx: int) -> list[int]:
+        """The one category."""
+        return [0]
+
+    def prepare_data(self, idx: int) -> Any:
+        """The sample behind the pipeline; errors say which transform failed, and for the DCT what gave it its input."""
+        results, kind, origin = self.get_data_info(idx), None, ''
+        for step in self.pipeline.transforms:
+            name = type(step).__name__
+            try:
+                results = step(results)
+            except Exception as error:
+                reason = f'; the {kind} pixels come from {origin}' if name in _PHOTOS and kind != np.uint8 else ''
+                raise ValueError(f'{name}: {error}{reason}') from error
+            image = results.get('img') if isinstance(results, dict) else None
+            if isinstance(image, np.ndarray) and image.dtype != kind:
+                kind, origin = image.dtype, name
+            if results is None:
+                break
+        return results
+
+
+def write_noise(folder: Path) -> None:
+    """Writes ``photo.png``, soft coloured noise, and ``segments.png``, all of class 0, into ``folder``."""
+    noise = np.random.default_rng(0).integers(0, 256, (*_SHAPE, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / 'photo.png'), cv2.GaussianBlur(noise, (0, 0), 2))
+    cv2.imwrite(str(folder / 'segments.png'), np.zeros(_SHAPE, dtype=np.uint8))
+
+
+def on_noise(node: Any, folder: str) -> Any:
+    """A data set's config with noise photos for its data; wrappers and pipelines stay."""
+    if isinstance(node, (list, tuple)):
+        return [on_noise(child, folder) for child in node]
+    if not isinstance(node, dict):
+        return node
+    if not {'dataset', 'datasets'} & set(node):
+        return dict(type=NoisePhotos, folder=folder, pipeline=node.get('pipeline') or [])
+    return {key: on_noise(child, folder) if key in ('dataset', 'datasets') else child for key, child in node.items()}
+
+
+def try_config(cfg: Config, stock: Config) -> None:
+    """Runs every pipeline of a config on a noise photo, builds its model, and gives the backbone what they made.
+
+    Args:
+        cfg (Config): A frequency-domain config of either host. It stays as it is.
+        stock (Config): The config that it comes from. A cell must cover as many pixels of the stock input as the
+            backbone says (``input_stride``), and the backbone must make features of the stock sizes. Not all of the stock
+            backbone may be frozen.
+
+    Raises:
+        ValueError: Something failed, or does not fit; the message says where.
+    """
+    with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
+        write_noise(Path(folder))
+        samples = {name: _sample(cfg, name, folder) for name in DATALOADERS if cfg.get(name)}
+        with _explained('the model cannot be built'):
+            model = MODELS.build(_with_preprocessor(cfg))
+            model.eval()
+        if cfg.default_scope == 'mmpretrain':
+            for name, sample in samples.items():
+                _check_grid(sample, _sample(stock, name, folder), model.backbone.input_stride, name)
+        if cfg.get('tta_pipeline'):
+            samples['tta_pipeline'] = _first_view(cfg, folder)
+        _try_model(model, stock, samples)
+
+
+def _sample(cfg: Config, dataloader: str, folder: str) -> dict:
+    random.seed(0)
+    np.random.seed(0)
+    with _explained(f'the pipeline of {dataloader} fails on a noise photo'):
+        return DATASETS.build(on_noise(deepcopy(cfg[dataloader].dataset.to_dict()), folder))[0]
+
+
+def _first_view(cfg: Config, folder: str) -> dict:
+    with _explained('the tta_pipeline fails on a noise photo'):
+        views = Compose(deepcopy(cfg.tta_pipeline))(NoisePhotos(folder, []).get_data_info(0))
+    return {key: views[key][0] for key in ('inputs', 'data_samples')}
+
+
+def _check_grid(sample: dict, stock: dict, cell: int, dataloader: str) -> None:
+    """Raises ValueError unless a cell covers so many pixels of the stock input, but for one cell more or less."""
+    cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
+    if any(abs(cell * a - b) > cell for a, b in zip(cells, pixels)):
+        raise ValueError(f'{dataloader}: expected a cell for each {cell}x{cell} pixels of the stock input '
+                         f'{tuple(pixels)}, got {tuple(cells)} cells: a transform sets sizes in an unknown way')
+
+
+def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> None:
+    for name, sample in samples.items():
+        with _explained(f'the model does not take what {name} gives'), torch.no_grad():
+            inputs = model.data_preprocessor(pseudo_collate([sample]))['inputs']
+            if stock.default_scope == 'mmdet':
+                inputs = inputs[..., :_CELLS, :_CELLS]
+            features = model.backbone(inputs)
+    with _explained('the stock backbone fails'), torch.no_grad():
+        backbone = MODELS.build(deepcopy(stock.model.backbone))
+        backbone.train()  # some freeze their stages here
+        trained = any(weight.requires_grad for weight in backbone.parameters())
+        backbone.eval()  # returns None for some
+        expected = backbone(torch.zeros(1, 3, *(model.backbone.input_stride * side for side in inputs.shape[-2:])))
+    if not trained:
+        raise ValueError('the stock config freezes its whole backbone, which is for features of RGB pixels; those of '
+                         'DCT channels must be trained')
+    made, wanted = ([tuple(level.shape) for level in levels] for levels in (features, expected))
+    if made != wanted:
+        raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the rest of the model '
+                         'expects these')
+
+
+def _with_preprocessor(cfg: Config) -> dict:
+    model = deepcopy(cfg.model)
+    if cfg.get('data_preprocessor') is not None:
+        model.setdefault('data_preprocessor', deepcopy(cfg.data_preprocessor))
+    return model
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f'{what}: {type(error).__name__}: {error}') from error

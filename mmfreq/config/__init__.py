@@ -1,0 +1,1 @@
+"""Reading and writing OpenMMLab configs; knows no host."""

@@ -1,0 +1,1 @@
+"""What makes the hosts run here: ops, safe checkpoints, distributed runs."""

@@ -1,0 +1,1 @@
+"""Learning which channels a network needs (Xu et al. 2020, Section 3.3)."""

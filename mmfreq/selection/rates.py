@@ -1,0 +1,186 @@
+"""How often a gate keeps each channel: counted, kept as JSON, and turned into a static selection."""
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from mmengine.dist import all_reduce, get_rank, get_world_size
+from mmengine.registry import MODELS, init_default_scope
+from mmengine.runner import Runner, load_checkpoint
+from tqdm import tqdm
+
+from mmfreq.config.reader import dct_channels, network_pipeline, pipelines
+from mmfreq.dct.channels import COMPONENTS, zigzag_order
+from mmfreq.files import atomic_write_text
+from mmfreq.selection.gate import ChannelGate, find_gate
+
+
+@dataclass
+class OnRates:
+    """On-rates of a gate over a set of images.
+
+    Attributes:
+        channels (np.ndarray): int (C,), channel numbers, ``N*N*component + N*vertical + horizontal``.
+        on_rate (np.ndarray): float64 (C,) in [0, 1]: in how many of the images the channel is kept (argmax decision).
+        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept in training. Ranks channels
+            of equal ``on_rate``.
+        images (int): How many images.
+        block_size (int): Side N of a block.
+        meta (dict): Where they come from: ``config``, ``checkpoint``, ``epoch``, ``loss_weight``, ...
+    """
+    channels: np.ndarray
+    on_rate: np.ndarray
+    probability: np.ndarray
+    images: int
+    block_size: int = 8
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shapes = {array.shape for array in (self.channels, self.on_rate, self.probability)}
+        if len(shapes) != 1 or self.channels.ndim != 1 or not self.channels.size:
+            raise ValueError(f'on-rates: expected channels, on_rate and probability of one length, got {shapes}')
+        limit = 3 * self.block_size**2
+        if self.channels.min() < 0 or self.channels.max() >= limit or len(set(self.channels.tolist())) < len(
+                self.channels):
+            raise ValueError(f'on-rates: expected every channel once, in 0..{limit - 1}')
+        for values in (self.on_rate, self.probability):
+            if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
+                raise ValueError('on-rates: expected rates in 0..1')
+
+    def kept(self) -> dict[str, float]:
+        """Channels kept per image: of each component, by its name, and of all, as ``'all'``."""
+        component = self.channels // self.block_size**2
+        parts = {name: float(self.on_rate[component == i].sum()) for i, name in enumerate(COMPONENTS)}
+        return dict(all=float(self.on_rate.sum()), **parts)
+
+    def top(self, count: int) -> list[int]:
+        """The ``count`` channels that are kept most often, ascending.
+
+        Channels of equal rate are ranked by ``probability``, then low frequencies before high ones, then Y, Cb, Cr.
+
+        Raises:
+            ValueError: ``count`` is not in 1..C.
+        """
+        if not 1 <= count <= len(self.channels):
+            raise ValueError(f'expected a number of channels in 1..{len(self.channels)}, got {count}')
+        zigzag = np.argsort(zigzag_order(self.block_size))[self.channels % self.block_size**2]
+        ranking = np.lexsort((self.channels, zigzag, -self.probability, -self.on_rate))
+        return sorted(self.channels[ranking[:count]].tolist())
+
+
+def save_on_rates(rates: OnRates, path: str) -> None:
+    """Writes on-rates as JSON: ``meta``'s keys, ``images``, ``block_size`` and the lists. Replaces ``path`` whole."""
+    values = {**rates.meta, 'images': rates.images, 'kept': rates.kept(), 'block_size': rates.block_size,
+              'channels': rates.channels.tolist(), 'on_rate': rates.on_rate.tolist(),
+              'probability': rates.probability.tolist()}
+    atomic_write_text(path, json.dumps(values, indent=1) + '\n')
+
+
+def load_on_rates(path: str) -> OnRates:
+    """Reads what :func:`save_on_rates` wrote.
+
+    Raises:
+        ValueError: No such file, or not what such a file holds; the message names it.
+    """
+    try:
+        values = json.loads(Path(path).read_text(encoding='utf-8'))
+    except FileNotFoundError as error:
+        raise ValueError(f'on-rates: no such file: {path}') from error
+    except ValueError as error:
+        raise ValueError(f'{path}: not a JSON file ({error})') from error
+    lists = ('channels', 'on_rate', 'probability')
+    missing = [key for key in (*lists, 'images') if not isinstance(values, dict) or key not in values]
+    if missing:
+        raise ValueError(f'{path}: expected the on-rates of a gate (gate_rates_*.json), but it has no {missing[0]}')
+    try:
+        arrays = [np.array(values[key], dtype=int if key == 'channels' else np.float64) for key in lists]
+        meta = {key: value for key, value in values.items() if key not in (*lists, 'images', 'block_size', 'kept')}
+        return OnRates(*arrays, int(values['images']), int(values.get('block_size', 8)), meta)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f'{path}: {error}') from error
+
+
+class GateCounter:
+    """Sums up the decisions of a gate over a data set, each image once, also where a sampler pads it.
+
+    Args:
+        images (int): Images of the data set, over all processes. The samples of a process are taken to be every
+            ``world_size``-th, as mmengine's metrics do.
+        channels (list[int]): Channel numbers of the gate's positions.
+        block_size (int): Side of a block.
+    """
+
+    def __init__(self, images: int, channels: list[int], block_size: int) -> None:
+        self.channels = channels
+        self.block_size = block_size
+        self._left = len(range(get_rank(), images, get_world_size()))
+        self._sums = torch.zeros(2, len(channels), dtype=torch.float64)
+        self._count = torch.zeros((), dtype=torch.float64)
+
+    def add(self, gate: ChannelGate) -> None:
+        """Counts the batch that went through ``gate`` last."""
+        decisions = torch.stack([gate.mask.detach(), gate.probability])[:, :self._left]
+        self._sums += decisions.sum(dim=1).cpu().double()
+        self._count += decisions.shape[1]
+        self._left -= decisions.shape[1]
+
+    def finish(self, meta: dict[str, Any]) -> OnRates:
+        """On-rates of the images so far, of all processes: every one of them must call it."""
+        all_reduce(self._sums)
+        all_reduce(self._count)
+        on_rate, probability = (self._sums / self._count.clamp(min=1)).numpy()
+        return OnRates(np.array(self.channels), on_rate, probability, int(self._count), self.block_size, meta)
+
+
+def gate_channels(cfg: Config, gate: ChannelGate, dataloader: str) -> tuple[list[int], int]:
+    """Channel numbers of the positions of a config's gate, and the side of its blocks.
+
+    Raises:
+        ValueError: The pipeline of ``dataloader`` gives another number of channels than the gate has.
+    """
+    found = pipelines(cfg, dataloader)
+    known = dct_channels(network_pipeline(cfg, found[0])) if found else None
+    channels, block_size = known or (list(range(gate.channels)), 8)
+    if len(channels) != gate.channels:
+        raise ValueError(f'{dataloader}: expected {gate.channels} channels, as many as the gate has, but its pipeline '
+                         f'gives {len(channels)}')
+    return channels, block_size
+
+
+def measure_on_rates(cfg: Config, checkpoint: str, dataloader: str = 'val_dataloader') -> OnRates:
+    """On-rates of a trained gate over a data set. Only the gate is run: it is the first thing that an input meets.
+
+    Args:
+        cfg (Config): A config whose backbone has a gate.
+        checkpoint (str): A checkpoint of it.
+        dataloader (str): ``'train_dataloader'``, ``'val_dataloader'`` or ``'test_dataloader'``.
+
+    Returns:
+        OnRates: Over all images of the data set, in evaluation mode. A progress bar is shown.
+
+    Raises:
+        ValueError: The model has no gate, or the config no such dataloader.
+    """
+    init_default_scope(cfg.get('default_scope', 'mmengine'))
+    if cfg.get(dataloader) is None:
+        raise ValueError(f'expected a {dataloader} in the config')
+    if cfg.get('data_preprocessor') is not None:
+        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
+    model = MODELS.build(cfg.model)
+    gate = find_gate(model)
+    if gate is None:
+        raise ValueError('expected a model with a gate; give the backbone gate=dict(...)')
+    load_checkpoint(model, checkpoint, map_location='cpu', strict=True)
+    model = model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
+    loader = Runner.build_dataloader(cfg[dataloader], seed=0)
+    counter = GateCounter(len(loader.dataset), *gate_channels(cfg, gate, dataloader))
+    with torch.no_grad():
+        for batch in tqdm(loader, unit='batch'):
+            gate(model.data_preprocessor(batch)['inputs'])
+            counter.add(gate)
+    return counter.finish(dict(config=cfg.filename, checkpoint=checkpoint))
+
+

@@ -1,0 +1,76 @@
+"""From on-rates to a static selection, and to the config that trains on it."""
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mmfreq.config.reader import iter_dicts, transform_type
+from mmfreq.config.writer import child_text, plain_config, stock_base
+from mmfreq.dct.channels import channel_indices
+from mmfreq.files import atomic_write_text
+from mmfreq.selection.rates import OnRates
+
+
+def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
+    """Writes a selection for ``ChannelSelect(channels='FILE.json')``: the channels, and where they come from."""
+    by_channel = dict(zip(rates.channels.tolist(), rates.on_rate.tolist()))
+    values = dict(channels=channels, block_size=rates.block_size, on_rate=[by_channel[i] for i in channels],
+                  images=rates.images, source=rates.meta)
+    atomic_write_text(path, json.dumps(values, indent=1) + '\n')
+
+
+def overlap(channels: list[int], name: str) -> list[int]:
+    """The channels that are also in the named selection."""
+    return sorted(set(channels) & set(channel_indices(name)))
+
+
+def static_config(dynamic: Path, selection: Path, out: Path) -> str:
+    """Text of the config that trains on a selection what another one trains with a gate.
+
+    Args:
+        dynamic (Path): The config with the gate, all channels or some in its pipelines.
+        selection (Path): A file of :func:`save_selection`.
+        out (Path): Where the text will stand.
+
+    Returns:
+        str: The config: it inherits the stock config that ``dynamic`` comes from; the gate and its hook are gone.
+
+    Raises:
+        ValueError: ``dynamic`` has no backbone with a gate, or no DCT in its pipelines.
+    """
+    target = plain_config(dynamic)
+    gated = [node for node in iter_dicts(target.get('model')) if node.get('gate') is not None]
+    if not gated:
+        raise ValueError(f'{dynamic}: expected a backbone with gate=dict(...)')
+    for backbone in gated:
+        del backbone['gate']
+        backbone['in_channels'] = len(channel_indices(str(selection)))
+    select = dict(type='ChannelSelect',
+                  channels='{{ fileDirname }}/' + Path(os.path.relpath(selection, out.parent)).as_posix())
+    if not _replace_selection(target, select):
+        raise ValueError(f'{dynamic}: expected pipelines with FusedBlockDCT or BlockDCT')
+    target['custom_hooks'] = [hook for hook in target.get('custom_hooks', []) if transform_type(hook) != 'GateLossHook']
+    comment = f'Static selection of DCT channels, learned with {dynamic.name}.'
+    return child_text(stock_base(dynamic), target, comment, out.parent)
+
+
+def _replace_selection(node: Any, select: dict[str, Any]) -> int:
+    """Puts ``select`` behind every BlockDCT inside ``node``, instead of a selection there; returns how many.
+
+    A FusedBlockDCT, and a preprocessor that does its work on the device, get the channels as their argument.
+    """
+    fused = node.get('freq') if isinstance(node, dict) and node.get('placement') == 'device' else node
+    if isinstance(fused, dict) and (fused is not node or transform_type(fused) == 'FusedBlockDCT'):
+        fused['channels'] = select['channels']
+        return 1
+    if isinstance(node, dict):
+        return sum(_replace_selection(child, select) for child in node.values())
+    if not isinstance(node, (list, tuple)):
+        return 0
+    count = sum(_replace_selection(child, select) for child in node)
+    kinds = [transform_type(step) if isinstance(step, dict) else '' for step in node]
+    if isinstance(node, list) and 'BlockDCT' in kinds:
+        node[:] = [step for step, kind in zip(node, kinds) if kind != 'ChannelSelect']
+        node.insert(kinds.index('BlockDCT') + 1, dict(select))
+        count += 1
+    return count

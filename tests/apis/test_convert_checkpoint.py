@@ -1,0 +1,409 @@
+"""Converted weights give what their own network gives; what does not fit is listed, and nothing is written."""
+import os
+import re
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import mmengine.infer.infer as infer_module
+import mmengine.runner.checkpoint as checkpoint_module
+import mmengine.runner.runner as runner_module
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as functional
+import torchvision
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import MODELS, DefaultScope
+from mmengine.runner import load_checkpoint
+from numpy.testing import assert_allclose, assert_array_equal
+
+from mmfreq.apis.convert_checkpoint import (
+    convert_dctnet,
+    convert_stock,
+    dctnet_channels,
+    read_weights,
+    resnet_config,
+    split_stock,
+)
+from mmfreq.dct import blocks as dct
+from mmfreq.dct.stats import load_stats
+from mmfreq.hosts.checkpoints import RefusedCheckpointError
+
+ROOT = Path(__file__).parents[2]
+StateDict = dict[str, torch.Tensor]
+
+# The authors' 24 and 64 channels, as their code lists them for Y and for each of Cb and Cr.
+SQUARES = {
+    24: ([*range(4), *range(8, 12), *range(16, 20), *range(24, 28)], [0, 1, 8, 9]),
+    64: ([*range(7), *range(8, 15), *range(16, 22), *range(24, 30), *range(32, 38), *range(40, 46), *range(48, 54)],
+         [0, 1, 2, 8, 9, 10, 16, 17, 24, 25]),
+    192: (list(range(64)), list(range(64))),
+}
+STAGES = ((3, 1), (4, 1), (6, 2), (3, 2))  # blocks and stride of DCTNet's stages
+
+
+@pytest.fixture(autouse=True)
+def restored(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Undoes what reading a checkpoint changes in this process."""
+    for module in (checkpoint_module, runner_module, infer_module):
+        monkeypatch.setattr(module, '_load_checkpoint', module._load_checkpoint)
+    monkeypatch.setattr(checkpoint_module, 'get_torch_safe_globals', checkpoint_module.get_torch_safe_globals)
+    monkeypatch.setenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD', '')
+    monkeypatch.delenv('TORCH_FORCE_WEIGHTS_ONLY_LOAD')
+    kept = torch.serialization.get_safe_globals()
+    yield
+    torch.serialization.clear_safe_globals()
+    torch.serialization.add_safe_globals(kept)
+
+
+def randomized(state: StateDict) -> StateDict:
+    """Random weights and norm statistics that keep the activations near 1."""
+    generator = torch.Generator().manual_seed(0)
+    made = {}
+    for key, value in state.items():
+        noise = torch.randn(value.shape, generator=generator)
+        if value.ndim > 1:
+            made[key] = noise * (0.8 / value[0].numel())**0.5
+        elif 'num_batches' in key:
+            made[key] = torch.tensor(7)
+        else:
+            made[key] = 0.1 * noise + (not key.endswith(('mean', 'bias')))
+    return made
+
+
+def shapes(name: str) -> StateDict:
+    """State dict of torchvision's network, without values."""
+    with torch.device('meta'):
+        return getattr(torchvision.models, name)().state_dict()
+
+
+def dctnet(channels: int) -> StateDict:
+    """Random weights of DCTNet's ResNet-50, named as its files name them."""
+    state = {re.sub(r'layer(\d)', lambda match: f'model.{int(match[1]) - 1}', key): value
+             for key, value in shapes('resnet50').items()}
+    state = {key: value for key, value in state.items() if not key.startswith(('conv1', 'bn1'))}
+    for key in ('conv1', 'downsample.0'):
+        weight = state[f'model.0.0.{key}.weight']
+        state[f'model.0.0.{key}.weight'] = weight.new_zeros(weight.shape[0], channels, 1, 1)
+    assert len(state) == 314
+    return {f'module.{key}': value for key, value in randomized(state).items()}
+
+
+def dctnet_logits(state: StateDict, x: torch.Tensor) -> torch.Tensor:
+    """DCTNet's ResNet-50, written out."""
+
+    def unit(x: torch.Tensor, conv: str, norm: str, stride: int = 1) -> torch.Tensor:
+        weight = state[f'module.model.{conv}.weight']
+        x = functional.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2)
+        mean, var, scale, shift = (state[f'module.model.{norm}.{name}'].view(-1, 1, 1)
+                                   for name in ('running_mean', 'running_var', 'weight', 'bias'))
+        return (x - mean) / (var + 1e-5).sqrt() * scale + shift
+
+    for stage, (blocks, stride) in enumerate(STAGES):
+        for block in range(blocks):
+            name, step = f'{stage}.{block}', stride if block == 0 else 1
+            out = unit(x, f'{name}.conv1', f'{name}.bn1').relu()
+            out = unit(out, f'{name}.conv2', f'{name}.bn2', step).relu()
+            out = unit(out, f'{name}.conv3', f'{name}.bn3')
+            shortcut = unit(x, f'{name}.downsample.0', f'{name}.downsample.1', step) if block == 0 else x
+            x = (out + shortcut).relu()
+    return x.mean(dim=(2, 3)) @ state['module.fc.weight'].T + state['module.fc.bias']
+
+
+def save_dctnet(path: Path, state: StateDict, **extra: Any) -> str:
+    """A file as the authors' training wrote it: the format before torch 1.6, and NumPy's numbers."""
+    content = dict(epoch=90, arch='resnet50dct', state_dict=state, best_prec1=np.float64(76.79), **extra)
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+    return str(path)
+
+
+def written_model(out: Path) -> tuple[Config, torch.nn.Module]:
+    """The model of the written config with the written weights."""
+    cfg = Config.fromfile(str(out.with_suffix('.py')))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor)).eval()
+    load_checkpoint(model, str(out), map_location='cpu', strict=True)
+    return cfg, model
+
+
+@pytest.fixture(scope='module')
+def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A photo of 512 x 600 pixels: the test pipeline only crops it."""
+    path = tmp_path_factory.mktemp('photo') / 'photo.png'
+    noise = np.random.default_rng(0).integers(0, 256, (512, 600, 3), dtype=np.uint8)
+    cv2.imwrite(str(path), cv2.GaussianBlur(noise, (0, 0), 3))
+    return str(path)
+
+
+@pytest.mark.parametrize('channels', [24, 64, 192])
+def test_dctnet_logits(channels: int, photo: str, tmp_path: Path) -> None:
+    state = dctnet(channels)
+    out = tmp_path / 'made' / 'classifier.pth'
+    convert_dctnet(save_dctnet(tmp_path / 'model_best.pth.tar', state), out)
+    assert sorted(path.name for path in out.parent.iterdir()) == ['classifier.pth', 'classifier.py']
+    cfg, model = written_model(out)
+
+    # the input: the authors' order of the channels, and their statistics
+    crop = cv2.imread(photo)[32:480, 76:524]
+    coefficients = dct.block_dct(dct.to_ycbcr(crop, 'bgr'), 8)
+    luma, chroma = SQUARES[channels]
+    order = [*luma, *(64 + i for i in chroma), *(128 + i for i in chroma)]
+    stats = load_stats('dctnet-classification')
+    x = torch.tensor(((coefficients - stats.mean) / stats.std)[..., order].transpose(2, 0, 1), dtype=torch.float32)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        packed = Compose(cfg.test_dataloader.dataset.pipeline)(dict(img_path=photo, gt_label=3))
+    assert_allclose(packed['inputs'].numpy(), x.numpy(), rtol=1e-5, atol=1e-4)
+
+    x = torch.randn(2, channels, 16, 24)
+    with torch.no_grad():
+        logits, expected = model(x), dctnet_logits(state, x)
+    assert logits.shape == (2, 1000)
+    assert 0.5 < expected.std() < 20
+    assert_allclose(logits.numpy(), expected.numpy(), rtol=0, atol=1e-5)
+    meta = torch.load(out)['meta']
+    assert meta == dict(source='model_best.pth.tar', channels=f'{channels}S' if channels < 192 else '192', epoch=90,
+                        arch='resnet50dct', best_prec1=76.79)
+
+
+def test_weights_that_do_not_fit_are_all_listed(tmp_path: Path) -> None:
+    state = dctnet(24)
+    for key in ('model.1.2.bn3.running_var', 'fc.bias'):
+        del state[f'module.{key}']
+    state['module.model.4.0.conv1.weight'] = torch.zeros(3)
+    state['module.inp_GM.weight'] = torch.zeros(2, 2)
+    state['module.model.2.0.conv2.weight'] = torch.zeros(256, 256, 1, 1)
+    state['module.fc.weight'] = torch.zeros(10, 2048)
+    path = save_dctnet(tmp_path / 'x.pth', state)
+    with pytest.raises(ValueError, match='DCTNet ResNet-50') as error:
+        convert_dctnet(path, tmp_path / 'out.pth')
+    assert sorted(line.strip() for line in str(error.value).splitlines()[1:]) == [
+        'misshapen: fc.weight (10, 2048), expected (1000, 2048)',
+        'misshapen: model.2.0.conv2.weight (256, 256, 1, 1), expected (256, 256, 3, 3)',
+        'missing: fc.bias (1000,)',
+        'missing: model.1.2.bn3.running_var (512,)',
+        'unknown: inp_GM.weight (2, 2)',
+        'unknown: model.4.0.conv1.weight (3,)',
+    ]
+    assert [item.name for item in tmp_path.iterdir()] == ['x.pth']
+
+
+def test_other_numbers_of_channels_must_be_named(tmp_path: Path) -> None:
+    weights = {'model.0.0.conv1.weight': torch.zeros(64, 48, 1, 1)}
+    path = save_dctnet(tmp_path / 'x.pth', weights)
+    with pytest.raises(ValueError, match='takes 48 channels, the released classifiers 24, 64, 192'):
+        convert_dctnet(path, tmp_path / 'out.pth')
+    with pytest.raises(ValueError, match='takes 48 channels, but 24S has 24'):
+        convert_dctnet(path, tmp_path / 'out.pth', '24S')
+    assert dctnet_channels(weights, '48S') == '48S'
+    assert dctnet_channels({'model.0.0.conv1.weight': torch.zeros(64, 24, 1, 1)}, '24D') == '24D'
+
+
+def test_other_weights_are_no_dctnet_classifier(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=r'expected names such as model\.0\.0\.conv1\.weight, got conv1\.weight, bn1'):
+        convert_dctnet(str(tmp_path / 'x.pth'), tmp_path / 'out.pth')
+
+
+# Files that are no weights
+
+
+class Opens:
+    """An object whose unpickling would write a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return open, (str(self.path), 'w')
+
+
+def test_a_file_with_anything_else_is_refused_by_name(tmp_path: Path) -> None:
+    path = save_dctnet(tmp_path / 'x.pth', {}, hook=Opens(tmp_path / 'marker'))
+    with pytest.raises(RefusedCheckpointError, match=r'x\.pth: it holds more than weights .*io\.open'):
+        convert_dctnet(path, tmp_path / 'out.pth')
+    assert [item.name for item in tmp_path.iterdir()] == ['x.pth']
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ([torch.zeros(1)], 'got list'),
+    ({}, 'got nothing'),
+    (dict(state_dict={}), 'got nothing'),
+    (dict(model={'conv1.weight': torch.zeros(1)}, epoch=3), 'got model, epoch, which are no tensors'),
+    (dict(state_dict={'a': torch.zeros(1), 'b': 'text', 3: torch.zeros(1)}), 'got b, 3, which are no tensors'),
+    (dict(state_dict=[torch.zeros(1)]), 'got dict'),
+])
+def test_a_file_without_a_state_dict(content: Any, message: str, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=rf'x\.pth: expected a state dict, .*, {message}'):
+        read_weights(str(tmp_path / 'x.pth'))
+
+
+def test_damaged_files_are_named(tmp_path: Path) -> None:
+    torch.save(dict(a=torch.zeros(1000)), tmp_path / 'x.pth')
+    whole = (tmp_path / 'x.pth').read_bytes()
+    for content in (b'', whole[:len(whole) // 2], b'<html>Not Found</html>'):
+        (tmp_path / 'x.pth').write_bytes(content)
+        with pytest.raises((ValueError, RefusedCheckpointError), match=r'x\.pth: '):
+            read_weights(str(tmp_path / 'x.pth'))
+
+
+# Stock checkpoints
+
+
+def layouts(state: StateDict) -> dict[str, Any]:
+    """The same weights as torchvision, mmpretrain and mmdet publish them, and as DataParallel saves them."""
+    backbone = {f'backbone.{key}': value for key, value in state.items() if not key.startswith('fc.')}
+    classifier = {f'head.{key}': value for key, value in state.items() if key.startswith('fc.')}
+    return {
+        'torchvision': state,
+        'mmpretrain': dict(meta={}, state_dict={**backbone, **classifier}),
+        'mmdet': dict(meta={}, state_dict={**backbone, 'neck.convs.0.weight': torch.ones(2)}),
+        'parallel': dict(state_dict={f'module.{key}': value for key, value in {**backbone, **classifier}.items()}),
+    }
+
+
+def test_layouts(tmp_path: Path) -> None:
+    state = {'conv1.weight': torch.ones(1), 'layer1.0.conv1.weight': torch.ones(2), 'fc.bias': torch.ones(3)}
+    for layout, content in layouts(state).items():
+        torch.save(content, tmp_path / 'x.pth')
+        backbone, others = split_stock(read_weights(str(tmp_path / 'x.pth'))[0])
+        assert list(backbone) == ['conv1.weight', 'layer1.0.conv1.weight']
+        assert list(others) == (['neck.convs.0.weight'] if layout == 'mmdet' else ['head.fc.bias'])
+
+
+@pytest.mark.parametrize(('layout', 'channels', 'others'), [
+    ('torchvision', '24S', ['head.fc.weight', 'head.fc.bias']),
+    ('mmdet', '192', ['neck.convs.0.weight']),
+])
+def test_stock_weights(layout: str, channels: str, others: list[str], tmp_path: Path) -> None:
+    state = randomized(shapes('resnet50'))
+    torch.save(layouts(state)[layout], tmp_path / 'x.pth')
+    count = int(channels.rstrip('ST'))
+    convert_stock(str(tmp_path / 'x.pth'), tmp_path / 'out.pth', channels)
+    made = torch.load(tmp_path / 'out.pth')['state_dict']
+    expected = [f'backbone.{key}' for key in state if not key.startswith(('conv1', 'bn1', 'fc'))]
+    assert list(made) == expected + others
+    for key in expected:
+        stock = state[key.removeprefix('backbone.')]
+        if key in ('backbone.layer1.0.conv1.weight', 'backbone.layer1.0.downsample.0.weight'):
+            assert made[key].shape == (stock.shape[0], count, 1, 1)
+            assert_array_equal(made[key][:, :64].numpy(), stock[:, :count].numpy())
+            assert count <= 64 or (made[key][:, 64:] != 0).all()
+        else:
+            assert_array_equal(made[key].numpy(), stock.numpy())
+    if layout != 'mmdet':
+        assert_array_equal(made['head.fc.weight'].numpy(), state['fc.weight'].numpy())
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        model = MODELS.build(dict(type='FreqResNet', depth=50, in_channels=count, init_cfg=dict(
+            type='Pretrained', checkpoint=str(tmp_path / 'out.pth'), prefix='backbone.')))
+        model.init_weights()
+    for key, value in model.state_dict().items():
+        assert_array_equal(value.numpy(), made[f'backbone.{key}'].numpy())
+
+
+def test_newly_made_weights_are_the_same_each_time(tmp_path: Path) -> None:
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'x.pth')
+    made = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        expected = torch.rand(1)
+        torch.manual_seed(seed)
+        convert_stock(str(tmp_path / 'x.pth'), tmp_path / 'out.pth', '24S')
+        made.append(torch.load(tmp_path / 'out.pth')['state_dict']['backbone.layer1.0.downsample.0.weight'])
+        assert torch.rand(1) == expected  # the caller's random numbers go on
+    assert_array_equal(made[0].numpy(), made[1].numpy())
+    assert made[0].std() > 0.1
+
+
+def test_stock_weights_by_config(tmp_path: Path) -> None:
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        state = randomized(MODELS.build(dict(type='ResNetV1d', depth=50)).state_dict())
+    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in state.items()}), tmp_path / 'x.pth')
+    named = []
+    for config in (None, 'mmpretrain::resnet/resnetv1d50_8xb32_in1k.py'):
+        convert_stock(str(tmp_path / 'x.pth'), tmp_path / 'out.pth', '24S', config)
+        named.append(torch.load(tmp_path / 'out.pth')['state_dict'])
+    assert list(named[0]) == list(named[1])
+    assert not [key for key in named[0] if 'stem' in key]
+    for key, value in named[1].items():
+        assert_array_equal(value.numpy(), named[0][key].numpy())
+
+
+@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
+def test_resnets_are_recognised(depth: int) -> None:
+    assert resnet_config(split_stock(shapes(f'resnet{depth}'))[0]) == dict(type='ResNet', depth=depth)
+
+
+@pytest.mark.parametrize('kind', ['ResNetV1c', 'ResNetV1d'])
+def test_deep_stems_are_recognised(kind: str) -> None:
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        state = MODELS.build(dict(type=kind, depth=101)).state_dict()
+    assert resnet_config(state) == dict(type=kind, depth=101)
+
+
+def changed(state: StateDict, **changes: Any) -> StateDict:
+    """The state dict with other tensors, or without those that are None."""
+    names = {key.replace('__', '.'): value for key, value in changes.items()}
+    return {key: value for key, value in {**state, **names}.items() if value is not None}
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    (dict(layer2__0__bn1__weight=None), r'Missing key.*layer2\.0\.bn1\.weight'),
+    (dict(layer2__0__bn9__weight=torch.zeros(1)), r'Unexpected key.*layer2\.0\.bn9\.weight'),
+    (dict(layer3__1__conv2__weight=torch.zeros(4, 4, 3, 3)), r'size mismatch for layer3\.1\.conv2\.weight'),
+    (dict(conv1__weight=None, bn1__weight=None, bn1__bias=None, bn1__running_mean=None, bn1__running_var=None,
+          bn1__num_batches_tracked=None), 'a stock one with its stem'),
+    (dict(layer4__2__conv1__weight=torch.zeros(1)), r'expected the weights of a ResNet, got basic .* \(2, 2, 2, 3\)'),
+])
+def test_stock_weights_that_do_not_fit(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    torch.save(changed(torchvision.models.resnet18().state_dict(), **changes), tmp_path / 'x.pth')
+    with pytest.raises(ValueError, match=f'(?s){message}'):
+        convert_stock(str(tmp_path / 'x.pth'), tmp_path / 'out.pth', '24S')
+    assert not (tmp_path / 'out.pth').exists()
+
+
+# The tool
+
+
+def tool(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
+    monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, arguments)])
+    runpy.run_path(str(ROOT / 'tools' / 'convert_checkpoint.py'), run_name='__main__')
+
+
+def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    path = save_dctnet(tmp_path / 'best.pth.tar', dctnet(24), optimizer=dict(lr=[0.1]))
+    tool(monkeypatch, 'dctnet', path, tmp_path / 'out.pth')
+    output = capsys.readouterr().out
+    assert 'channels 24S; in meta: epoch, arch, best_prec1; left out: optimizer' in output
+    assert f'written: {tmp_path / "out.pth"} {tmp_path / "out.py"}' in output
+    assert os.stat(tmp_path / 'out.pth').st_mode & 0o777 == 0o666 & ~_umask()
+    torch.save(torchvision.models.resnet18().state_dict(), tmp_path / 'rgb.pth')
+    tool(monkeypatch, 'stock', tmp_path / 'rgb.pth', tmp_path / 'stock.pth', '--channels', '24S')
+    assert f'written: {tmp_path / "stock.pth"}' in capsys.readouterr().out
+
+
+def _umask() -> int:
+    umask = os.umask(0)
+    os.umask(umask)
+    return umask
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (('dctnet', 'none.pth', 'out.pth'), 'checkpoint: no such file: none.pth'),
+    (('dctnet', 'rgb.pth', 'out.pt'), 'expected a .pth file to write, got out.pt'),
+    (('dctnet', 'rgb.pth', 'out.pth'), 'convert_checkpoint: rgb.pth: expected names such as'),
+    (('dctnet', 'evil.pth', 'out.pth'), 'checkpoint: refused evil.pth: it holds more than weights'),
+])
+def test_tool_says_what_is_wrong_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path,
+                                             monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save(torchvision.models.resnet18().state_dict(), 'rgb.pth')
+    torch.save(dict(state_dict={}, x=Opens(tmp_path / 'marker')), 'evil.pth')
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        tool(monkeypatch, *arguments)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['evil.pth', 'rgb.pth']

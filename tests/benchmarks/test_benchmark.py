@@ -1,0 +1,168 @@
+"""The benchmark: it runs and writes everything, its peers compute the same channels. No times are asserted."""
+import json
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import measure as bench
+import numpy as np
+import pytest
+import torch
+from measure import Entry, Report, Section, Settings, Subject, photo_files
+from peers import available_peers, jpeg_peer, scipy_peer, torch_peer
+from skimage import data
+
+from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.stats import load_stats
+from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
+
+CHANNELS, STATS = channel_indices('24S'), load_stats('photos-448')
+PHOTO = cv2.resize(np.ascontiguousarray(data.astronaut()[:, :, ::-1]), (448, 448), interpolation=cv2.INTER_AREA)
+CONFIGS = ['configs/demo/resnet18_demo.py', 'configs/resnet/resnet50-dct24s-int8_8xb32_in1k.py']
+
+
+def single_transforms() -> np.ndarray:
+    results = {'img': PHOTO}
+    for step in (YCbCr(), BlockDCT(), ChannelSelect('24S'), FreqNormalize('photos-448')):
+        results = step(results)
+    return results['img']
+
+
+def test_scipy_and_convolution_compute_the_same_channels() -> None:
+    np.testing.assert_allclose(scipy_peer(CHANNELS, STATS)(PHOTO), single_transforms(), rtol=0, atol=1e-3)
+    fused = FusedBlockDCT('24S', 'photos-448')({'img': PHOTO})['img'].transpose(2, 0, 1)
+    np.testing.assert_allclose(torch_peer(CHANNELS, STATS)(PHOTO), fused, rtol=0, atol=1e-3)
+
+
+def test_jpegs_hold_nearly_the_same_channels() -> None:
+    """Rounded to integers; their chroma is resized and subsampled (0.3 mean difference in the released code's, too)."""
+    pytest.importorskip('jpegio')
+    difference = (jpeg_peer(CHANNELS, STATS)(PHOTO) - single_transforms()) * STATS.std[CHANNELS]
+    assert np.abs(difference[:, :, :16]).max() < 1.5
+    assert np.abs(difference[:, :, :16]).mean() < 0.3
+    assert np.abs(difference[:, :, 16:]).mean() < 1.5
+
+
+def test_missing_peers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr('importlib.util.find_spec', lambda name: None if name == 'jpegio' else object())
+    peers, notes = available_peers(CHANNELS, STATS)
+    assert len(peers) == 2
+    assert notes == ['two JPEGs and back (DCTNet): not measured, pyjpegio is not installed (pip install pyjpegio)']
+
+
+def test_turns_and_medians(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that only work moves: the first round does not count, the order alternates."""
+    clock, done = [0.], []
+
+    def work(name: str, seconds: list[float]) -> None:
+        done.append(name)
+        clock[0] += seconds.pop(0)
+
+    monkeypatch.setattr('time.perf_counter', lambda: clock[0])
+    slow, fast = [90., 8., 2., 4., 6.], [50., 1., 1., 1., 1.]
+    works = {'slow': lambda: work('slow', slow), 'fast': lambda: work('fast', fast)}
+    entries = bench.time_interleaved(works, 4, per=2, unit=1)
+    assert done == ['slow', 'fast'] * 5
+    assert entries == [Entry('slow', 2.5, 1.75, 3.25), Entry('fast', 0.5, 0.5, 0.5)]
+    assert [Section('x', 's', entries).ratio(entry) for entry in entries] == [1, 0.2]
+
+
+def test_photos(tmp_path: Path) -> None:
+    paths = photo_files(None, 14, str(tmp_path))
+    contents = {Path(path).read_bytes() for path in paths}
+    assert len(contents) == 14
+    assert all(cv2.imread(path).shape == (375, 500, 3) for path in paths)
+    assert photo_files(str(tmp_path), 3, '') == paths[:3]
+    with pytest.raises(ValueError, match='expected JPEG files, found none'):
+        photo_files(str(Path(__file__).parent), 3, '')
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    return Settings(1, 2, photo_files(None, 2, str(tmp_path)))
+
+
+def test_bytes_to_the_device(settings: Settings) -> None:
+    names = ['24s-int8', '48s-int8', '24s-device']
+    subjects = [Subject('mmpretrain::resnet/resnet50_8xb32_in1k.py'),
+                *(Subject(f'configs/resnet/resnet50-dct{name}_8xb32_in1k.py') for name in names)]
+    sections = {section.title: section for section in bench.measure_transfer(subjects, settings, batches=2)}
+    sizes = [entry.median for entry in sections['Bytes from the loader to the device'].entries]
+    assert sizes == [150_528, 75_264, 150_528, 602_112]
+    assert all(entry.median > 0 for entry in sections['Worker to main process'].entries)
+
+
+def test_pipelines_see_the_same_crops(settings: Settings) -> None:
+    subjects = [Subject(config) for config in CONFIGS]
+    sections = bench.measure_pipelines(subjects, settings)
+    assert [len(section.entries) for section in sections] == [2, 4, 5]
+    assert sections[2].entries[3].name == '4. FusedBlockDCT'
+    first, second = (subject.load_batch(settings) for subject in subjects)
+    assert bench.tensor_bytes(first['inputs']) == 2 * 3 * 112 * 112
+    for a, b in zip(first['data_samples'], second['data_samples'], strict=True):
+        assert (a.img_path, a.flip) == (b.img_path, b.flip)
+
+
+def test_memory_kept_for_the_backward_pass(settings: Settings) -> None:
+    """A linear classifier on pixels keeps its input, and what its loss needs."""
+    subject = Subject(CONFIGS[0])
+    subject.cfg.model = dict(type='ImageClassifier', backbone=dict(type='Reshape'), head=dict(
+        type='LinearClsHead', num_classes=12, in_channels=3 * 112 * 112))
+    from mmpretrain.registry import MODELS
+
+    class Reshape(torch.nn.Module):
+
+        def forward(self, x: torch.Tensor) -> tuple[torch.Tensor]:
+            return (x.flatten(1), )
+
+    MODELS.register_module(module=Reshape, force=True)
+    try:
+        sections = {s.title: s for s in bench.measure_networks([subject], settings)}
+    finally:
+        MODELS.module_dict.pop('Reshape')
+    kept = sections['Kept for the backward pass, float32'].entries[0].median * 1e6
+    assert 4 * 3 * 112 * 112 <= kept < 4 * 3 * 112 * 112 + 2000
+
+
+def test_report() -> None:
+    report = Report(dict(date='2026-01-02', cpu='a processor, 2 cores', gpu='none', threads=1, load_average=0.5,
+                         python='3.11', versions={'torch': '2.14.1'}), 'python benchmarks/speed/run.py',
+                    [Section('Pipeline', 'ms', [Entry('rgb', 2, 1.9, 2.2), Entry('dct', 3, 2.9, 12345.6)], ['a note'])])
+    text = report.markdown()
+    assert '| dct | 3 | 2.9 to 12,346 | 1.50 |' in text
+    assert 'a note' in text
+    assert 'torch 2.14.1' in text
+    assert report.as_dict()['sections'][0]['entries'][1] == dict(name='dct', median=3, low=2.9, high=12345.6, ratio=1.5)
+
+
+def test_tool_runs_quickly_and_writes_everything(tmp_path: Path) -> None:
+    prefix = tmp_path / 'out' / 'quick'
+    done = subprocess.run(
+        [sys.executable, 'benchmarks/speed/run.py', CONFIGS[0], 'configs/demo/resnet18-dct24s_demo.py', '--quick',
+         '--memory', '4', '--device', 'cpu', '--out', str(prefix)], capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    written = json.loads(prefix.with_suffix('.json').read_text())
+    titles = [section['title'] for section in written['sections']]
+    assert titles[0] == 'Pre-processing: one 448x448 photo to 24S'
+    assert {'Training pipeline', 'Worker to main process', 'Data preprocessor on the device',
+            'Network forward and backward, AMP', 'Training step, end to end',
+            'Memory of a worker: resnet18-dct24s_demo'} <= set(titles)
+    assert all(np.isfinite(entry['median']) for section in written['sections'] for entry in section['entries'])
+    text = prefix.with_suffix('.md').read_text()
+    assert all(f'### {title}\n' in text for title in titles)
+    assert cv2.imread(str(prefix.with_suffix('.png'))).shape[0] > 500
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (['nowhere.py'], 'config: no such file: nowhere.py'),
+    (['--repeats', '0'], '--repeats'),
+    (['--sections', 'none', '--images', 'tests'], 'expected JPEG files'),
+])
+def test_tool_refuses(arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, 'argv', ['benchmark.py', *arguments, '--out', str(tmp_path / 'x')])
+    monkeypatch.setattr(torch, 'set_num_threads', lambda count: None)
+    with pytest.raises(SystemExit, match=message):
+        runpy.run_path('benchmarks/speed/run.py', run_name='__main__')
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,468 @@
+"""Frequency-domain detection keeps the stock pipeline's geometry: same ground truth, same targets, same results."""
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmcv.transforms import Compose
+from mmengine.config import Config
+from mmengine.dataset import pseudo_collate
+from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
+
+from mmfreq.config.reader import check_channels
+from mmfreq.image_files import TruncatedImageWarning
+from mmfreq.models.det import FreqDetDataPreprocessor, FreqResNet, FreqResNetV1d
+
+from mmdet.registry import DATASETS, HOOKS, MODELS  # isort: skip
+from mmdet.structures import DetDataSample  # isort: skip
+from mmdet.visualization import DetLocalVisualizer  # isort: skip
+
+# (H, W) of the photos of each batch: odd sizes, 1x3 aspect, unequal sizes in one batch
+BATCHES = {
+    '427x640': [(427, 640)],
+    '333x500': [(333, 500)],
+    '1x3': [(100, 300)],
+    '3x1': [(300, 100)],
+    'unequal': [(427, 640), (333, 500), (100, 300), (37, 41)],
+}
+SCALE = (333, 200)
+
+
+def small_mask_rcnn(freq: bool) -> dict[str, Any]:
+    """The stock Mask R-CNN at small width, with ResNet-18."""
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py' if freq else stock_config())
+    cfg.merge_from_dict({
+        'model.backbone.depth': 18,
+        'model.backbone.init_cfg': None,
+        'model.backbone.frozen_stages': -1,
+        'model.neck.in_channels': [64, 128, 256, 512],
+        'model.neck.out_channels': 32,
+        'model.rpn_head.in_channels': 32,
+        'model.rpn_head.feat_channels': 32,
+        'model.roi_head.bbox_roi_extractor.out_channels': 32,
+        'model.roi_head.bbox_head.in_channels': 32,
+        'model.roi_head.bbox_head.fc_out_channels': 32,
+        'model.roi_head.bbox_head.num_classes': 3,
+        'model.roi_head.mask_roi_extractor.out_channels': 32,
+        'model.roi_head.mask_head.in_channels': 32,
+        'model.roi_head.mask_head.conv_out_channels': 32,
+        'model.roi_head.mask_head.num_classes': 3,
+        'model.test_cfg.rpn.max_per_img': 40,
+        'model.test_cfg.rcnn.score_thr': 0.3,
+    })
+    return cfg
+
+
+def stock_config() -> str:
+    from mmengine.utils import get_installed_path
+    return str(Path(get_installed_path('mmdet'), '.mim/configs/mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'))
+
+
+@pytest.fixture(scope='module')
+def models() -> tuple[torch.nn.Module, torch.nn.Module]:
+    """The stock and the frequency-domain Mask R-CNN with the same weights behind the backbone."""
+    init_default_scope('mmdet')
+    torch.manual_seed(0)
+    stock, freq = (MODELS.build(small_mask_rcnn(freq).model).eval() for freq in (False, True))
+    for part in ('neck', 'rpn_head', 'roi_head'):
+        getattr(freq, part).load_state_dict(getattr(stock, part).state_dict())
+    return stock, freq
+
+
+def at_small_scale(pipeline: list[dict]) -> list[dict]:
+    """The pipeline without the random flip, resizing to ``SCALE``."""
+    steps = [dict(step) for step in pipeline if step['type'] != 'RandomFlip']
+    for step in steps:
+        if step['type'] == 'Resize':
+            step['scale'] = SCALE
+    return steps
+
+
+def packed(pipeline: list[dict], shape: tuple[int, int], folder: Path) -> dict:
+    """One photo of that shape with two instances, through the pipeline at small scale without the random flip."""
+    height, width = shape
+    path = folder / f'{height}x{width}.png'
+    cv2.imwrite(str(path), np.random.default_rng(height).integers(0, 256, (height, width, 3), dtype=np.uint8))
+    instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=label, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
+                 for label, (x0, y0, x1, y1) in enumerate([(1, 2, width * 0.6, height * 0.5),
+                                                           (width * 0.3, height * 0.4, width, height)])]
+    return Compose(at_small_scale(pipeline))(dict(img_path=str(path), img_id=height, height=height, width=width,
+                                                  instances=instances, sample_idx=0))
+
+
+@pytest.fixture(params=BATCHES)
+def batches(request: pytest.FixtureRequest, models: tuple, tmp_path: Path) -> list[dict]:
+    """The same photos as stock and as frequency-domain batch, preprocessed for training."""
+    made = []
+    for model, freq in zip(models, (False, True)):
+        pipeline = small_mask_rcnn(freq).train_pipeline
+        samples = [packed(pipeline, shape, tmp_path) for shape in BATCHES[request.param]]
+        data = dict(inputs=[s['inputs'] for s in samples], data_samples=[s['data_samples'] for s in samples])
+        made.append(model.data_preprocessor(data, training=True))
+    return made
+
+
+def test_ground_truth_and_shapes_agree(batches: list[dict]) -> None:
+    stock, freq = batches
+    assert freq['inputs'].shape[1] == 24
+    assert [4 * side for side in freq['inputs'].shape[-2:]] == list(stock['inputs'].shape[-2:])
+    for a, b in zip(stock['data_samples'], freq['data_samples'], strict=True):
+        for key in ('img_shape', 'ori_shape', 'scale_factor', 'pad_shape', 'batch_input_shape'):
+            assert b.metainfo[key] == a.metainfo[key], key
+        np.testing.assert_array_equal(b.gt_instances.bboxes.numpy(), a.gt_instances.bboxes.numpy())
+        np.testing.assert_array_equal(b.gt_instances.labels.numpy(), a.gt_instances.labels.numpy())
+        np.testing.assert_array_equal(b.gt_instances.masks.to_ndarray(), a.gt_instances.masks.to_ndarray())
+        assert b.gt_instances.masks.to_ndarray().shape[1:] == tuple(stock['inputs'].shape[-2:])
+
+
+def test_anchors_and_valid_flags_agree(models: tuple, batches: list[dict]) -> None:
+    found = []
+    for model, batch in zip(models, batches):
+        with torch.no_grad():
+            sizes = [level.shape[-2:] for level in model.extract_feat(batch['inputs'])]
+        metas = [sample.metainfo for sample in batch['data_samples']]
+        found.append((sizes, *model.rpn_head.get_anchors(sizes, metas, device='cpu')))
+    (stock_sizes, stock_anchors, stock_flags), (sizes, anchors, flags) = found
+    assert sizes == stock_sizes
+    for a, b in zip(stock_anchors, anchors, strict=True):
+        np.testing.assert_array_equal(torch.cat(b).numpy(), torch.cat(a).numpy())
+    for a, b in zip(stock_flags, flags, strict=True):
+        np.testing.assert_array_equal(torch.cat(b).numpy(), torch.cat(a).numpy())
+
+
+def test_results_from_the_same_features_agree(models: tuple, batches: list[dict]) -> None:
+    """Clipped, rescaled boxes and pasted masks of the original photo: the heads see the same features in both."""
+    with torch.no_grad():
+        sizes = [level.shape for level in models[0].extract_feat(batches[0]['inputs'])]
+        torch.manual_seed(1)
+        features = tuple(3 * torch.randn(size) for size in sizes)
+        results = []
+        for model, batch in zip(models, batches):
+            proposals = model.rpn_head.predict(features, batch['data_samples'], rescale=False)
+            results.append(model.roi_head.predict(features, proposals, batch['data_samples'], rescale=True))
+    for sample, a, b in zip(batches[0]['data_samples'], *results, strict=True):
+        assert len(a) > 0
+        np.testing.assert_allclose(b.bboxes.numpy(), a.bboxes.numpy(), atol=1e-4)
+        np.testing.assert_allclose(b.scores.numpy(), a.scores.numpy(), atol=1e-6)
+        np.testing.assert_array_equal(b.masks.numpy(), a.masks.numpy())
+        height, width = sample.ori_shape
+        assert b.masks.shape[1:] == (height, width)
+        assert b.bboxes.min() >= 0
+        assert torch.all(b.bboxes <= torch.tensor([width, height, width, height]) + 1e-3)
+
+
+def test_losses_are_finite_and_reach_the_first_layer(models: tuple, batches: list[dict]) -> None:
+    model = models[1]
+    losses = model.loss(batches[1]['inputs'], batches[1]['data_samples'])
+    total = sum(torch.stack(v).sum() if isinstance(v, list) else v for k, v in losses.items() if 'loss' in k)
+    assert torch.isfinite(total)
+    model.zero_grad()
+    total.backward()
+    assert model.backbone.layer1[0].conv1.weight.grad.abs().sum() > 0
+
+
+def crowded_file(folder: Path, crowd: bool = True) -> str:
+    """Annotations of one photo: a box as a polygon and, as COCO has it, a crowd as RLE."""
+    cv2.imwrite(str(folder / 'photo.png'), np.random.default_rng(3).integers(0, 256, (120, 200, 3), dtype=np.uint8))
+    mask = np.zeros((120, 200), np.uint8)
+    mask[30:110, 90:190] = 1
+    mask[50:60, 100:120] = 0  # not the whole box
+    runs = np.diff(np.flatnonzero(np.diff(mask.T.ravel(), prepend=0, append=0)), prepend=0).tolist()
+    polygon = [10, 10, 80, 10, 80, 70, 10, 70]
+    annotations = [dict(id=1, image_id=1, category_id=2, bbox=[10, 10, 70, 60], area=4200, segmentation=[polygon],
+                        iscrowd=0),
+                   dict(id=2, image_id=1, category_id=1, bbox=[90, 30, 100, 80], area=int(mask.sum()), iscrowd=1,
+                        segmentation=dict(size=[120, 200], counts=[*runs, mask.size - sum(runs)]))]
+    (folder / 'crowd.json').write_text(json.dumps(dict(
+        images=[dict(id=1, file_name='photo.png', height=120, width=200)], annotations=annotations[:1 + crowd],
+        categories=[dict(id=i, name=name) for i, name in enumerate('abc', 1)])))
+    return str(folder / 'crowd.json')
+
+
+def losses_of_equal_features(models: tuple, ann_file: str) -> tuple[list[DetDataSample], list[dict[str, float]]]:
+    """The sample, and the losses of each model's heads on the same features, of a file's only photo."""
+    samples, losses = [], []
+    for model, freq in zip(models, (False, True)):
+        kind = 'CheckedCocoDataset' if freq else 'CocoDataset'
+        dataset = DATASETS.build(dict(
+            type=kind, ann_file=ann_file, data_prefix=dict(img=str(Path(ann_file).parent)),
+            metainfo=dict(classes=('a', 'b', 'c')), pipeline=at_small_scale(small_mask_rcnn(freq).train_pipeline)))
+        batch = model.data_preprocessor(pseudo_collate([dataset[0]]), training=True)
+        height, width = batch['data_samples'][0].batch_input_shape
+        torch.manual_seed(2)
+        features = tuple(torch.randn(1, 32, -(-height // stride), -(-width // stride)) for stride in (4, 8, 16, 32, 64))
+        rpn, proposals = model.rpn_head.loss_and_predict(features, batch['data_samples'],
+                                                         proposal_cfg=model.train_cfg.rpn_proposal)
+        found = {f'rpn_{key}': torch.stack(value).sum() for key, value in rpn.items()}
+        found |= model.roi_head.loss(features, proposals, batch['data_samples'])
+        samples.append(batch['data_samples'][0])
+        losses.append({key: value.item() for key, value in found.items()})
+    return samples, losses
+
+
+@pytest.mark.parametrize('ignore_iof_thr', [-1, 0.5])
+def test_crowd_counts_as_in_the_stock_model(ignore_iof_thr: float, models: tuple, tmp_path: Path,
+                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    """An RLE crowd is no instance to find; with ``ignore_iof_thr``, what it covers is no background either."""
+    for model in models:
+        for assigner in (model.rpn_head.assigner, model.roi_head.bbox_assigner):
+            monkeypatch.setattr(assigner, 'ignore_iof_thr', ignore_iof_thr)
+    (stock, freq), (expected, losses) = losses_of_equal_features(models, crowded_file(tmp_path))
+    _, (_, without) = losses_of_equal_features(models, crowded_file(tmp_path, crowd=False))
+    for part, label in (('gt_instances', 1), ('ignored_instances', 0)):
+        a, b = stock.get(part), freq.get(part)
+        np.testing.assert_array_equal(b.bboxes.numpy(), a.bboxes.numpy())
+        assert b.labels.tolist() == a.labels.tolist() == [label]
+        np.testing.assert_array_equal(b.masks.to_ndarray(), a.masks.to_ndarray())
+    # 8000 pixels less the hole of 200, at 333 / 200 times the size
+    np.testing.assert_allclose(freq.ignored_instances.masks.areas, 7800 * (333 / 200)**2, rtol=0.02)
+    assert losses.keys() == expected.keys() >= {'rpn_loss_rpn_cls', 'loss_cls', 'loss_bbox', 'loss_mask'}
+    for key, value in expected.items():
+        assert np.isfinite(value)
+        np.testing.assert_allclose(losses[key], value, rtol=1e-5, err_msg=key)
+    assert (losses['rpn_loss_rpn_cls'] == without['rpn_loss_rpn_cls']) == (ignore_iof_thr < 0)
+
+
+@pytest.mark.parametrize('kind', ['ResNet', 'ResNetV1d'])
+def test_backbone_is_ready_for_fpn(kind: str) -> None:
+    """Levels of the shapes that the stock backbone makes of the photo."""
+    init_default_scope('mmdet')
+    stock = MODELS.build(dict(type=kind, depth=50))
+    freq = MODELS.build(dict(type=f'Freq{kind}', depth=50, in_channels=24, norm_eval=True))
+    with torch.no_grad():
+        expected = [tuple(level.shape) for level in stock(torch.rand(1, 3, 96, 160))]
+        levels = freq(torch.rand(1, 24, 24, 40))
+    assert [tuple(level.shape) for level in levels] == expected == [
+        (1, 256, 24, 40), (1, 512, 12, 20), (1, 1024, 6, 10), (1, 2048, 3, 5)]
+
+
+def test_backbones_by_their_documented_arguments() -> None:
+    for model in (FreqResNet(18, in_channels=24), FreqResNetV1d(depth=50, in_channels=24)):
+        assert model.layer1[0].conv1.weight.shape[1] == 24
+
+
+def test_padding_is_each_channels_mean() -> None:
+    preprocessor = FreqDetDataPreprocessor(pad_size_divisor=32, pad_mask=True)
+    out = preprocessor(dict(inputs=[torch.ones(24, 3, 9), torch.ones(24, 8, 5)],
+                            data_samples=[DetDataSample(), DetDataSample()]))
+    assert out['inputs'].shape == (2, 24, 8, 16)
+    assert out['inputs'][0].sum() == 24 * 27
+    assert [s.pad_shape for s in out['data_samples']] == [(32, 64), (32, 32)]
+    assert {s.batch_input_shape for s in out['data_samples']} == {(32, 64)}
+
+
+@pytest.mark.parametrize(('stride', 'pixels', 'cells'), [
+    (4, (427, 640), (107, 160)),
+    (4, (428, 641), (107, 161)),
+    (8, (427, 640), (54, 80)),
+    (1, (5, 7), (5, 7)),
+])
+def test_an_input_has_a_cell_for_each_stride_of_pixels(stride: int, pixels: tuple, cells: tuple) -> None:
+    preprocessor = FreqDetDataPreprocessor(stride=stride)
+    sample = DetDataSample(metainfo=dict(img_shape=pixels))
+    out = preprocessor(dict(inputs=[torch.ones(24, *cells)], data_samples=[sample]))
+    assert out['data_samples'][0].img_shape == pixels
+    message = rf'img_shape=\({pixels[0]}, {pixels[1]}\) at stride={stride}, .*block_size / upscale'
+    for wrong in ((cells[0] + 1, cells[1]), (cells[0], cells[1] - 1)):
+        with pytest.raises(ValueError, match=message):
+            preprocessor(dict(inputs=[torch.ones(24, *wrong)], data_samples=[sample]))
+
+
+def test_blocks_that_do_not_fit_the_stride_stop_the_batch(tmp_path: Path) -> None:
+    """Without upscale=2, a cell covers 8 pixels: boxes would lie on a canvas of a quarter of the image."""
+    cfg = small_mask_rcnn(freq=True)
+    for step in cfg.train_pipeline:
+        if step['type'] == 'FusedBlockDCT':
+            step.pop('upscale')
+    init_default_scope('mmdet')
+    sample = packed(cfg.train_pipeline, (100, 300), tmp_path)
+    with pytest.raises(ValueError, match=r'block_size / upscale of the DCT'):
+        MODELS.build(cfg.model.data_preprocessor)(
+            dict(inputs=[sample['inputs']], data_samples=[sample['data_samples']]), training=True)
+
+
+@pytest.mark.parametrize(('changes', 'message'), [
+    ({'train_dataloader.dataset.pipeline.4.upscale': 1}, 'stride=4, .* train_dataloader has .*=8 and upscale=1'),
+    ({'test_dataloader.dataset.pipeline.3.upscale': 3}, 'stride=4, .* test_dataloader has .*=8 and upscale=3'),
+    ({'model.data_preprocessor.stride': 8}, 'stride=8, .* train_dataloader has .*=8 and upscale=2'),
+    ({'model.data_preprocessor.type': 'DetDataPreprocessor'}, "'FreqDetDataPreprocessor'.* got DetDataPreprocessor"),
+    ({'model.data_preprocessor.type': 'mmdet.DetDataPreprocessor', 'default_scope': None}, 'got DetDataPreprocessor'),
+    ({'model.data_preprocessor': None}, 'got none'),
+])
+def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, message: str) -> None:
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
+    steps = cfg.train_dataloader.dataset.pipeline[4], cfg.test_dataloader.dataset.pipeline[3]
+    assert [step.type for step in steps] == ['FusedBlockDCT'] * 2
+    cfg.merge_from_dict(changes)
+    with pytest.raises(ValueError, match=message):
+        check_channels(cfg)
+
+
+@pytest.mark.parametrize('changes', [
+    {'model.data_preprocessor.stride': 8, 'train_dataloader.dataset.pipeline.4.upscale': 1,
+     'val_dataloader.dataset.pipeline.3.upscale': 1, 'test_dataloader.dataset.pipeline.3.upscale': 1},
+    {'model.data_preprocessor.type': 'mmfreq.FreqDetDataPreprocessor'},
+])
+def test_other_strides_and_scopes_fit(changes: dict) -> None:
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
+    cfg.merge_from_dict(changes)
+    check_channels(cfg)
+    cfg.model = dict(type='InstanceSegTTAModel', module=cfg.model)
+    check_channels(cfg)
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (dict(pad_size_divisor=30), 'multiple of stride=4 pixels, got 30'),
+    (dict(stride=0), 'stride=0'),
+    (dict(mean=[1, 2, 3], std=[1, 1, 1]), 'mean: expected none'),
+    (dict(batch_augments=[dict(type='BatchSyncRandomResize')]), 'batch_augments: expected none'),
+    (dict(bgr_to_rgb=True), 'bgr_to_rgb: expected none'),
+])
+def test_bad_arguments_of_the_preprocessor(arguments: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        FreqDetDataPreprocessor(**arguments)
+
+
+CONFIGS = sorted(Path(__file__).parents[2].glob('configs/*_rcnn/*.py'))
+
+
+def test_every_promised_config_is_there() -> None:
+    expected = {f'{kind}-rcnn_r50-dct{c}s_fpn_1x_coco' for kind in ('mask', 'faster') for c in (24, 48, 64)}
+    expected |= {'mask-rcnn_r50-dct24s_fpn_20e_coco', 'mask-rcnn_r50-dct192-gate_fpn_1x_coco'}
+    assert {path.stem for path in CONFIGS} == expected
+
+
+@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
+def test_config_keeps_the_stock_model_behind_its_input(path: Path) -> None:
+    """What goes in, and that it trains, is in test_rows.py."""
+    cfg = Config.fromfile(str(path))
+    check_channels(cfg)
+    stock = Config.fromfile(stock_config().replace('mask', path.stem.split('-')[0]))
+    for part in ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
+        assert cfg.model[part] == stock.model[part], part
+    assert cfg.default_hooks.visualization.type == 'FreqVisualizationHook'
+
+
+def test_recipe_of_the_released_code() -> None:
+    cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_20e_coco.py')
+    assert cfg.train_cfg.max_epochs == 20
+    assert cfg.param_scheduler[1].milestones == [16, 19]
+    assert cfg.optim_wrapper.optimizer.lr == 0.0025
+    assert cfg.auto_scale_lr.base_batch_size == cfg.train_dataloader.batch_size == 2
+    assert cfg.optim_wrapper.clip_grad.max_norm == 35
+
+
+def test_backbone_starts_from_a_classifier_of_the_other_host(tmp_path: Path) -> None:
+    from mmfreq.models.cls import FreqResNet as ClassifierBackbone
+    source = ClassifierBackbone(18, in_channels=24).state_dict()
+    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in source.items()}), tmp_path / 'cls.pth')
+    backbone = FreqResNet(18, in_channels=24, init_cfg=dict(
+        type='Pretrained', checkpoint=str(tmp_path / 'cls.pth'), prefix='backbone.'))
+    backbone.init_weights()
+    assert backbone.state_dict().keys() == source.keys()
+    for key, value in backbone.state_dict().items():
+        np.testing.assert_array_equal(value.numpy(), source[key].numpy(), err_msg=key)
+
+
+def test_backbone_starts_from_stock_rgb_weights(tmp_path: Path) -> None:
+    import torchvision
+    source = torchvision.models.resnet50(weights=None).state_dict()
+    torch.save(source, tmp_path / 'rgb.pth')
+    backbone = FreqResNet(50, in_channels=24, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'rgb.pth')))
+    backbone.init_weights()
+    for key, value in backbone.state_dict().items():
+        first = key in ('layer1.0.conv1.weight', 'layer1.0.downsample.0.weight')
+        expected = source[key][:, :24] if first else source[key]
+        np.testing.assert_array_equal(value.numpy(), expected.numpy(), err_msg=key)
+
+
+def test_frozen_stages_and_norm_eval() -> None:
+    backbone = FreqResNet(18, in_channels=24, frozen_stages=1, norm_eval=True)
+    backbone.train()
+    frozen = {name for name, parameter in backbone.named_parameters() if not parameter.requires_grad}
+    assert frozen == {name for name, _ in backbone.named_parameters() if name.startswith('layer1.')}
+    assert not any(m.training for m in backbone.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+# Pictures of predictions
+
+
+def found(path: Path, color: int) -> DetDataSample:
+    """A photo of one colour at ``path``, and one box (10, 20, 50, 40) found in it."""
+    path.parent.mkdir(exist_ok=True)
+    cv2.imwrite(str(path), np.full((60, 80, 3), (0, 0, color), np.uint8))
+    sample = DetDataSample(metainfo=dict(img_path=str(path)))
+    sample.pred_instances = InstanceData(bboxes=torch.tensor([[10., 20., 50., 40.]]), labels=torch.tensor([0]),
+                                         scores=torch.tensor([0.9]))
+    return sample
+
+
+def visualization_hook(out_dir: Path, interval: int) -> tuple[Any, SimpleNamespace]:
+    """The hook of the shipped configs, and as much of a runner as it wants."""
+    init_default_scope('mmdet')
+    DetLocalVisualizer.get_instance('test_det').dataset_meta = dict(classes=('box', ), palette=[(0, 255, 0)])
+    config = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py').default_hooks.visualization
+    hook = HOOKS.build(dict(config, draw=True, test_out_dir=str(out_dir), interval=interval))
+    return hook, SimpleNamespace(work_dir=str(out_dir / 'work'), timestamp='now', iter=0)
+
+
+@pytest.mark.parametrize(('interval', 'drawn'), [
+    (1, ['a-1.png', 'b-1.png', 'b-2.png', 'c-1.png', 'c-2.png']), (2, ['a-1.png', 'b-2.png', 'c-2.png']),
+    (3, ['a-1.png', 'c-1.png']), (5, ['a-1.png']), (9, ['a-1.png'])])
+def test_every_nth_photo_is_drawn_under_its_own_name(interval: int, drawn: list[str], tmp_path: Path) -> None:
+    names = ['a/1.png', 'b/1.png', 'b/2.png', 'c/1.png', 'c/2.png']
+    samples = [found(tmp_path / name, 50 + 40 * i) for i, name in enumerate(names)]
+    hook, runner = visualization_hook(tmp_path / 'out', interval)
+    for batch, part in enumerate((samples[:2], samples[2:4], samples[4:])):
+        hook.after_test_iter(runner, batch, {}, part)
+    assert sorted(path.name for path in (tmp_path / 'out').rglob('*.*')) == drawn
+    for name in drawn:
+        picture = cv2.imread(str(tmp_path / 'out' / name))
+        assert picture.shape == (60, 2 * 80, 3)  # ground truth on the left, predictions on the right
+        color = 50 + 40 * names.index(name.replace('-', '/'))
+        np.testing.assert_array_equal(picture[:, :80], np.full((60, 80, 3), (0, 0, color)))
+        rows, columns = np.nonzero(picture[:, 80:, 1] > 100)
+        np.testing.assert_allclose([columns.min(), rows.min(), columns.max(), rows.max()], [10, 20, 50, 40], atol=3)
+
+
+def test_pictures_go_below_the_run_unless_the_folder_is_absolute(tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
+    hook, runner = visualization_hook(tmp_path, 1)
+    hook.test_out_dir, runner.work_dir = 'pictures', 'work'
+    monkeypatch.chdir(tmp_path)
+    for batch in range(3):
+        hook.after_test_iter(runner, batch, {}, [found(tmp_path / f'a/{batch}.png', 50)])
+    assert sorted(path.name for path in (tmp_path / 'work/now/pictures').iterdir()) == [f'a-{i}.png' for i in range(3)]
+
+
+def test_photos_are_drawn_on_as_the_pipeline_reads_them(tmp_path: Path) -> None:
+    """A JPEG that ends too early: OpenCV >= 4.11 decodes none of it from memory, as the stock hook reads."""
+    sample = found(tmp_path / 'a/1.jpg', 200)
+    data = (tmp_path / 'a/1.jpg').read_bytes()
+    (tmp_path / 'a/1.jpg').write_bytes(data[:-2])
+    hook, runner = visualization_hook(tmp_path / 'out', 1)
+    with pytest.warns(TruncatedImageWarning, match='1.jpg'):
+        hook.after_test_iter(runner, 0, {}, [sample])
+    picture = cv2.imread(str(tmp_path / 'out/a-1.jpg'))
+    np.testing.assert_allclose(picture[:, :80].mean(axis=(0, 1)), (0, 0, 200), atol=5)
+
+
+def test_first_photo_of_every_nth_validation_batch_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = [found(tmp_path / f'a/{i}.png', 50 + 20 * i) for i in range(6)]
+    hook, runner = visualization_hook(tmp_path / 'out', 2)
+    drawn = []
+    monkeypatch.setattr(hook._visualizer, 'add_image',
+                        lambda name, image, step: drawn.append((name, step, image[0, 0].tolist())))
+    for batch in range(3):
+        hook.after_val_iter(runner, batch, {}, samples[2 * batch:2 * batch + 2])
+    assert drawn == [('val_img', 0, [50, 0, 0]), ('val_img', 2, [130, 0, 0])]
+    hook.draw = False
+    hook.after_val_iter(runner, 0, {}, samples)
+    hook.after_test_iter(runner, 0, {}, samples)
+    assert len(drawn) == 2
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,32 @@
+"""Tests of mmfreq.files."""
+from pathlib import Path
+
+import pytest
+
+from mmfreq.files import atomic_write_bytes, atomic_write_text, read_json
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / 'folder' / 'file.txt'
+    atomic_write_text(path, 'old')
+    with pytest.raises(TypeError):
+        atomic_write_bytes(path, 'text instead of bytes')
+    assert path.read_text() == 'old'
+    assert [child.name for child in path.parent.iterdir()] == ['file.txt']
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    (None, 'rates: cannot read .*x.json: No such file'),
+    ('{', 'x.json: not a JSON file'),
+    ('[1]', 'x.json: expected a JSON object, got a list'),
+])
+def test_json_errors_name_the_file(tmp_path: Path, text: str, message: str) -> None:
+    if text is not None:
+        (tmp_path / 'x.json').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read_json(tmp_path / 'x.json', 'rates')
+
+
+def test_json_objects_are_read(tmp_path: Path) -> None:
+    (tmp_path / 'x.json').write_text('{"a": [1, 2]}')
+    assert read_json(tmp_path / 'x.json', 'rates') == {'a': [1, 2]}

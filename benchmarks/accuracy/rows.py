@@ -36,6 +36,8 @@ class Row:
 ROWS = {
     'rgb': Row('RGB, 64x64', 'rgb'),
     'dct24s': Row('24S', 'dct24s'),
+    'late96': Row('late entry, 96 of 16x16', 'late96'),
+    'late192': Row('late entry, all 192 of 64x64', 'late192'),
     'dct48s': Row('48S', 'dct48s'),
     'random24': Row('24 at random', 'dct24s', 'selections/random-{seed}.json'),
     'dct24s-int8': Row('24S as int8', 'dct24s-int8'),

@@ -5,7 +5,8 @@ networks (Xu et al. 2020, Fig. 3), :class:`PatchMixin` for networks that start w
 your own takes a few lines: docs/new_backbone.md.
 """
 import logging
-from typing import Any, Optional
+import math
+from typing import Any, Optional, Sequence
 
 import torch
 from mmengine.logging import print_log
@@ -112,20 +113,63 @@ class StemlessResNetMixin(FreqMixin):
     One log line says what was done. A checkpoint without stem weights is loaded as it stands, and refused if its first
     block takes another number of channels. Either host's numbering of the shortcuts' layers will do.
 
-    Arguments and errors are those of :class:`FreqMixin`; ``stem_channels``, which an inherited config may hold, means
-    nothing without a stem and is dropped.
+    With ``entry_stage=2`` the channels enter one stage later ("late" entry of Gueguen et al. 2018): stage 1 becomes an
+    identity too, and stage 2 takes the channels at stride 1. A cell of the input then stands for a pixel of stage 2's
+    output: 8x8 pixels of the stock network's image at the usual strides.
+
+    Args:
+        in_channels (int): Number of DCT channels C >= 1.
+        entry_stage (int): Stage that takes the channels, 1 or 2. Defaults to 1.
+        *args: Arguments of :class:`FreqMixin` and of the stock class.
+        **kwargs: Arguments of :class:`FreqMixin` and of the stock class; ``stem_channels``, which an inherited config
+            may hold, means nothing without a stem and is dropped.
+
+    Raises:
+        ValueError: As :class:`FreqMixin`; ``entry_stage`` is neither 1 nor 2, the network has no such stage, or
+            ``out_indices`` asks for the output of a stage that is skipped, as a detector's FPN does.
     """
     stem_name = 'stem'
-    frozen_advice = 'the first stage from being trained: set it to 0 or -1'
 
-    def __init__(self, *args: Any, in_channels: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, in_channels: int, entry_stage: int = 1, **kwargs: Any) -> None:
+        if isinstance(entry_stage, bool) or entry_stage not in (1, 2):
+            raise ValueError(f'{type(self).__name__}: expected entry_stage to be 1 or 2, got {entry_stage!r}')
+        self.entry_stage = entry_stage
         kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
+        if entry_stage > 1:
+            self._check_outputs()
+            self.input_stride = FreqMixin.input_stride * math.prod(self.strides[:entry_stage])
+
+    def _check_outputs(self) -> None:
+        """Raise ValueError unless every output comes from a stage that is there."""
+        name, entry = type(self).__name__, self.entry_stage
+        if len(self.res_layers) < entry:
+            raise ValueError(f'{name}: expected num_stages >= entry_stage={entry}, got {len(self.res_layers)}')
+        if min(self.out_indices) < entry - 1:
+            raise ValueError(f'{name}: expected out_indices >= {entry - 1}, since entry_stage={entry} leaves out what '
+                             f'comes before, got {tuple(self.out_indices)}')
+
+    @property
+    def frozen_advice(self) -> str:
+        """What ``frozen_stages`` keeps from being trained, and the values that do not."""
+        if self.entry_stage == 1:
+            return 'the first stage from being trained: set it to 0 or -1'
+        return f'stage {self.entry_stage} from being trained: set it to {self.entry_stage - 1} or less'
 
     @property
     def first_weight(self) -> str:
         """The first convolution of the first block."""
-        return f'{self.res_layers[0]}.0.conv1.weight'
+        return f'{self.res_layers[self.entry_stage - 1]}.0.conv1.weight'
+
+    def make_res_layer(self, **kwargs: Any) -> nn.Module:
+        """Make the next stage as the stock class does; one before ``entry_stage`` is an identity."""
+        stage = len(self.res_layers) + 1
+        if stage < self.entry_stage:
+            return nn.Identity()
+        if stage == self.entry_stage > 1:
+            width = 'in_channels' if 'in_channels' in kwargs else 'inplanes'  # mmpretrain's name, mmdet's
+            kwargs.update({width: self.dct_channels, 'stride': 1})
+        return super().make_res_layer(**kwargs)
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
         if self.deep_stem:
@@ -138,8 +182,9 @@ class StemlessResNetMixin(FreqMixin):
         self.maxpool = nn.Identity()
 
     def fit_stock_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str) -> str:
-        """Drops the stem, and fits the first block's input channels; see :func:`adapt_stock_state_dict`."""
-        return adapt_stock_state_dict(state_dict, prefix, self.state_dict(), self.res_layers[0])
+        """Drops what comes before the first block, and fits its input channels; see :func:`adapt_stock_state_dict`."""
+        *skipped, first = self.res_layers[:self.entry_stage]
+        return adapt_stock_state_dict(state_dict, prefix, self.state_dict(), first, skipped)
 
     def _load_from_state_dict(self, state_dict: dict[str, torch.Tensor], prefix: str, *args: Any) -> None:
         renumber_shortcuts(state_dict, prefix, self.state_dict())
@@ -252,14 +297,15 @@ def renumber_shortcuts(state_dict: dict[str, torch.Tensor], prefix: str, own: di
 
 
 def adapt_stock_state_dict(state_dict: dict[str, torch.Tensor], prefix: str, own: dict[str, torch.Tensor],
-                           first_stage: str) -> str:
+                           first_stage: str, skipped: Sequence[str] = ()) -> str:
     """Fits a stock RGB state dict to a stemless backbone, in place.
 
     Args:
         state_dict (dict): Weights by name; changed only if they have a stem.
         prefix (str): What the backbone's names start with in ``state_dict``.
         own (dict): The backbone's present weights, names without prefix.
-        first_stage (str): Name of the first stage, e.g. ``'layer1'``.
+        first_stage (str): Name of the first stage that the backbone has, e.g. ``'layer1'``.
+        skipped (Sequence[str]): Names of the stages before it.
 
     Returns:
         str: What was dropped, sliced, padded and newly made; empty if ``state_dict`` has no stem.
@@ -267,11 +313,15 @@ def adapt_stock_state_dict(state_dict: dict[str, torch.Tensor], prefix: str, own
     stem = [key for key in state_dict if key.startswith(tuple(f'{prefix}{name}.' for name in _STEM_MODULES))]
     if not stem:
         return ''
+    notes = [f'stem dropped ({len(stem)} tensors)']
+    for stage in skipped:
+        before = [key for key in state_dict if key.startswith(f'{prefix}{stage}.')]
+        notes.append(f'{stage} dropped ({len(before)} tensors)')
+        stem += before
     for key in stem:
         del state_dict[key]
     shortcut = f'{first_stage}.0.downsample.'
     has_shortcut = any(key.startswith(prefix + shortcut) for key in state_dict)
-    notes = [f'stem dropped ({len(stem)} tensors)']
     if has_shortcut and not any(name.startswith(shortcut) for name in own):
         for key in [key for key in state_dict if key.startswith(prefix + shortcut)]:
             del state_dict[key]

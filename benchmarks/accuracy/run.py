@@ -12,16 +12,19 @@ import platform
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import torch
 from rows import HERE, ROWS
 
 from mmfreq.files import atomic_write_text
+from mmfreq.selection.rates import load_on_rates, save_on_rates
+from mmfreq.selection.static import save_selection
 
 ROOT = HERE.parent.parent
+RESULTS = HERE / 'results'
 
 
 def parse_args() -> argparse.Namespace:
@@ -32,44 +35,56 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
     parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: 2)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/accuracy'), help='logs and checkpoints')
-    parser.add_argument('--results', type=Path, default=HERE / 'results', help='where the results are kept')
     return parser.parse_args()
 
 
 def main() -> None:
     """Train what is missing, seed by seed."""
     args = parse_args()
-    jobs = [(row, seed) for seed in args.seeds for row in args.rows]
+    threads = max(os.cpu_count() // args.jobs, 1)
+    tasks: dict[tuple[str, int], Future] = {}
     with ThreadPoolExecutor(args.jobs) as pool:
-        tasks = [pool.submit(finish, row, seed, args) for row, seed in jobs]
-    for task in tasks:
+        for seed in args.seeds:
+            for row in args.rows:
+                needed = tasks.get((ROWS[row].needs, seed))
+                tasks[row, seed] = pool.submit(finish, row, seed, args.work_dir, threads, needed)
+    for task in tasks.values():
         task.result()
 
 
-def result_file(row: str, seed: int, results: Path) -> Path:
+def result_file(row: str, seed: int) -> Path:
     """Return where the result of one training is kept."""
-    return results / f'{row}-seed{seed}.json'
+    return RESULTS / f'{row}-seed{seed}.json'
 
 
-def finish(row: str, seed: int, args: argparse.Namespace) -> None:
-    """Train one row with one seed unless its result is there, and write the result."""
-    target = result_file(row, seed, args.results)
-    needed = ROWS[row].needs
+def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[Future]) -> None:
+    """Train one row with one seed after what it needs, unless its result is there, and write the result."""
+    target = result_file(row, seed)
     if target.is_file():
         return
-    if needed and not result_file(needed, seed, args.results).is_file():
-        print(f'{row}, seed {seed}: left out, it needs the result of {needed}', flush=True)
+    if needed is not None:
+        needed.result()
+    if ROWS[row].needs and not result_file(ROWS[row].needs, seed).is_file():
+        print(f'{row}, seed {seed}: left out, it needs the result of {ROWS[row].needs}', flush=True)
         return
-    work_dir = args.work_dir / f'{row}-seed{seed}'
-    if not train(row, seed, work_dir, os.cpu_count() // args.jobs):
+    work_dir = work_dirs / f'{row}-seed{seed}'
+    if not train(row, seed, work_dir, threads):
         print(f'{row}, seed {seed}: failed, see {work_dir}/train.log', flush=True)
         return
     result = read_result(row, seed, work_dir)
-    args.results.mkdir(parents=True, exist_ok=True)
-    for rates in sorted(work_dir.glob('gate_rates_epoch_*.json')):
-        atomic_write_text(str(args.results / f'{row}-seed{seed}-rates.json'), rates.read_text(encoding='utf-8'))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    if row == 'gate':
+        keep_selection(work_dir / f'gate_rates_epoch_{result["epochs"]}.json', seed)
     atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
     print(f'{row}, seed {seed}: top-1 {result["top1"]:.2f}, {result["seconds_per_epoch"]:.1f} s per epoch', flush=True)
+
+
+def keep_selection(rates: Path, seed: int) -> None:
+    """Keep how often a gate used each channel, and its 24 best channels, for the static training on them."""
+    found = load_on_rates(str(rates))
+    found.meta['config'] = 'gate.py'
+    save_on_rates(found, str(HERE / f'selections/gate-rates-{seed}.json'))
+    save_selection(found, found.top(24), str(HERE / f'selections/learned-{seed}.json'))
 
 
 def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:
@@ -77,7 +92,7 @@ def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, 'tools/train.py', HERE / 'configs' / f'{ROWS[row].config}.py', '--work-dir',
                work_dir.resolve(), '--resume', '--cfg-options', *ROWS[row].options(seed)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': str(max(threads, 1))}
+    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
     with open(work_dir / 'train.log', 'a', encoding='utf-8') as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     return done.returncode == 0
@@ -90,7 +105,8 @@ def read_result(row: str, seed: int, work_dir: Path) -> dict[str, Any]:
     top1 = {record['step']: record['accuracy/top1'] for record in records if 'accuracy/top1' in record}
     last = max(top1)
     final = [record for record in steps if record['epoch'] == steps[-1]['epoch']]
-    iterations = steps[-1]['step']
+    first = {record['epoch']: record['step'] for record in reversed(steps)}  # first logged step of each epoch
+    iterations = (first[2] - first[1]) * last
     return dict(
         row=row, config=f'{ROWS[row].config}.py', options=ROWS[row].channels.format(seed=seed), seed=seed,
         top1=top1[last], best_top1=max(top1.values()), top1_by_epoch=top1,

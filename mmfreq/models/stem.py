@@ -133,21 +133,17 @@ class StemlessResNetMixin(FreqMixin):
     def __init__(self, *args: Any, in_channels: int, entry_stage: int = 1, **kwargs: Any) -> None:
         if isinstance(entry_stage, bool) or entry_stage not in (1, 2):
             raise ValueError(f'{type(self).__name__}: expected entry_stage to be 1 or 2, got {entry_stage!r}')
+        if kwargs.get('num_stages', 4) < entry_stage:
+            raise ValueError(f'{type(self).__name__}: expected num_stages >= entry_stage={entry_stage}, got '
+                             f'{kwargs["num_stages"]}')
         self.entry_stage = entry_stage
         kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
+        if min(self.out_indices) < entry_stage - 1:
+            raise ValueError(f'{type(self).__name__}: expected out_indices >= {entry_stage - 1}, since entry_stage='
+                             f'{entry_stage} leaves out what comes before, got {tuple(self.out_indices)}')
         if entry_stage > 1:
-            self._check_outputs()
             self.input_stride = FreqMixin.input_stride * math.prod(self.strides[:entry_stage])
-
-    def _check_outputs(self) -> None:
-        """Raise ValueError unless every output comes from a stage that is there."""
-        name, entry = type(self).__name__, self.entry_stage
-        if len(self.res_layers) < entry:
-            raise ValueError(f'{name}: expected num_stages >= entry_stage={entry}, got {len(self.res_layers)}')
-        if min(self.out_indices) < entry - 1:
-            raise ValueError(f'{name}: expected out_indices >= {entry - 1}, since entry_stage={entry} leaves out what '
-                             f'comes before, got {tuple(self.out_indices)}')
 
     @property
     def frozen_advice(self) -> str:

@@ -4,7 +4,7 @@ from typing import Sequence
 
 _PROPORTIONAL = 4.  # price, in shares of the task's loss, of e times too many channels
 _INTEGRAL = 0.02  # what one iteration adds to the price for the same
-_MOST = 20.  # highest price
+_MOST = 20.  # highest price, and highest subsidy
 _LEAST_NOISE = 0.02
 
 
@@ -18,7 +18,8 @@ class ChannelBudget:
     3. ``lambda = share * clip(4 e + s, 0, 20)``, where ``share`` is the task's loss per channel, and ``s`` the sum of
        ``0.02 e`` over the iterations, which stands still while the clip is active (anti-windup).
     4. Until ``phases[2]`` the noise of the draws falls from 1 to 0.02: what training draws becomes what evaluation
-       decides. The law goes on to the end, and holds the sum.
+       decides. The law goes on to the end; lambda may now be negative, down to -20 shares, since decisions that settle
+       below one half are lost.
 
     Args:
         channels (int): Number of channels C of the gate.
@@ -63,9 +64,10 @@ class ChannelBudget:
             return 0.
         error = math.log(max(kept, 0.1) / self.budget(progress))
         wanted = _PROPORTIONAL * error + self.integral + _INTEGRAL * error
-        if 0 < wanted < _MOST:
+        least = 0. if progress < self.phases[1] else -_MOST
+        if least < wanted < _MOST:
             self.integral += _INTEGRAL * error
-        return loss / self.channels * min(max(wanted, 0.), _MOST)
+        return loss / self.channels * min(max(wanted, least), _MOST)
 
 
 def check_phases(phases: Sequence[float]) -> tuple[float, float, float]:

@@ -234,8 +234,9 @@ def test_lambda_follows_the_law_from_what_the_last_iteration_kept(tmp_path: Path
         wanted = 4 * error + integral + 0.02 * error
         if step + 1 < 5:
             continue
-        integral += 0.02 * error if 0 < wanted < 20 else 0
-        expected = logs['loss_task'] / 192 * min(max(wanted, 0), 20)
+        least = -20 if step + 1 >= 15 else 0
+        integral += 0.02 * error if least < wanted < 20 else 0
+        expected = logs['loss_task'] / 192 * min(max(wanted, least), 20)
     assert expected > 0
     assert logs['loss'] == pytest.approx(logs['loss_task'] + logs['loss_gate'], rel=1e-6)
 

@@ -37,6 +37,7 @@ ROWS = {
     'rgb': Row('RGB, 64x64', 'rgb'),
     'dct24s': Row('24S', 'dct24s'),
     'late96': Row('late entry, 96 of 16x16', 'late96'),
+    'late96-17epochs': Row('late entry, 17 epochs', 'late96-17epochs'),
     'late192': Row('late entry, all 192 of 64x64', 'late192'),
     'gate': Row('gate over all 192, 24 kept', 'gate'),
     'dct48s': Row('48S', 'dct48s'),

@@ -92,7 +92,7 @@ def test_files_that_hold_something_else_are_named(content: str, message: str, tm
     with pytest.raises(ValueError, match=message) as error:
         load_on_rates(str(path))
     assert str(path) in str(error.value)
-    with pytest.raises(ValueError, match='no such file'):
+    with pytest.raises(ValueError, match='No such file'):
         load_on_rates(str(tmp_path / 'missing.json'))
 
 

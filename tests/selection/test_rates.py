@@ -118,7 +118,7 @@ def test_selection_files_are_checked(content: str, message: str, tmp_path: Path)
     with pytest.raises(ValueError, match=message) as error:
         channel_indices(str(path))
     assert str(path) in str(error.value)
-    with pytest.raises(ValueError, match='no such file'):
+    with pytest.raises(ValueError, match='No such file'):
         channel_indices(str(tmp_path / 'missing.json'))
 
 

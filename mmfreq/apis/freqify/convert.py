@@ -114,10 +114,11 @@ def freqify(config: str, channels: str, stats: Optional[str] = None) -> tuple[di
     target['freq'] = freq
     hooks = target.get('custom_hooks') or []
     kinds = [transform_type(hook) for hook in hooks]
-    loaders = [target.get(name) for name in DATALOADERS]
-    if 'NumClassCheckHook' not in kinds and any(
-            transform_type(node) == 'CocoDataset' for node in iter_dicts(loaders)):
-        target['custom_hooks'] = [*hooks, dict(type='NumClassCheckHook')]
+    for node in iter_dicts([target.get(name) for name in DATALOADERS]):
+        if transform_type(node) == 'CocoDataset':
+            node['type'] = 'CheckedCocoDataset'  # labels follow the annotation file's order
+            if 'NumClassCheckHook' not in kinds:
+                target['custom_hooks'] = [*hooks, dict(type='NumClassCheckHook')]
     hook = (target.get('default_hooks') or {}).get('visualization') or {}
     if transform_type(hook) == 'VisualizationHook':  # of mmpretrain; it would draw on the input
         hook['type'] = 'FreqVisualizationHook'

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compare models in one table and one picture: results, inputs, cost and speed.
 
-The first one is the baseline, of each task and family if there are several. Results are those of a
+The first one is the baseline, of each family if there are several. Results are those of a
 work dir's metrics.json (tools/test.py --out), else of the last validation in its logs. Work dirs of
 one config with different seeds are one row: mean and standard deviation, and paired differences
 over common seeds. "paper" is what the authors published for the config, if the run is on the same

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from mmfreq.config.paths import config_path
+from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import atomic_write_text
 from mmfreq.selection.rates import OnRates, load_on_rates
 from mmfreq.selection.static import overlap, save_selection, static_config
@@ -40,7 +41,7 @@ def report(rates: OnRates, channels: list[int]) -> str:
     """What was chosen, in numbers of channels."""
     size = rates.block_size**2
     parts = ', '.join(f'{name} {sum(channel // size == i for channel in channels)}'
-                      for i, name in enumerate(('Y', 'Cb', 'Cr')))
+                      for i, name in enumerate(COMPONENTS))
     lines = [f'{len(channels)} of {len(rates.channels)} channels: {channels}', f'components: {parts}']
     chosen = np.isin(rates.channels, channels)
     lowest, rest = rates.probability[chosen].min(), rates.probability[~chosen]

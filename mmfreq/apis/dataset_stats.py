@@ -3,7 +3,7 @@ import datetime
 import json
 import random
 from copy import deepcopy
-from typing import Any, Optional, Sequence
+from typing import Optional, Sequence
 
 import numpy as np
 import torch
@@ -55,9 +55,7 @@ class _ImageStats(Dataset):
     """Statistics and sampled blocks of each image, which depend on its index and ``seed`` alone."""
 
     def __init__(self, images: Dataset, seed: int, blocks: float) -> None:
-        self.images = images
-        self.seed = seed
-        self.blocks = blocks
+        self.images, self.seed, self.blocks = images, seed, blocks
 
     def __len__(self) -> int:
         return len(self.images)
@@ -122,43 +120,31 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, max_images: Optional[i
     if max_images is not None:
         check_positive_int('max_images', max_images)
     dataset = coefficient_dataset(cfg)
-    total = len(dataset) if max_images is None else min(max_images, len(dataset))
-    images = _ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total))
+    total = min(max_images or len(dataset), len(dataset))
     order = list(range(total))
-    if total < len(images):
-        order = np.random.default_rng(seed).permutation(len(images))[:total].tolist()
-    loader = DataLoader(images, batch_size=8, sampler=order, num_workers=num_workers,
-                        collate_fn=_collate)
+    if total < len(dataset):
+        order = np.random.default_rng(seed).permutation(len(dataset))[:total].tolist()
+    loader = DataLoader(_ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total)), batch_size=8,
+                        sampler=order, num_workers=num_workers, collate_fn=_collate)
     running, samples = RunningStats(), []
-    with tqdm(total=total, unit='image', desc='DCT statistics') as bar:
-        for done, (part, blocks) in enumerate(loader):
-            running.merge(part)
-            samples.append(blocks)
-            bar.update(min(8, total - 8 * done))
+    for part, blocks in tqdm(loader, 'DCT statistics', unit='batch'):
+        running.merge(part)
+        samples.append(blocks)
     constant = np.flatnonzero(running.squares <= 1e-16 * running.count).tolist()
     running.squares[constant] = running.count
-    stats = running.finish(_provenance(cfg, total, seed, constant))
     pipeline = network_pipeline(cfg, pipelines(cfg, 'train_dataloader')[0])
+    steps = [{**step, 'type': transform_type(step)} for step in coefficient_pipeline(pipeline)]
+    stats = running.finish(dict(
+        source='tools/dataset_stats.py', config=str(cfg.filename).rpartition('/')[2],
+        pipeline=steps, images=total, seed=seed, date=datetime.date.today().isoformat()))
+    if constant:
+        stats.meta['constant_channels'] = constant
     channels = dct_channels(pipeline)[0]
     normalised = (np.concatenate(samples) - stats.mean)[:, channels] / stats.std[channels]
     rows = int8_scales(normalised, scales)
     best = min(rows, key=lambda row: row['rms_error'])
     stats.meta.update(int8=rows, int8_scale=best['scale'])
     return stats, constant
-
-
-def _provenance(cfg: Config, images: int, seed: int, constant: list[int]) -> dict[str, Any]:
-    steps = coefficient_pipeline(network_pipeline(cfg, pipelines(cfg, 'train_dataloader')[0]))
-    meta: dict[str, Any] = dict(
-        source='tools/dataset_stats.py',
-        config=str(cfg.filename).rpartition('/')[2],
-        pipeline=[{**step, 'type': transform_type(step)} for step in steps],
-        images=images,
-        seed=seed,
-        date=datetime.date.today().isoformat())
-    if constant:
-        meta['constant_channels'] = constant
-    return meta
 
 
 def save_stats(stats: FreqStats, path: str) -> None:

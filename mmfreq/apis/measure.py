@@ -43,11 +43,8 @@ def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
         images_per_call (int): Images that one call processes; times are per image. Defaults to 1.
         unit (float): Seconds in a unit of the result. Defaults to 1e-3, milliseconds.
         title (str): Label of the progress bar, which is shown on a terminal only.
-        failed (dict | None): Receives the error of each candidate that raises; it has no
-            entry. Defaults to None: errors are raised.
-
-    Returns:
-        list[Entry]: One entry for each candidate that ran, in order.
+        failed (dict, optional): Receives the errors of candidates, which then have no entry.
+            Defaults to None: errors are raised.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
@@ -72,17 +69,14 @@ def synchronize(device: str) -> None:
 
 
 def peak_memory(work: Callable[[], Any], device: str) -> int:
-    """Return the peak of the bytes that ``work`` allocates on ``device``, ``'cpu'`` or ``'cuda'``.
-
-    On the CPU, allocations and releases are added up as torch's profiler reports them.
-    """
+    """Return the peak of the bytes that ``work`` allocates on the device, 'cpu' or 'cuda'."""
     if device != 'cpu':
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profiler:
+    cpu = torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[cpu], profile_memory=True) as profiler:
         work()
     events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
     sizes = [event.nbytes() for event in events if event.name() == '[memory]']
@@ -97,35 +91,26 @@ def build_model(cfg: Config) -> torch.nn.Module:
 
 
 def keep_all_proposals(model: torch.nn.Module) -> None:
-    """Let a two-stage detector keep as many proposals as its test settings allow.
-
-    The boxes of an untrained first stage overlap at random; suppression would keep a random number.
-    """
+    """Let a two-stage detector keep all proposals: those of untrained weights overlap at random."""
     settings = getattr(getattr(model, 'rpn_head', None), 'test_cfg', None) or {}
     if 'nms' in settings:
         settings.nms.iou_threshold, settings.min_bbox_size = 1., -1
 
 
 def packed_sample(cfg: Config) -> dict[str, Any]:
-    """Return what the test pipeline of ``cfg`` packs for one image.
+    """Return ``inputs`` (C, h, w) and ``data_samples`` of the test pipeline for one image of noise.
 
-    Keys: ``inputs`` (C, h, w), ``data_samples``. The image is noise, so no data set is needed.
-    Its size is the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
+    The image has the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
     is fixed, else 375x500.
-
-    Raises:
-        ValueError: The config has no test or validation pipeline.
     """
-    found = pipelines(cfg, 'test_dataloader') or pipelines(cfg, 'val_dataloader')
+    found = pipelines(cfg, 'test_dataloader')
     if not found:
-        raise ValueError('expected a test_dataloader or val_dataloader with a pipeline')
-    steps = [step for step in found[0]
-             if not transform_type(step).startswith('Load')]
+        raise ValueError('expected a test_dataloader with a pipeline')
+    steps = [step for step in found[0] if not transform_type(step).startswith('Load')]
     width, height = 500, 375
     for step in iter_dicts(steps):
         if transform_type(step) == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
             width, height = step['scale']
-            break
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],
                                ori_shape=noise.shape[:2], gt_label=0))

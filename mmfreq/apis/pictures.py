@@ -18,8 +18,7 @@ def save_figure(figure: Figure, path: str) -> None:
 
 
 def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
-              values: Sequence[Optional[float]], pattern: str,
-              errors: Sequence[float] = ()) -> None:
+              values: Sequence[Optional[float]], pattern: str) -> None:
     """Draw a horizontal bar for each name, from zero.
 
     Args:
@@ -28,13 +27,10 @@ def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
         names (Sequence[str]): One a bar; the first, the baseline, is grey.
         values (Sequence[float | None]): Lengths; None is labelled "no figure".
         pattern (str): Format of the labels, as ``'{:.1f}'``.
-        errors (Sequence[float]): Half the lengths of error bars. Defaults to none.
     """
     lengths = [value or 0 for value in values]
     colors = [BASELINE, *[OTHERS] * (len(names) - 1)]
-    spread = errors if any(errors) else None
-    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62, xerr=spread,
-                     error_kw=dict(ecolor=INK, linewidth=3))
+    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62)
     labels = ['no figure' if value is None else pattern.format(value) for value in values]
     axis.bar_label(bars, labels, padding=4, color=INK)
     axis.set_yticks(range(len(names)), names, color=INK)

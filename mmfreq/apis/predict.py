@@ -1,6 +1,5 @@
 """Predictions for image files by the hosts' own inferencers."""
 import os
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Optional, Sequence
 
@@ -11,21 +10,14 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from mmfreq.config.reader import datasets_with_pipeline
-
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
 
 
 def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
-    """Return the images that files and folders (with subfolders) stand for, by names that differ.
+    """Return the images that files and folders stand for, by their path below a common folder.
 
-    Args:
-        paths (Sequence[str]): Image files and folders.
-        out_dir (str): Folder for results, which is not searched.
-
-    Returns:
-        dict[str, Path]: Path below the folder that all images have in common, to path.
+    Folders are searched with their subfolders, but without ``out_dir``, the folder for results.
 
     Raises:
         ValueError: A path does not exist, or a folder holds no images. It is named.
@@ -34,10 +26,9 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     for path in map(Path, map(os.path.abspath, paths)):
         if not path.exists():
             raise ValueError(f'{path}: no such file or folder')
-        found = [path]
-        if path.is_dir():
-            found = sorted(p for p in path.rglob('*')
-                           if p.suffix.lower() in SUFFIXES and out not in p.parents)
+        found = [path] if path.is_file() else [
+            file for file in sorted(path.rglob('*'))
+            if file.suffix.lower() in SUFFIXES and out not in file.parents]
         if not found:
             raise ValueError(f'{path}: expected images ({" ".join(SUFFIXES)}), found none')
         images += found
@@ -57,10 +48,6 @@ def read_image(path: Path) -> np.ndarray:
 class Predictor:
     """Predict and draw with the inferencer of a config's host.
 
-    ``predict(images, score_thr)`` takes a list of uint8 BGR images (H, W, 3). It returns for each
-    the host's prediction, a dict (with ``classes``, the names of its ``labels``, for detections),
-    and the image with what was predicted; detections are drawn if their score is higher.
-
     Args:
         cfg (Config): Config of mmpretrain (classification) or mmdet, prepared for its run by
             :func:`mmfreq.apis.runner.prepare`.
@@ -72,43 +59,47 @@ class Predictor:
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: Optional[str] = None) -> None:
-        device, scope = device or get_device(), cfg.get('default_scope')
+        device, self.scope = device or get_device(), cfg.get('default_scope')
         try:
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f'device: {device!r} cannot be used: {reason}') from error
-        if scope not in ('mmpretrain', 'mmdet'):
-            raise ValueError(f"default_scope: expected 'mmpretrain' or 'mmdet', got {scope!r}")
-        cfg, loader = deepcopy(cfg), cfg.get('test_dataloader') or {}
-        datasets = datasets_with_pipeline(loader.get('dataset'))
-        if not datasets:
-            raise ValueError('expected a test_dataloader with a pipeline in the config')
-        cfg.test_dataloader.dataset = datasets[0]  # the inferencers know no ConcatDataset
-        init_default_scope(scope)
-        if scope == 'mmdet':
+        if self.scope not in ('mmpretrain', 'mmdet'):
+            raise ValueError(f"default_scope: expected 'mmpretrain' or 'mmdet', got {self.scope!r}")
+        if not (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline'):
+            raise ValueError('expected a test_dataloader whose dataset has a pipeline')
+        init_default_scope(self.scope)
+        if self.scope == 'mmdet':
             from mmdet.apis import DetInferencer
             self.inferencer = DetInferencer(cfg, checkpoint, device, show_progress=False)
-            self.predict = self._detect
         else:
             import mmpretrain.utils.progress
             from mmpretrain import ImageClassificationInferencer
             mmpretrain.utils.progress.disable_progress_bar = True
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
-            self.predict = self._classify
 
-    def _detect(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
-        """Predict for a batch of uint8 BGR images; draw detections with a higher score."""
-        made = self.inferencer(images, len(images), return_vis=True, pred_score_thr=score_thr)
-        names = self.inferencer.model.dataset_meta['classes']
-        for prediction in made['predictions']:
-            prediction['classes'] = [names[label] for label in prediction['labels']]
-        return list(zip(made['predictions'], made['visualization']))
+    def predict(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
+        """Predict for a batch of uint8 BGR images (H, W, 3).
 
-    def _classify(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
-        from mmpretrain.visualization import UniversalVisualizer
-        classes, visualizer, drawn = self.inferencer.classes, UniversalVisualizer(), []
-        samples = self.inferencer(images, return_datasamples=True, batch_size=len(images))
-        for image, sample in zip(images, samples):
-            drawn.append(visualizer.visualize_cls(image, sample, classes=classes, draw_gt=False))
-        return list(zip(self.inferencer.postprocess(samples, None), drawn))
+        Returns:
+            list[tuple[dict, np.ndarray]]: For each image the host's prediction (of detections with
+            ``classes``, the names of ``labels``), and the image, BGR, with what was predicted;
+            detections are drawn if their score is higher than ``score_thr``.
+        """
+        made = self.inferencer(images, batch_size=len(images), return_datasamples=True)
+        rgb = [image[:, :, ::-1] for image in images]  # as the visualizers take it
+        if self.scope == 'mmdet':
+            samples = made['predictions']
+            drawn = self.inferencer.visualize(rgb, samples, True, pred_score_thr=score_thr)
+            predictions = self.inferencer.postprocess(samples)['predictions']
+            names = self.inferencer.model.dataset_meta['classes']
+            for prediction in predictions:
+                prediction['classes'] = [names[label] for label in prediction['labels']]
+        else:
+            from mmpretrain.visualization import UniversalVisualizer
+            classes, visualizer = self.inferencer.classes, UniversalVisualizer()
+            predictions, drawn = self.inferencer.postprocess(made, None), []
+            for image, sample in zip(rgb, made):
+                drawn.append(visualizer.visualize_cls(image, sample, classes, draw_gt=False))
+        return [(prediction, image[:, :, ::-1]) for prediction, image in zip(predictions, drawn)]

@@ -1,11 +1,13 @@
 """One row of figures for each model: what it reaches, what it takes in, what it costs."""
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Callable, Optional, Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from mmfreq.apis.compare.runs import Run, group_runs, one_line, published_metrics, read_run
@@ -20,50 +22,30 @@ from mmfreq.apis.measure import (
     time_interleaved,
 )
 from mmfreq.config.reader import device_freq, transform_type
+from mmfreq.dct.blocks import check_positive_int
 
 Work = tuple[Callable[[], Any], int]  # a piece of work and the number of its images
 
 
 @dataclass
 class Row:
-    """Figures of one model; None where there is no figure, and ``notes`` say why.
-
-    Attributes:
-        name (str): Name of the config.
-        metrics (dict[str, float]): Results; of several seeds their mean.
-        spread (dict[str, float]): Standard deviation (n - 1) over the seeds, if two or more.
-        seeds (dict[int | str, dict[str, float]]): Results of each run, by :attr:`Run.seed`.
-        found (str): Where they are from: ``metrics.json``, ``validation at step 6``.
-        paper (dict[str, float]): Published results, under the same names and units.
-        scope (str): Package that the config belongs to, mmpretrain or mmdet; empty if unknown.
-        family (str): Type of the backbone without ``Freq``, after a detector's own type.
-        img_shape (tuple[int, int] | None): Height, width in pixels of the image behind the input.
-        input_shape (tuple[int, int, int] | None): Channels, height, width of the network's input.
-        input_bytes (int | None): Bytes per image from the data loader to the device.
-        parameters (int | None): Number of parameters, frozen ones included.
-        flops (int | None): Multiply-adds of a forward pass for one image, some 0.3 % for
-            normalisation and pooling included; a two-stage detector keeps all its proposals.
-        memory (int | None): Peak bytes per image of a forward pass besides the weights.
-        loader_rate (float | None): Images per second through the training pipeline, one process.
-        network_rate (float | None): Images per second through the network, forward only.
-        notes (list[str]): What is missing, and why.
-    """
-    name: str
-    metrics: dict[str, float] = field(default_factory=dict)
-    spread: dict[str, float] = field(default_factory=dict)
-    seeds: dict[Any, dict[str, float]] = field(default_factory=dict)
-    found: str = ''
-    paper: dict[str, float] = field(default_factory=dict)
-    scope: str = ''
-    family: str = ''
-    img_shape: Optional[tuple[int, int]] = None
-    input_shape: Optional[tuple[int, int, int]] = None
-    input_bytes: Optional[int] = None
+    """Figures of one model; None where there is no figure, and ``notes`` say why."""
+    name: str  # of the config
+    metrics: dict[str, float] = field(default_factory=dict)  # of several seeds their mean
+    spread: dict[str, float] = field(default_factory=dict)  # standard deviation (n - 1), if n > 1
+    seeds: dict[Any, dict[str, float]] = field(default_factory=dict)  # metrics of each run
+    found: str = ''  # where they are from: 'metrics.json', 'validation at step 6'
+    paper: dict[str, float] = field(default_factory=dict)  # published, same names and units
+    scope: str = ''  # 'mmpretrain' or 'mmdet'
+    family: str = ''  # type of the backbone without 'Freq', after a detector's own type
+    img_shape: Optional[tuple[int, int]] = None  # (H, W) in pixels, of the image behind the input
+    input_shape: Optional[tuple[int, int, int]] = None  # (C, h, w), of the network's input
+    input_bytes: Optional[int] = None  # per image, from the data loader to the device
     parameters: Optional[int] = None
-    flops: Optional[int] = None
-    memory: Optional[int] = None
-    loader_rate: Optional[float] = None
-    network_rate: Optional[float] = None
+    flops: Optional[int] = None  # multiply-adds per image, with 0.3 % of norms and pooling
+    memory: Optional[int] = None  # peak bytes per image of a forward pass besides the weights
+    loader_rate: Optional[float] = None  # images/s through the training pipeline, one process
+    network_rate: Optional[float] = None  # images/s through the network, forward only
     notes: list[str] = field(default_factory=list)
 
     @classmethod
@@ -75,18 +57,15 @@ class Row:
             row.notes += run.notes
             if run.metrics:
                 row.seeds[run.seed] = run.metrics
-        for key in dict.fromkeys(key for metrics in row.seeds.values() for key in metrics):
-            values = [metrics[key] for metrics in row.seeds.values() if key in metrics]
-            row.metrics[key] = values[0]
-            if len(values) > 1:
-                row.metrics[key] = float(np.mean(values))
-                row.spread[key] = float(np.std(values, ddof=1))
+        values: dict[str, list[float]] = {}
+        for metrics in row.seeds.values():
+            for key, value in metrics.items():
+                values.setdefault(key, []).append(value)
+        for key, found in values.items():
+            row.metrics[key] = float(np.mean(found))
+            if len(found) > 1:
+                row.spread[key] = float(np.std(found, ddof=1))
         return row
-
-    @property
-    def input_values(self) -> Optional[int]:
-        """Number of values of one input."""
-        return int(np.prod(self.input_shape)) if self.input_shape else None
 
 
 def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5,
@@ -106,17 +85,16 @@ def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5,
     Raises:
         ValueError: ``images`` or ``repeats`` is less than 1, or an argument names nothing.
     """
-    if min(images, repeats) < 1:
-        raise ValueError(f'expected images and repeats >= 1, got {images} and {repeats}')
+    check_positive_int('images', images)
+    check_positive_int('repeats', repeats)
     groups = group_runs([read_run(item) for item in dict.fromkeys(runs_or_configs)])
-    rows = [Row.of(runs) for runs in groups]
-    names = [row.name for row in rows]
-    for row, runs in zip(rows, groups):
-        if names.count(row.name) > 1:
-            row.name = f'{row.name} ({runs[0].work_dir or runs[0].config})'
-    by_name = {row.name: row for row in rows}
+    rows = {}
     works: dict[str, dict[str, Work]] = {'network': {}, 'loader': {}}
-    for row, runs in zip(tqdm(rows, 'models', unit='model'), groups):
+    for runs in tqdm(groups, 'models', unit='model'):
+        row = Row.of(runs)
+        if row.name in rows:
+            row.name = f'{row.name} ({runs[0].argument})'
+        rows[row.name] = row
         if runs[0].cfg is not None:
             for what, work in _describe(row, runs[0].cfg, images if timing else 0).items():
                 works[what][row.name] = work
@@ -124,10 +102,10 @@ def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5,
         failed: dict[str, Exception] = {}
         calls = {name: work for name, (work, _) in named.items()}
         for entry in time_interleaved(calls, repeats, 1, 1., f'{what} speed', failed):
-            setattr(by_name[entry.name], f'{what}_rate', named[entry.name][1] / entry.median)
+            setattr(rows[entry.name], f'{what}_rate', named[entry.name][1] / entry.median)
         for name, error in failed.items():
-            by_name[name].notes.append(f'no {what} speed: {one_line(error)}')
-    return rows
+            rows[name].notes.append(f'no {what} speed: {one_line(error)}')
+    return list(rows.values())
 
 
 def _describe(row: Row, cfg: Config, images: int) -> dict[str, Work]:
@@ -157,38 +135,27 @@ def _describe(row: Row, cfg: Config, images: int) -> dict[str, Work]:
         row.flops = count_flops(model, packed)
         if images:
             device = 'cuda' if torch.cuda.is_available() else 'cpu'
-            model = model.to(device)
-            row.memory = peak_memory(_forward(model, packed, 2, device)[0], device) // 2
             size = 2 if row.scope == 'mmdet' else 16
-            works['network'] = _forward(model, packed, size, device)
+            batch = preprocessed_batch(model.to(device), packed, size)
+            forward = partial(_forward, model, batch, device)
+            row.memory = peak_memory(forward, device) // size
+            works['network'] = forward, size
             missing = 'no loader speed'
-            works['loader'] = _loading(cfg, images)
+            dataset = DATASETS.build(cfg.train_dataloader.dataset)
+            size = min(images, len(dataset))
+            indices = np.linspace(0, len(dataset) - 1, size).astype(int).tolist()
+            works['loader'] = partial(_load, dataset, indices), size
     except Exception as error:  # a config and what it names may raise anything; other rows stay
         row.notes.append(f'{missing}: {one_line(error)}')
     return works
 
 
-def _forward(model: torch.nn.Module, packed: dict[str, Any], size: int, device: str) -> Work:
-    """Return a forward pass of the network over ``size`` images."""
-    batch = preprocessed_batch(model, packed, size)
-
-    def work() -> None:
-        with torch.no_grad():
-            model(**batch)
-        synchronize(device)
-
-    return work, size
+def _forward(model: torch.nn.Module, batch: dict[str, Any], device: str) -> None:
+    with torch.no_grad():
+        model(**batch)
+    synchronize(device)
 
 
-def _loading(cfg: Config, images: int) -> Work:
-    """Return a pass of the training pipeline over some images, evenly spread over the set."""
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    if not len(dataset):
-        raise ValueError('the data set is empty')
-    picked = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int)
-
-    def work() -> None:
-        for index in picked:
-            dataset[int(index)]
-
-    return work, len(picked)
+def _load(dataset: Dataset, indices: Sequence[int]) -> None:
+    for index in indices:
+        dataset[index]

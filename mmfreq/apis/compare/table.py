@@ -2,6 +2,7 @@
 import csv
 import io
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any, NamedTuple, Optional, Sequence
 
 import numpy as np
@@ -9,46 +10,29 @@ import numpy as np
 from mmfreq.apis.compare.rows import Row
 from mmfreq.apis.compare.runs import HEADLINES, METRICS
 
-_RGB_VALUES = 3 * 224 * 224  # a classifier's input of size 1 in Xu et al. 2020, Tables 1 and 2
+_RGB_SHAPE = 3, 224, 224  # a classifier's input of size 1 in Xu et al. 2020, Tables 1 and 2
 
 
 class Difference(NamedTuple):
-    """What a row has more than its baseline.
-
-    Attributes:
-        mean (float): Mean difference of runs with a common seed; without any, that of the rows.
-        error (float | None): Its standard error; None with fewer than two common seeds.
-        seeds (int): Number of common seeds.
-    """
-    mean: float
-    error: Optional[float] = None
-    seeds: int = 0
+    """What a row has more than its baseline."""
+    mean: float  # over runs with a common seed; without any, of the rows' means
+    error: Optional[float] = None  # standard error of that, with two common seeds or more
+    seeds: int = 0  # number of common seeds
 
 
 class Column(NamedTuple):
-    """A column of the table: plain values and, for the reader, their format.
-
-    Attributes:
-        name (str): The header.
-        values (Sequence): One value a row, None where there is none.
-        pattern (str): Format of the values. Defaults to ''.
-        unit (float): What a value is divided by before it is formatted. Defaults to 1.
-        suffix (str): Text behind it. Defaults to ''.
-        errors (Sequence): What stands behind ±, None where there is none. Defaults to none.
-        error_name (str): What that is.
-    """
+    """A column of the table, None where there is no value."""
     name: str
     values: Sequence[Any]
-    pattern: str = ''
+    pattern: str = ''  # format of value / unit
     unit: float = 1
     suffix: str = ''
-    errors: Sequence[Optional[float]] = ()
-    error_name: str = ''
+    errors: Sequence[Optional[float]] = ()  # what stands behind ±
 
     def cells(self) -> list[str]:
         """Return the formatted values."""
         found = []
-        for value, error in zip(self.values, self.errors or [None] * len(self.values)):
+        for value, error in zip_longest(self.values, self.errors):
             if isinstance(value, (int, float)):
                 value = format(value / self.unit if self.unit != 1 else value, self.pattern)
             error_text = '' if error is None else f' ± {error:.2g}'
@@ -56,21 +40,12 @@ class Column(NamedTuple):
         return found
 
 
-def groups(rows: Sequence[Row]) -> list[list[int]]:
-    """Return the numbers of the rows that are compared with each other, the baseline first.
-
-    These are the rows of one task, classification or detection; if each family of a task has two
-    rows or more, those of one family. What is unknown of a row is taken from the first.
-    """
-    scopes = [row.scope or rows[0].scope for row in rows]
-    found = []
-    for scope in dict.fromkeys(scopes):
-        members = [i for i, other in enumerate(scopes) if other == scope]
-        families: dict[str, list[int]] = {}
-        for i in members:
-            families.setdefault(rows[i].family or rows[members[0]].family, []).append(i)
-        found += families.values() if min(map(len, families.values())) > 1 else [members]
-    return found
+def families(rows: Sequence[Row]) -> list[list[int]]:
+    """Return the numbers of the rows of each family; the first of them is its baseline."""
+    found: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        found.setdefault(row.family, []).append(i)
+    return list(found.values())
 
 
 def normalised_sizes(rows: Sequence[Row]) -> list[Optional[float]]:
@@ -79,22 +54,18 @@ def normalised_sizes(rows: Sequence[Row]) -> list[Optional[float]]:
     For a detector that is 3 x height x width of the image. For a classifier it is the first RGB
     input of the rows, or 3x224x224 if there is none, as in Xu et al. 2020.
     """
-    first = _first_rgb(rows)
-    rgb = first.input_values if first else _RGB_VALUES
-    found: list[Optional[float]] = []
+    rgb, found = _rgb_shape(rows), []
     for row in rows:
-        detector = row.scope == 'mmdet' and row.img_shape
-        whole = 3 * int(np.prod(row.img_shape)) if detector else rgb
-        found.append(row.input_values and row.input_values / whole)
+        shape = (3, *row.img_shape) if row.scope == 'mmdet' and row.img_shape else rgb
+        found.append(float(np.prod(row.input_shape) / np.prod(shape)) if row.input_shape else None)
     return found
 
 
-def _first_rgb(rows: Sequence[Row]) -> Optional[Row]:
-    """Return the first classifier on RGB pixels, if there is one."""
+def _rgb_shape(rows: Sequence[Row]) -> tuple[int, int, int]:
     for row in rows:
-        if row.input_shape and row.scope != 'mmdet' and row.input_shape[0] == 3:
-            return row
-    return None
+        if row.input_shape and row.input_shape[0] == 3 and row.scope != 'mmdet':
+            return row.input_shape
+    return _RGB_SHAPE
 
 
 def shown_metrics(rows: Sequence[Row]) -> list[str]:
@@ -110,44 +81,56 @@ def headline_metrics(rows: Sequence[Row]) -> list[str]:
 
 
 def differences(rows: Sequence[Row], metric: str) -> list[Optional[Difference]]:
-    """Return what each row has more than the baseline of its group.
+    """Return what each row has more than the first one of its family.
 
     Results of runs count, published ones only if there are none of runs.
     """
-    runs = any(metric in row.metrics for row in rows)
-    found: list[Optional[Difference]] = [None] * len(rows)
-    for first, *others in groups(rows):
-        for i in (first, *others) if others else ():
-            found[i] = _difference(rows[i], rows[first], metric, runs)
+    source = 'metrics' if any(metric in row.metrics for row in rows) else 'paper'
+    baselines: dict[str, Row] = {}
+    found: list[Optional[Difference]] = []
+    for row in rows:
+        base = baselines.setdefault(row.family, row)
+        values, reference = getattr(row, source), getattr(base, source)
+        if metric not in values or metric not in reference:
+            found.append(None)
+            continue
+        seeds = []
+        for seed, metrics in row.seeds.items() if row is not base else ():
+            if metric in metrics and metric in base.seeds.get(seed, {}):
+                seeds.append(metrics[metric] - base.seeds[seed][metric])
+        mean = float(np.mean(seeds or values[metric] - reference[metric]))
+        error = float(np.std(seeds, ddof=1) / len(seeds)**0.5) if len(seeds) > 1 else None
+        found.append(Difference(round(mean, 6), error, len(seeds)))
     return found
-
-
-def _difference(row: Row, base: Row, metric: str, runs: bool) -> Optional[Difference]:
-    mean = (row.metrics if runs else row.paper).get(metric)
-    reference = (base.metrics if runs else base.paper).get(metric)
-    if mean is None or reference is None:
-        return None
-    paired = []
-    for seed, metrics in row.seeds.items() if runs and row is not base else ():
-        if metric in metrics and metric in base.seeds.get(seed, {}):
-            paired.append(metrics[metric] - base.seeds[seed][metric])
-    error = float(np.std(paired, ddof=1) / len(paired)**0.5) if len(paired) > 1 else None
-    return Difference(round(float(np.mean(paired or mean - reference)), 6), error, len(paired))
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:
     """Return the columns of the table; those without any figure are left out."""
-    counts = [len(row.seeds) or None for row in rows]
-    grouped = any(len(row.seeds) > 1 for row in rows)
     found = [Column('model', [row.name for row in rows])]
-    found += [Column('runs', counts)] if grouped else []
+    if any(row.spread for row in rows):
+        found.append(Column('runs', [len(row.seeds) or None for row in rows]))
     for key in shown_metrics(rows):
-        found += _metric_columns(rows, key)
+        found.append(Column(key, [row.metrics.get(key) for row in rows], '.4g',
+                            errors=[row.spread.get(key) for row in rows]))
+        found.append(Column(f'{key} (paper)', [row.paper.get(key) for row in rows], '.5g'))
+        if key in headline_metrics(rows):
+            deltas = differences(rows, key)
+            found.append(Column(f'{key} difference', [delta and delta.mean for delta in deltas],
+                                '+.3f', errors=[delta and delta.error for delta in deltas]))
+            common = [delta.seeds or None if delta else None for delta in deltas]
+            found.append(Column(f'{key} common seeds', common))
     shapes = [row.input_shape for row in rows]
     found += [
         Column('results from', [row.found or None for row in rows]),
         Column('channels', [shape and shape[0] for shape in shapes]),
         Column('size per channel', [shape and f'{shape[1]}x{shape[2]}' for shape in shapes]),
+    ]
+    return [column for column in (*found, *cost_columns(rows)) if set(column.values) != {None}]
+
+
+def cost_columns(rows: Sequence[Row]) -> list[Column]:
+    """Return the columns of what the models take in and cost, normalised size first."""
+    found = [
         Column('normalised size', normalised_sizes(rows), '.4g'),
         Column('bytes per image', [row.input_bytes for row in rows], ','),
         Column('parameters', [row.parameters for row in rows], '.2f', 1e6, ' M'),
@@ -156,26 +139,7 @@ def columns(rows: Sequence[Row]) -> list[Column]:
         Column('loading images/s', [row.loader_rate for row in rows], '.0f'),
         Column('network images/s', [row.network_rate for row in rows], '.1f'),
     ]
-    return [column for column in found if set(column.values) != {None}]
-
-
-def _metric_columns(rows: Sequence[Row], key: str) -> list[Column]:
-    """Return a metric, the published one, and behind the first of them the difference."""
-    headlines = headline_metrics(rows)
-    found = [Column(key, [row.metrics.get(key) for row in rows], '.4g', errors=[
-        row.spread.get(key) for row in rows], error_name='standard deviation')]
-    found.append(Column(f'{key} (paper)', [row.paper.get(key) for row in rows], '.5g'))
-    if key in headlines:
-        name = 'difference' if len(headlines) == 1 else f'{key} difference'
-        deltas = differences(rows, key)
-        place = 1 if any(key in row.metrics for row in rows) else 2
-        found.insert(place, Column(
-            name, [delta and delta.mean for delta in deltas], '+.3f', errors=[
-                delta and delta.error for delta in deltas], error_name='standard error'))
-        if any(delta and delta.error is not None for delta in deltas):
-            found.insert(place + 1, Column(f'{name}: common seeds', [
-                delta and (delta.seeds or None) for delta in deltas]))
-    return found
+    return [column for column in found if set(column.values) != {None}] or found[:1]
 
 
 def table_notes(rows: Sequence[Row]) -> list[str]:
@@ -184,16 +148,12 @@ def table_notes(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         for note in row.notes:
             names.setdefault(note, []).append(row.name)
-    notes = []
-    for note, having in names.items():
-        notes.append(f'{"all" if len(having) == len(rows) > 1 else ", ".join(having)}: {note}')
-    first = _first_rgb(rows)
-    if first and first.input_values != _RGB_VALUES:
-        shape = 'x'.join(map(str, first.input_shape))
-        notes.append(f'a normalised size of 1 is the input of {first.name}, {shape}')
-    baselines = [rows[group[0]].name for group in groups(rows)] if rows else []
-    if len(baselines) > 1 and shown_metrics(rows):
-        notes.append(f'differences are to the first row of each family: {", ".join(baselines)}')
+    notes = [f'{", ".join(having)}: {note}' for note, having in names.items()]
+    if _rgb_shape(rows) != _RGB_SHAPE:
+        shape = 'x'.join(map(str, _rgb_shape(rows)))
+        notes.append(f'a normalised size of 1 is an input of {shape}')
+    if len(families(rows)) > 1:
+        notes.append('differences are to the first row of the same family')
     if any(row.spread for row in rows):
         notes.append('±: standard deviation of results over the runs of a row, standard error of '
                      'differences over the common seeds')
@@ -206,13 +166,13 @@ def markdown_table(rows: Sequence[Row]) -> str:
     for i, column in enumerate(columns(rows)):
         cells = column.cells()
         width = max(map(len, (column.name, *cells)))
-        side = '<' if i == 0 else '>'
+        side = '>' if i else '<'
         header.append(format(column.name, f'{side}{width}'))
-        rule.append((':' + '-' * (width - 1))[::1 if i == 0 else -1])
+        rule.append((':' + '-' * (width - 1))[::-1 if i else 1])
         padded.append([format(cell, f'{side}{width}') for cell in cells])
     lines = [f'| {" | ".join(line)} |' for line in (header, rule, *zip(*padded))]
     notes = [f'- {note}' for note in table_notes(rows)]
-    return '\n'.join([*lines, *([''] if notes else []), *notes]) + '\n'
+    return '\n'.join([*lines, '', *notes]).rstrip() + '\n'
 
 
 def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
@@ -229,12 +189,12 @@ def plain_rows(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def csv_table(rows: Sequence[Row]) -> str:
     """Return the comparison as CSV with plain numbers in base units, and the notes."""
-    named: dict[str, Sequence[Any]] = {}
+    table: list[Sequence[Any]] = []
     for column in columns(rows):
-        named[column.name] = column.values
-        if set(column.errors) - {None}:
-            named[f'{column.name}, {column.error_name}'] = column.errors
-    named['notes'] = ['; '.join(row.notes) for row in rows]
+        table.append([column.name, *column.values])
+        if any(error is not None for error in column.errors):
+            table.append([f'{column.name} ±', *column.errors])
+    table.append(['notes', *['; '.join(row.notes) for row in rows]])
     buffer = io.StringIO()
-    csv.writer(buffer).writerows([named, *zip(*named.values())])
+    csv.writer(buffer).writerows(zip(*table))
     return buffer.getvalue()

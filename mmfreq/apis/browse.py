@@ -1,16 +1,16 @@
 """Show what the network gets: images rebuilt from packed inputs, with the ground truth on them."""
+from copy import deepcopy
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS, VISUALIZERS, init_default_scope
+from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
 from mmfreq.config.reader import (
-    dct_channels,
+    datasets_with_pipeline,
     device_freq,
     iter_dicts,
     network_pipeline,
@@ -19,7 +19,9 @@ from mmfreq.config.reader import (
     unfused,
 )
 from mmfreq.dct import blocks as dct
+from mmfreq.dct.channels import channel_indices
 from mmfreq.models.preprocessor import BlockDCTLayer
+from mmfreq.transforms import FreqNormalize
 
 
 class ImageRebuilder:
@@ -31,12 +33,19 @@ class ImageRebuilder:
 
     def __init__(self, pipeline: list[dict]) -> None:
         steps = {transform_type(step): step for step in iter_dicts(unfused(pipeline))}
-        self._ycbcr, self._channels, self._normalize = 'YCbCr' in steps, None, None
-        if 'BlockDCT' in steps:
-            self._channels, self._block_size = dct_channels(unfused(pipeline))
-            self._upscale = steps['BlockDCT'].get('upscale', 1)
+        self._ycbcr, self._dct = 'YCbCr' in steps, steps.get('BlockDCT')
+        if self._dct is None:
+            return
+        self._block_size = self._dct.get('block_size', 8)
+        self._channels = list(range(3 * self._block_size**2))
+        if 'ChannelSelect' in steps:
+            self._channels = channel_indices(steps['ChannelSelect']['channels'], self._block_size)
+        self._normalize = None
         if 'FreqNormalize' in steps:
-            self._normalize = TRANSFORMS.build(steps['FreqNormalize'])
+            arguments = dict(steps['FreqNormalize'])
+            arguments.pop('type')
+            arguments.pop('_scope_', None)
+            self._normalize = FreqNormalize(**arguments)
 
     def rebuild(self, inputs: torch.Tensor, image_shape: tuple[int, int]) -> np.ndarray:
         """Rebuild the image behind a packed input.
@@ -49,12 +58,12 @@ class ImageRebuilder:
             np.ndarray: uint8 BGR (H, W, 3); channels outside the selection count as zero.
         """
         image = inputs.permute(1, 2, 0).numpy()
-        if self._channels is None:
+        if self._dct is None:
             return dct.from_ycbcr(image) if self._ycbcr else image.astype(np.uint8)
         if self._normalize:
             image = self._normalize.inverse(image, self._channels)
         return dct.coefficients_to_bgr(image, self._channels, image_shape, self._block_size,
-                                       self._upscale)
+                                       self._dct.get('upscale', 1))
 
 
 def truth_in_original_pixels(pipeline: list[dict]) -> bool:
@@ -66,6 +75,24 @@ def truth_in_original_pixels(pipeline: list[dict]) -> bool:
             return resized
         resized |= 'Resize' in kind
     return False
+
+
+def loading_only(dataset: dict) -> dict:
+    """Return a copy of a data set's config whose pipelines end with their loading steps."""
+    dataset = deepcopy(dataset)
+    for node in datasets_with_pipeline(dataset):
+        steps = node['pipeline']
+        loads = [i for i, step in enumerate(steps) if transform_type(step).startswith('LoadImage')]
+        node['pipeline'] = steps[:loads[0] + 1] if loads else []
+    return dataset
+
+
+def original_size(image: np.ndarray, sample: Any) -> np.ndarray:
+    """Crop the padding of an augmented image and resize it to its sample's ``ori_shape``."""
+    height, width = sample.ori_shape
+    x_scale, y_scale = sample.scale_factor
+    unpadded = image[:round(height * y_scale), :round(width * x_scale)]
+    return cv2.resize(unpadded, (width, height), interpolation=cv2.INTER_AREA)
 
 
 class Browser:
@@ -86,32 +113,40 @@ class Browser:
         self._to_channels = freq and BlockDCTLayer.of(freq)
         self.truth_in_original_pixels = truth_in_original_pixels(found[0])
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
+        self.originals: Dataset = DATASETS.build(loading_only(cfg[dataloader].dataset))
         self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name='browse'))
         self.visualizer.dataset_meta = self.dataset.metainfo
 
     def draw(self, index: int) -> tuple[str, np.ndarray]:
-        """Draw one sample; return the path of its image, and a uint8 RGB picture (H, W, 3).
+        """Draw one sample.
 
-        On the left is the image of the file; on the right, what the network gets with the ground
-        truth on it, at the size that the ground truth refers to.
+        Args:
+            index (int): Number of the sample in the data set.
+
+        Returns:
+            tuple[str, np.ndarray]: Path of the image, and uint8 RGB (H, W, 3). On the left is the
+            image as the data set loads it; on the right, what the network gets with the ground
+            truth on it, at the size that the ground truth refers to.
         """
         item = self.dataset[index]
         sample = item['data_samples']
         inputs = self._to_channels(item['inputs'][None])[0] if self._to_channels else item['inputs']
         image = self.rebuilder.rebuild(inputs, sample.img_shape)
         if self.truth_in_original_pixels:
-            (height, width), (x_scale, y_scale) = sample.ori_shape, sample.scale_factor
-            image = image[:round(height * y_scale), :round(width * x_scale)]  # without padding
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        original = mmcv.imread(sample.img_path, channel_order='rgb')
-        return sample.img_path, beside(original, self._annotated(image[:, :, ::-1], sample))
+            image = original_size(image, sample)
+        original = self.originals[index]['img'].astype(np.uint8)
+        if original.ndim == 2:
+            original = np.repeat(original[:, :, None], 3, axis=2)
+        annotated = self._annotated(image[:, :, ::-1], sample)
+        return sample.img_path, beside(original[:, :, 2::-1], annotated)
 
     def _annotated(self, image: np.ndarray, sample: Any) -> np.ndarray:
         image = np.ascontiguousarray(image)
         if hasattr(self.visualizer, 'visualize_cls'):
             classes = self.dataset.metainfo['classes']
             return self.visualizer.visualize_cls(image, sample, classes=classes, draw_pred=False)
-        boxes = sample.gt_instances.bboxes  # the visualizer knows no box classes
+        boxes = sample.gt_instances.bboxes
+        # the visualizer knows no box classes
         sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)
         self.visualizer.add_datasample('browse', image, sample, draw_pred=False)
         return self.visualizer.get_image()

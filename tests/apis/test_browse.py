@@ -1,4 +1,4 @@
-"""The browser of data sets: images rebuilt from inputs, frames at known places."""
+"""The browser of data sets: photos rebuilt from inputs against the augmented photos, and frames at known places."""
 import json
 import runpy
 import sys
@@ -18,10 +18,8 @@ from mmfreq.apis.browse import Browser, beside, truth_in_original_pixels
 from mmfreq.config.reader import pipelines, transform_type
 
 ROOT = Path(__file__).parents[2]
-CLASSIFICATION = 'configs/demo/resnet18-dct24s_demo.py'
-DETECTION = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
-# (H, W) of images, a box (x0, y0, x1, y1)
-PLACES = {(250, 200): (60, 90, 150, 170), (333, 500): (280, 40, 420, 260)}
+CLASSIFICATION, DETECTION = 'configs/demo/resnet18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
+PLACES = {(250, 200): (60, 90, 150, 170), (333, 500): (280, 40, 420, 260)}  # (H, W) of photos, a box (x0, y0, x1, y1)
 BACKGROUND, BLUE, RED = (90, 90, 90), (40, 60, 200), (255, 0, 0)  # RGB
 
 
@@ -33,7 +31,7 @@ def scope() -> Iterator[None]:
 
 @pytest.fixture(scope='module')
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Crops of a image in class folders, the same in train and val."""
+    """Crops of a photograph in class folders, the same in train and val."""
     root = tmp_path_factory.mktemp('browse') / 'folders'
     rng = np.random.default_rng(0)
     for index in range(12):
@@ -48,24 +46,24 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope='module')
 def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Gray images with a blue rectangle, whose box is annotated, with a smaller mask inside."""
+    """Gray photos with a blue rectangle, whose box is annotated, with a smaller mask inside."""
     root = tmp_path_factory.mktemp('browse') / 'coco'
     content: dict[str, list] = dict(images=[], annotations=[], categories=[
         dict(id=i, name=name) for i, name in enumerate(('box', 'disc', 'star'), 1)])
     for number, ((height, width), (x0, y0, x1, y1)) in enumerate(PLACES.items(), 1):
-        image = np.full((height, width, 3), BACKGROUND, np.uint8)
-        image[y0:y1, x0:x1] = BLUE
-        content['images'].append(dict(id=number, file_name=f'{number}.png', height=height,
-                                      width=width))
+        photo = np.full((height, width, 3), BACKGROUND, np.uint8)
+        photo[y0:y1, x0:x1] = BLUE
+        content['images'].append(dict(id=number, file_name=f'{number}.png', height=height, width=width))
         inner = [x0 + 30, y0 + 30, x1 - 30, y0 + 30, x1 - 30, y1 - 30, x0 + 30, y1 - 30]
         content['annotations'].append(dict(
             id=number, image_id=number, category_id=1, bbox=[x0, y0, x1 - x0, y1 - y0], iscrowd=0,
             area=(x1 - x0) * (y1 - y0), segmentation=[inner]))
         for split in ('train', 'val'):
-            for folder in (root / split, root / 'annotations'):
-                folder.mkdir(parents=True, exist_ok=True)
-            cv2.imwrite(str(root / split / f'{number}.png'), image[:, :, ::-1])
-            (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
+            (root / split).mkdir(parents=True, exist_ok=True)
+            cv2.imwrite(str(root / split / f'{number}.png'), photo[:, :, ::-1])
+    (root / 'annotations').mkdir()
+    for split in ('train', 'val'):
+        (root / 'annotations' / f'{split}.json').write_text(json.dumps(content))
     return root
 
 
@@ -90,7 +88,7 @@ def augmented(cfg: Config, loader: str, index: int) -> np.ndarray:
 
 
 def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
-    """The annotated image, RGB, ``width`` pixels on the right of the browser's picture."""
+    """The annotated photo, RGB, ``width`` pixels on the right of the browser's picture."""
     path, picture = browser.draw(index)
     original = cv2.imread(path)[:, :, ::-1]
     gap, left = 8, round(original.shape[1] * picture.shape[0] / original.shape[0])
@@ -111,9 +109,8 @@ def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
     ('24S', 1, 255, 6),
     ('24S', 2, 255, 4),
 ])
-def test_rebuilt_image_is_the_augmented_one(path: str, loader: str, channels: str, upscale: int,
-                                            most: int, mean: float, folders: Path,
-                                            coco: Path) -> None:
+def test_rebuilt_photo_is_the_augmented_one(path: str, loader: str, channels: str, upscale: int, most: int, mean: float,
+                                            folders: Path, coco: Path) -> None:
     cfg = config(path, folders if path == CLASSIFICATION else coco, channels, upscale)
     browser = Browser(cfg, loader)
     np.random.seed(3)
@@ -121,12 +118,12 @@ def test_rebuilt_image_is_the_augmented_one(path: str, loader: str, channels: st
     np.random.seed(3)
     expected = augmented(cfg, loader, 1)
     assert item['data_samples'].img_shape[:2] == expected.shape[:2]
-    image = browser.rebuilder.rebuild(item['inputs'], expected.shape[:2])
-    assert (image.dtype, image.shape) == (np.uint8, expected.shape)
-    difference = np.abs(image.astype(int) - expected)
+    photo = browser.rebuilder.rebuild(item['inputs'], expected.shape[:2])
+    assert (photo.dtype, photo.shape) == (np.uint8, expected.shape)
+    difference = np.abs(photo.astype(int) - expected)
     assert difference.max() <= most
     assert difference.mean() < mean
-    assert np.abs(image[:, ::-1].astype(int) - expected).mean() > 2 * mean  # left is not right
+    assert np.abs(photo[:, ::-1].astype(int) - expected).mean() > 2 * mean  # the photos have a left and a right
 
 
 @pytest.mark.parametrize(('own', 'tolerance'), [([dict(type='YCbCr')], 2), ([], 0)])
@@ -135,9 +132,19 @@ def test_pixels_are_shown_without_dct(own: list[dict], tolerance: int, folders: 
     steps = pipelines(cfg, 'val_dataloader')[0]
     cfg.val_dataloader.dataset.pipeline = [*steps[:-1], *own, steps[-1]]
     browser = Browser(cfg, 'val_dataloader')
-    image = browser.rebuilder.rebuild(browser.dataset[0]['inputs'], (112, 112))
+    photo = browser.rebuilder.rebuild(browser.dataset[0]['inputs'], (112, 112))
     expected = DATASETS.build(dict(cfg.val_dataloader.dataset, pipeline=steps[:-1]))[0]['img']
-    assert_allclose(image.astype(int), expected, atol=tolerance)
+    assert_allclose(photo.astype(int), expected, atol=tolerance)
+
+
+def test_statistics_are_read_once(folders: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    browser = Browser(config(CLASSIFICATION, folders), 'val_dataloader')
+
+    def fail(name: str) -> None:
+        raise AssertionError(f'{name} was read again')
+
+    monkeypatch.setattr('mmfreq.dct.stats.load_stats', fail)
+    browser.draw(0)
 
 
 # Ground truth
@@ -146,34 +153,28 @@ def test_pixels_are_shown_without_dct(own: list[dict], tolerance: int, folders: 
 def frame(picture: np.ndarray) -> list[float]:
     """Box (x0, y0, x1, y1) in the middle of the red lines."""
     red = (np.abs(picture.astype(int) - RED).max(axis=2) < 90)
-    low, high = [], []
-    for lines in (red.sum(axis=0), red.sum(axis=1)):
-        found = np.flatnonzero(lines > 0.4 * lines.max())
-        middle = (found[0] + found[-1]) / 2
-        low.append(found[found < middle].mean() + 0.5)
-        high.append(found[found > middle].mean() + 0.5)
-    return low + high
+    rows, columns = (np.flatnonzero(red.sum(axis=axis) > 0.4 * red.sum(axis=axis).max()) for axis in (1, 0))
+    middle = (rows[0] + rows[-1]) / 2, (columns[0] + columns[-1]) / 2
+    return [columns[columns < middle[1]].mean() + 0.5, rows[rows < middle[0]].mean() + 0.5,
+            columns[columns > middle[1]].mean() + 0.5, rows[rows > middle[0]].mean() + 0.5]
 
 
 def assert_on_the_rectangles_edges(picture: np.ndarray, box: list[float]) -> None:
-    """The frame is where the box is, and there the image changes from gray to blue."""
+    """The frame is where the box is, and there the photo changes from gray to blue."""
     assert_allclose(frame(picture), box, atol=1.5)
     x0, y0, x1, y1 = map(round, box)
-    y, x = (slice(middle, middle + 5) for middle in ((y0 + y1) // 2, (x0 + x1) // 2))
-    for inside, outside in (((y, x0 + 4), (y, x0 - 5)), ((y, x1 - 5), (y, x1 + 4)),
-                            ((y1 - 5, x), (y1 + 4, x))):
+    middle_y, middle_x = slice((y0 + y1) // 2, (y0 + y1) // 2 + 5), slice((x0 + x1) // 2, (x0 + x1) // 2 + 5)
+    for inside, outside in (((middle_y, x0 + 4), (middle_y, x0 - 5)), ((middle_y, x1 - 5), (middle_y, x1 + 4)),
+                            ((y1 - 5, middle_x), (y1 + 4, middle_x))):
         assert_allclose(picture[inside].mean(axis=0), BLUE, atol=25)
         assert_allclose(picture[outside].mean(axis=0), BACKGROUND, atol=25)
 
 
-@pytest.mark.parametrize('padded', [True, False])
+@pytest.mark.parametrize('masks', [True, False])
 @pytest.mark.parametrize('index', [0, 1])
-def test_frames_of_val_lie_on_the_original_image(index: int, padded: bool, coco: Path) -> None:
+def test_frames_of_val_lie_on_the_original_photo(index: int, masks: bool, coco: Path) -> None:
     cfg = config(DETECTION, coco, upscale=2)
-    steps = pipelines(cfg, 'val_dataloader')[0]
-    if padded:  # as RTMDet's test pipeline: Resize, Pad, LoadAnnotations, which has no masks
-        steps[2].with_mask = False
-        steps.insert(2, dict(type='Pad', size=(256, 256), pad_val=dict(img=(114, 114, 114))))
+    next(step for step in pipelines(cfg, 'val_dataloader')[0] if step.type == 'LoadAnnotations').with_mask = masks
     (height, width), box = list(PLACES.items())[index]
     picture = drawn(Browser(cfg, 'val_dataloader'), index, width)
     assert picture.shape == (height, width, 3)
@@ -181,7 +182,7 @@ def test_frames_of_val_lie_on_the_original_image(index: int, padded: bool, coco:
 
 
 @pytest.mark.parametrize('index', [0, 1])
-def test_frames_of_train_lie_on_the_augmented_image(index: int, coco: Path) -> None:
+def test_frames_of_train_lie_on_the_augmented_photo(index: int, coco: Path) -> None:
     cfg = config(DETECTION, coco, upscale=2)
     (height, width), (x0, y0, x1, y1) = list(PLACES.items())[index]
     new_height, new_width = [(240, 192), (170, 256)][index]  # within 256 x 192
@@ -190,6 +191,17 @@ def test_frames_of_train_lie_on_the_augmented_image(index: int, coco: Path) -> N
     x_scale, y_scale = new_width / width, new_height / height
     flipped = [new_width - x_scale * x1, y_scale * y0, new_width - x_scale * x0, y_scale * y1]
     assert_on_the_rectangles_edges(picture, flipped)
+
+
+def test_padding_of_a_test_pipeline_is_taken_off(coco: Path) -> None:
+    """RTMDet's test pipeline: Resize, Pad, LoadAnnotations."""
+    cfg = config(DETECTION, coco, upscale=2)
+    steps = pipelines(cfg, 'val_dataloader')[0]
+    steps.insert(2, dict(type='Pad', size=(256, 256), pad_val=dict(img=(114, 114, 114))))
+    (height, width), box = list(PLACES.items())[1]
+    picture = drawn(Browser(cfg, 'val_dataloader'), 1, width)
+    assert picture.shape == (height, width, 3)
+    assert_on_the_rectangles_edges(picture, box)
 
 
 @pytest.mark.parametrize(('kinds', 'original'), [
@@ -202,56 +214,65 @@ def test_where_ground_truth_lies(kinds: list[str], original: bool) -> None:
     assert truth_in_original_pixels([dict(type=kind) for kind in kinds]) is original
 
 
-def test_labels_are_written_on_the_image(folders: Path) -> None:
+def test_labels_are_written_on_the_photo(folders: Path) -> None:
     browser = Browser(config(CLASSIFICATION, folders), 'val_dataloader')
     picture = drawn(browser, 7, 224)
     item = browser.dataset[7]
-    image = browser.rebuilder.rebuild(item['inputs'], (224, 224))[:, :, ::-1]
-    assert picture.shape == image.shape
-    changed = np.argwhere((picture != image).any(axis=2))
+    photo = browser.rebuilder.rebuild(item['inputs'], (224, 224))[:, :, ::-1]
+    assert picture.shape == photo.shape
+    changed = np.argwhere((picture != photo).any(axis=2))
     assert len(changed) > 50
     assert changed[:, 0].max() < 40  # one line of text at the top
 
 
 def test_pictures_side_by_side() -> None:
     left, right = np.full((10, 40, 3), 10, np.uint8), np.full((5, 7, 3), 70, np.uint8)
-    assert beside(left, right, gap=3)[0, :, 0].tolist() == [10] * 20 + [255] * 3 + [70] * 7
+    picture = beside(left, right, gap=3)
+    assert picture.shape == (5, 20 + 3 + 7, 3)
+    assert picture[0, :, 0].tolist() == [10] * 20 + [255] * 3 + [70] * 7
 
 
 # The tool
 
 
-def browse(monkeypatch: pytest.MonkeyPatch, path: str, root: Path, out: Path,
-           *arguments: Any) -> list[str]:
-    """Run the tool; return the names of its pictures."""
+def browse(monkeypatch: pytest.MonkeyPatch, path: str, root: Path, *arguments: Any) -> None:
     options = [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val')]
-    monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', str(ROOT / path), *map(str, arguments),
-                                      '--out-dir', str(out), '--cfg-options', *options])
+    monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', str(ROOT / path), *map(str, arguments), '--cfg-options',
+                                      *options])
     runpy.run_path(str(ROOT / 'tools/browse_dataset.py'), run_name='__main__')
-    return sorted(file.name for file in out.iterdir())
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])
 @pytest.mark.parametrize('path', [CLASSIFICATION, DETECTION])
 def test_tool_writes_pictures(path: str, phase: str, folders: Path, coco: Path, tmp_path: Path,
-                              monkeypatch: pytest.MonkeyPatch,
-                              capsys: pytest.CaptureFixture) -> None:
-    root, names = (folders, '0123') if path == CLASSIFICATION else (coco, '12')
-    found = browse(monkeypatch, path, root, tmp_path, '--phase', phase, '--number', 4)
-    assert found == [f'{i:05d}-{name}.png' for i, name in enumerate(names)]
-    assert all(cv2.imread(str(file)).std() > 5 for file in tmp_path.iterdir())
+                              monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    root, names = (folders, ['0', '1', '2', '3']) if path == CLASSIFICATION else (coco, ['1', '2'])
+    browse(monkeypatch, path, root, '--phase', phase, '--number', 4, '--out-dir', tmp_path)
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f'{i:05d}-{name}.png' for i, name in enumerate(names)]
+    for file in tmp_path.iterdir():
+        assert cv2.imread(str(file)).std() > 5
     assert f'{len(names)} pictures in {tmp_path}' in capsys.readouterr().out
 
 
-def test_shuffled_samples_come_from_all_classes_and_stay_the_same(
-        folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffled_samples_come_from_all_classes_and_stay_the_same(folders: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     for run, flags in enumerate(([], ['--shuffle'], ['--shuffle'], ['--shuffle', '--seed', 1])):
-        names = browse(monkeypatch, CLASSIFICATION, folders, tmp_path / str(run), '--number', 5,
-                       *flags)
-        shown.append({int(name.split('-')[0]) for name in names})
+        browse(monkeypatch, CLASSIFICATION, folders, '--number', 5, '--out-dir', tmp_path / str(run), *flags)
+        shown.append({int(file.name.split('-')[0]) for file in (tmp_path / str(run)).iterdir()})
     first, shuffled, again, other = shown
     assert first == set(range(5))
     assert shuffled == again != other
     assert {index < 6 for index in shuffled} == {True, False}
     assert len(shuffled) == len(other) == 5
+
+
+def test_the_left_image_is_what_the_data_set_loads(folders: Path) -> None:
+    cfg = config(CLASSIFICATION, folders)
+    pipelines(cfg, 'val_dataloader')[0][0].imdecode_backend = 'pillow'
+    browser = Browser(cfg, 'val_dataloader')
+    browser.originals.pipeline.transforms.append(lambda results: {'img': 255 - results['img']})
+    path, picture = browser.draw(0)
+    original = 255 - cv2.imread(path)[:, :, ::-1]
+    expected = beside(original, picture[:, -224:])
+    assert_array_equal(picture, expected)

@@ -11,8 +11,6 @@ def name_unreadable_images() -> None:
     Pillow's errors pass through as they are.
     """
     stock = LoadImageFromFile.transform
-    if hasattr(stock, '__wrapped__'):
-        return
 
     @wraps(stock)
     def transform(self: LoadImageFromFile, results: dict) -> dict:

@@ -1,7 +1,8 @@
-"""Weights-only reading through mmengine's loader, by torch's unpickler and the one for old torch."""
+"""Weights-only reading by mmengine's loader, with torch's unpickler and the one for old torch."""
 import io
 import os
 import pickle
+import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -50,15 +51,15 @@ def test_what_a_runner_records_is_read(zipped: bool, tmp_path: Path) -> None:
     values = dict(half=np.float16(1.5), byte=np.uint8(7), long=np.int64(-3), flag=np.bool_(True),
                   text=np.str_('x'), shorts=np.array([1, -2], np.int16),
                   halves=np.array([0.5, 2], np.float16))
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1).state_dict()
     content = dict(
-        **WEIGHTS, optimizer=torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1).state_dict(),
-        history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
+        **WEIGHTS, optimizer=optimizer, history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
         meta=dict(values, config='open("marker", "w")', info=ConfigDict(classes=('a', 'b'))))
     torch.save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
     found = load(tmp_path / 'x.pth')
     assert_array_equal(found['state_dict']['a'].numpy(), [0, 1, 2])
     assert found['history'].mean() == 9 / 4
-    assert found['optimizer'] == content['optimizer']
+    assert found['optimizer'] == optimizer
     assert found['meta'].pop('info') == dict(classes=('a', 'b'))
     assert 'config' not in found['meta']  # a Runner that resumes would execute it
     for key, value in values.items():
@@ -98,10 +99,10 @@ def whole_file() -> bytes:
 
 
 @pytest.mark.parametrize(('content', 'message'), [
-    (whole_file()[:2000], 'it is damaged'),
-    (b'', 'the file is empty$'),
-    (bytes(1000), 'it is damaged'),
-    (b'<html>Not Found</html>', 'it is damaged'),
+    (whole_file()[:2000], 'it is damaged, or .*'),
+    (b'', 'the file is empty'),
+    (bytes(1000), 'it is damaged, or .*'),
+    (b'<html>Not Found</html>', 'it is damaged, or .*'),
     ([torch.zeros(1)], 'expected a state dict, .*, got list'),
     ({}, 'expected a state dict, .*, got nothing'),
     (dict(state_dict={}), 'expected a state dict, .*, got nothing'),
@@ -111,9 +112,9 @@ def test_broken_files_give_one_line(content: Any, message: str, tmp_path: Path) 
         (tmp_path / 'x.pth').write_bytes(content)
     else:
         torch.save(content, tmp_path / 'x.pth')
-    with pytest.raises(RefusedCheckpointError, match=rf'^checkpoint: refused .*x\.pth: {message}') as e:
+    with pytest.raises(RefusedCheckpointError) as refused:
         load(tmp_path / 'x.pth')
-    assert '\n' not in str(e.value)
+    assert re.fullmatch(rf'checkpoint: refused .*x\.pth: {message}', str(refused.value))
 
 
 @pytest.mark.parametrize(('weights', 'fits'), [
@@ -129,8 +130,8 @@ def test_weights_none_of_which_fits_are_refused(weights: dict, fits: bool, tmp_p
         assert_array_equal(model.bias.detach().numpy(), [1, 1])
     else:
         with pytest.raises(RefusedCheckpointError,
-                           match=r'^checkpoint: refused \S+x\.pth: none of its weights \(bias, other, '
-                                 r'...\) fits Linear \(weight, bias, ...\)$'):
+                           match=r'^checkpoint: refused \S+x\.pth: none of its weights \(bias, '
+                                 r'other, ...\) fits Linear \(weight, bias, ...\)$'):
             checkpoint_module.load_checkpoint(model, file)
 
 

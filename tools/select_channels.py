@@ -1,11 +1,14 @@
 #!/usr/bin/env python3
-"""Select the channels that a trained gate keeps most often, and write the config that trains on them alone.
+"""Select the channels that a trained gate is most likely to keep, and write the config that trains on them alone.
 
-Channels of equal on-rate are ranked by the mean probability with which training keeps them, then low frequencies first.
+Channels are ranked by their mean probability of being kept. Equal ones are ranked by their on-rate, then low
+frequencies first; the report says so where it matters.
 """
 import argparse
 import re
 from pathlib import Path
+
+import numpy as np
 
 from mmfreq.config.paths import config_path
 from mmfreq.files import atomic_write_text
@@ -39,13 +42,14 @@ def report(rates: OnRates, channels: list[int]) -> str:
     parts = ', '.join(f'{name} {sum(channel // size == i for channel in channels)}'
                       for i, name in enumerate(('Y', 'Cb', 'Cr')))
     lines = [f'{len(channels)} of {len(rates.channels)} channels: {channels}', f'components: {parts}']
-    by_channel = dict(zip(rates.channels.tolist(), rates.on_rate))
-    rest = [by_channel[i] for i in by_channel if i not in channels]
-    lines.append(f'lowest on-rate chosen: {min(by_channel[i] for i in channels):.3f}' +
-                 (f', highest left out: {max(rest):.3f}' if rest else ''))
-    if rest and max(rest) == min(by_channel[i] for i in channels):
-        lines.append('WARNING: channels left out are kept as often as some chosen: the training probability, then the '
-                     'frequency decided. Rates that are all alike come from a gate that has not learned yet')
+    chosen = np.isin(rates.channels, channels)
+    lowest, rest = rates.probability[chosen].min(), rates.probability[~chosen]
+    lines.append(f'lowest probability chosen: {lowest:.3f}' +
+                 (f', highest left out: {rest.max():.3f}' if rest.size else ''))
+    if rest.size and rest.max() == lowest:
+        ties = int((rates.probability == lowest).sum())
+        lines.append(f'WARNING: {ties} channels have this probability, {int((rest == lowest).sum())} of them left out: '
+                     'the on-rate, then the frequency decided. Such ties come from a gate that has not learned yet')
     if rates.block_size == 8:
         lines += [f'in common with {name}: {len(overlap(channels, name))} of 24' for name in ('24S', '24D')]
     return '\n'.join(lines)

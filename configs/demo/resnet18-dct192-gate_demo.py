@@ -1,4 +1,4 @@
-# All 192 channels behind a gate: which ones do these photos need? (tools/gate_heatmap.py, tools/select_channels.py)
+# All 192 channels behind a gate that ends with 24: which ones do these photos need?
 _base_ = './resnet18-dct24s_demo.py'
 
 model = dict(backbone=dict(in_channels=192, gate=dict()))
@@ -8,10 +8,11 @@ test_pipeline = [*_base_.test_pipeline[:3], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
-# The demo is short: the logits of the gate learn faster than the rest (OneCycleLR knows one rate for all).
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=10)}))
+# The demo is short: the logits of the gate learn faster than the rest, without decay (OneCycleLR knows one rate
+# for all).
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=10, decay_mult=0)}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=38),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6, convert_to_iter_based=True),
 ]
-custom_hooks = [dict(type='GateLossHook', loss_weight=0.01)]
+custom_hooks = [dict(type='GateLossHook', target=24)]

@@ -6,6 +6,7 @@ networks (Xu et al. 2020, Fig. 3), :class:`StemlessMobileNetV2Mixin` for MobileN
 docs/new_backbone.md.
 """
 import logging
+import math
 from typing import Any, Optional
 
 import torch
@@ -111,19 +112,64 @@ class StemlessResNetMixin(FreqMixin):
     was done. A checkpoint without stem weights loads unchanged, and is refused if its first block
     takes another number of channels. Shortcuts may be numbered as in either host.
 
-    Arguments and errors are those of :class:`FreqMixin` and of the stock class. ``stem_channels``,
-    which an inherited config may hold, has no meaning without a stem and is ignored.
+    With ``entry_stage=2`` the channels enter one stage later (Gueguen et al. 2018): stage 1 becomes
+    an identity too, and stage 2 takes the channels at stride 1. A cell then covers 8x8 pixels of
+    the stock network's image at the usual strides.
+
+    Args:
+        in_channels (int): Number of DCT channels C >= 1.
+        entry_stage (int): Stage that takes the channels, 1 or 2. Defaults to 1.
+        *args: Arguments of :class:`FreqMixin` and of the stock class.
+        **kwargs: Arguments of :class:`FreqMixin` and of the stock class. ``stem_channels``, which
+            an inherited config may hold, has no meaning without a stem and is ignored.
+
+    Raises:
+        ValueError: As :class:`FreqMixin`; ``entry_stage`` is neither 1 nor 2, the network has no
+            such stage, or ``out_indices`` names a skipped stage, as a detector's FPN does.
     """
     stem_modules = ('conv1', 'bn1', 'gn1', 'stem')
 
-    def __init__(self, *args: Any, in_channels: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, in_channels: int, entry_stage: int = 1, **kwargs: Any) -> None:
+        name = type(self).__name__
+        if isinstance(entry_stage, bool) or entry_stage not in (1, 2):
+            raise ValueError(f'{name}: expected entry_stage to be 1 or 2, got {entry_stage!r}')
+        if kwargs.get('num_stages', 4) < entry_stage:
+            raise ValueError(f'{name}: expected num_stages >= entry_stage={entry_stage}, got '
+                             f'{kwargs["num_stages"]}')
+        self.entry_stage = entry_stage
         kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
+        if min(self.out_indices) < entry_stage - 1:
+            raise ValueError(f'{name}: expected out_indices >= {entry_stage - 1}, since '
+                             f'entry_stage={entry_stage} skips what comes before, got '
+                             f'{tuple(self.out_indices)}')
+        if entry_stage > 1:
+            self.input_stride = FreqMixin.input_stride * math.prod(self.strides[:entry_stage])
 
     @property
     def first_weight(self) -> str:
         """Name of the first convolution of the first block."""
-        return f'{self.res_layers[0]}.0.conv1.weight'
+        return f'{self.res_layers[self.entry_stage - 1]}.0.conv1.weight'
+
+    def make_res_layer(self, **kwargs: Any) -> nn.Module:
+        """Make the next stage as the stock class does; one before ``entry_stage`` is an identity."""
+        stage = len(self.res_layers) + 1
+        if stage < self.entry_stage:
+            return nn.Identity()
+        if stage == self.entry_stage > 1:
+            width = 'in_channels' if 'in_channels' in kwargs else 'inplanes'  # mmpretrain, mmdet
+            kwargs.update({width: self.dct_channels, 'stride': 1})
+        return super().make_res_layer(**kwargs)
+
+    def fit_stock_state_dict(self, state_dict: StateDict, prefix: str) -> str:
+        """Fit a stock state dict as :class:`FreqMixin` does; drop the skipped stage."""
+        report = super().fit_stock_state_dict(state_dict, prefix)
+        if report and self.entry_stage > 1:
+            skipped = [key for key in state_dict if key.startswith(f'{prefix}{self.res_layers[0]}.')]
+            for key in skipped:
+                del state_dict[key]
+            report += f', {self.res_layers[0]} dropped ({len(skipped)} tensors)'
+        return report
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
         if self.deep_stem:

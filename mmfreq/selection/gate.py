@@ -23,10 +23,12 @@ class ChannelGate(nn.Module):
     affine map of it two logits (off, on). In training, a channel is on with probability
     ``sigmoid(logit_on - logit_off)``: Gumbel-softmax, hard in the forward pass, with the gradient of the soft one at
     ``temperature`` in the backward pass (straight-through). In evaluation, the larger logit decides, without noise. At
-    the start every channel is on with probability ``sigmoid(2.0 - 0.1) = 0.87``.
+    the start every channel is on with probability ``sigmoid(2.0 - 0.1) = 0.87``. :meth:`set_noise` makes the draws less
+    random, towards the decisions of evaluation: the probability is ``sigmoid((logit_on - logit_off) / noise)``.
 
     Channels that are off are 0, which after FreqNormalize is their mean. The decisions are taken in float32, also
-    under autocast. The sum of ``mask``, times a factor, belongs into the loss: :class:`mmfreq.selection.hook.GateLossHook`.
+    under autocast. The sum of ``mask``, times a factor, belongs into the loss:
+    :class:`mmfreq.selection.hook.GateLossHook`.
 
     Padding of a batch counts in the average, so that the decisions for an image that others in its batch make larger
     may differ from those for the image alone. Reentrant activation checkpointing around the gate is not supported: it
@@ -35,14 +37,15 @@ class ChannelGate(nn.Module):
     Args:
         channels (int): Number of input channels C >= 1.
         temperature (float): Temperature > 0 of the soft decision: small is close to the hard one, with gradients that
-            are large and rare. GateLossHook can change it in training. Defaults to 1.
+            are large and rare. Defaults to 1.
         always_on (Sequence[int]): Input channels in 0..C-1 that are never switched off. Defaults to none.
 
     Attributes:
         mask (torch.Tensor | None): (N, C) of the last forward pass, float32, 0 or 1, with its graph in training; None
             before the first one, and in copies.
-        probability (torch.Tensor | None): (N, C) of the last forward pass, float32, without graph: how likely a
-            channel is on in training.
+        probability (torch.Tensor | None): (N, C) of the last forward pass, float32, without graph: in training, how
+            likely a channel was drawn; in evaluation, how likely it would be at noise 1.
+        noise (torch.Tensor): Scalar > 0, noise of the draws in training; 1 in a new gate.
 
     Raises:
         ValueError: An argument is out of its range, or an input does not have C channels.
@@ -54,20 +57,22 @@ class ChannelGate(nn.Module):
         super().__init__()
         if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
             raise ValueError(f'ChannelGate: expected channels to be an integer >= 1, got {channels!r}')
+        if not temperature > 0:
+            raise ValueError(f'ChannelGate: expected a temperature > 0, got {temperature!r}')
         bad = [i for i in always_on if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < channels]
         if bad:
             raise ValueError(f'ChannelGate: expected always_on to hold integers in 0..{channels - 1}, got {bad}')
         self.channels = channels
+        self.temperature = temperature
         self.linear = nn.Linear(channels, channels)
         self.norm = GateNorm(channels)
         self.logit_weight = nn.Parameter(torch.empty(channels, 2))
         self.logit_bias = nn.Parameter(torch.empty(channels, 2))
-        # buffers, so that a compiled model need not be compiled anew for each temperature
-        self.register_buffer('temperature', torch.ones(()), persistent=False)
+        # a buffer, so that a compiled model need not be compiled anew for each value
+        self.register_buffer('noise', torch.ones(()), persistent=False)
         self.register_buffer('always_on', torch.zeros(channels, dtype=torch.bool), persistent=False)
         self.always_on[list(always_on)] = True
         self.mask = self.probability = None
-        self.set_temperature(temperature)
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -79,11 +84,11 @@ class ChannelGate(nn.Module):
         with torch.no_grad():
             self.logit_bias.copy_(torch.tensor([0.1, 2.0]))
 
-    def set_temperature(self, temperature: float) -> None:
-        """Sets the temperature of the soft decision, > 0."""
-        if not temperature > 0:
-            raise ValueError(f'ChannelGate: expected a temperature > 0, got {temperature!r}')
-        self.temperature.fill_(temperature)
+    def set_noise(self, noise: float) -> None:
+        """Set the noise of the draws in training, > 0."""
+        if not noise > 0:
+            raise ValueError(f'ChannelGate: expected a noise > 0, got {noise!r}')
+        self.noise.fill_(noise)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Logits (N, C, 2) of off and on, float32, for inputs (N, C, H, W)."""
@@ -98,7 +103,7 @@ class ChannelGate(nn.Module):
         if not self.training:
             return self._fixed((score > 0).float())
         # the difference of two Gumbel variables is logistic
-        score = score + torch.special.logit(torch.rand_like(score), eps=1e-7)
+        score = score + self.noise * torch.special.logit(torch.rand_like(score), eps=1e-7)
         soft = torch.sigmoid(score / self.temperature)
         return self._fixed((score > 0).float() + (soft - soft.detach()))
 
@@ -112,7 +117,8 @@ class ChannelGate(nn.Module):
                              'compare the channels that the pipeline selects with in_channels of the backbone')
         logits = self.logits(x)
         self.mask = self.decide(logits)
-        self.probability = self._fixed(torch.sigmoid(margin(logits.detach())))
+        noise = self.noise if self.training else 1.
+        self.probability = self._fixed(torch.sigmoid(margin(logits.detach()) / noise))
         return x * self.mask.to(x.dtype)[:, :, None, None]
 
     def __getstate__(self) -> dict[str, Any]:

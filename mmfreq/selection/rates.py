@@ -25,8 +25,7 @@ class OnRates:
     Attributes:
         channels (np.ndarray): int (C,), channel numbers, ``N*N*component + N*vertical + horizontal``.
         on_rate (np.ndarray): float64 (C,) in [0, 1]: in how many of the images the channel is kept (argmax decision).
-        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept in training. Ranks channels
-            of equal ``on_rate``.
+        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept at noise 1. Ranks the channels.
         images (int): How many images.
         block_size (int): Side N of a block.
         meta (dict): Where they come from: ``config``, ``checkpoint``, ``epoch``, ``loss_weight``, ...
@@ -57,9 +56,10 @@ class OnRates:
         return dict(all=float(self.on_rate.sum()), **parts)
 
     def top(self, count: int) -> list[int]:
-        """The ``count`` channels that are kept most often, ascending.
+        """Return the ``count`` channels that are most likely to be kept, by ``probability``, ascending.
 
-        Channels of equal rate are ranked by ``probability``, then low frequencies before high ones, then Y, Cb, Cr.
+        It ranks also where ``on_rate`` is 0 or 1. Channels of equal probability are ranked by ``on_rate``, then low
+        frequencies before high ones, then Y, Cb, Cr.
 
         Raises:
             ValueError: ``count`` is not in 1..C.
@@ -67,7 +67,7 @@ class OnRates:
         if not 1 <= count <= len(self.channels):
             raise ValueError(f'expected a number of channels in 1..{len(self.channels)}, got {count}')
         zigzag = np.argsort(zigzag_order(self.block_size))[self.channels % self.block_size**2]
-        ranking = np.lexsort((self.channels, zigzag, -self.probability, -self.on_rate))
+        ranking = np.lexsort((self.channels, zigzag, -self.on_rate, -self.probability))
         return sorted(self.channels[ranking[:count]].tolist())
 
 

@@ -97,7 +97,7 @@ def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp
         assert [cfg['model']['backbone'].pop('frozen_stages') for cfg in configs] == [-1, 1]
         assert [cfg['model']['backbone'].pop('init_cfg')['checkpoint'][:12] for cfg in configs] == [
             'torchvision:', 'work_dirs/re']
-    shipped_text = repr(configs[1]).replace('CheckedCocoDataset', 'CocoDataset')
+    shipped_text = repr(configs[1])
     assert configs[0] == ast.literal_eval(shipped_text)
 
 
@@ -105,7 +105,7 @@ def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp
 def test_it_trains(config: str, tmp_path: Path) -> None:
     cfg = written(config, tmp_path / 'out.py')
     check_channels(cfg)
-    for step in iter_dicts(cfg.train_dataloader.dataset.pipeline):  # smaller photos, for time; Swin's windows need 448
+    for step in iter_dicts(cfg.train_dataloader.dataset.pipeline):  # smaller images, for time; Swin's windows need 448
         if transform_type(step) in ('RandomResizedCrop', 'Resize'):
             assert step['scale'] in (448, (1333, 800))
             step['scale'] = 448 if 'swin' in config else 128 if step['scale'] == 448 else (192, 128)
@@ -133,7 +133,7 @@ def test_it_trains(config: str, tmp_path: Path) -> None:
 
 
 def test_written_file(tmp_path: Path) -> None:
-    """Tried as a whole: pipelines on a noise photo, the model, its features."""
+    """Tried as a whole: pipelines on a noise image, the model, its features."""
     out = tmp_path / 'made' / 'resnet18.py'
     assert write_freqified(CLS, '6S', out, 'dctnet-classification') == []
     assert out.read_text().startswith('# resnet18_8xb32_in1k.py on the DCT channels 6S, written by tools/freqify.py.\n'
@@ -146,14 +146,14 @@ def test_written_file(tmp_path: Path) -> None:
 
 
 def first_sample(cfg: Config, folder: Path) -> dict:
-    """What the training pipeline makes of a noise photo."""
+    """What the training pipeline makes of a noise image."""
     write_noise(folder)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         return DATASETS.build(on_noise(cfg.train_dataloader.dataset.to_dict(), str(folder)))[0]
 
 
 def test_a_first_stage_of_stride_2(tmp_path: Path) -> None:
-    """MobileNetV2 in classification: photos four times as large, tried as a whole; the input of the shipped config."""
+    """MobileNetV2 in classification: images four times as large, tried as a whole; the input of the shipped config."""
     assert write_freqified('mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', '24S', tmp_path / 'out.py') == []
     shipped = ROOT / 'configs/mobilenet_v2/mobilenet-v2-dct24s_8xb32_in1k.py'
     shapes = [first_sample(Config.fromfile(path), tmp_path)['inputs'].shape for path in (tmp_path / 'out.py', shipped)]
@@ -162,7 +162,7 @@ def test_a_first_stage_of_stride_2(tmp_path: Path) -> None:
 
 
 def test_a_detector_with_a_first_stage_of_stride_2(tmp_path: Path) -> None:
-    """A cell of 2x2 pixels: BlockDCT enlarges four times, and the preprocessor knows the stride."""
+    """A cell of 2x2 pixels: BlockDCT upscales four times, and the preprocessor knows the stride."""
     config = stock(tmp_path, DET, """
 backbone = dict(_delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 6), frozen_stages=1)
 data_preprocessor = dict(type='DetDataPreprocessor', pad_size_divisor=1)
@@ -171,7 +171,7 @@ model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(i
     notes = write_freqified(config, '24S', tmp_path / 'out.py')
     assert [note.partition(':')[0] for note in notes[1:]] == [
         'pad_size_divisor is 2, in the stock config 1',
-        'The statistics photos-1333x800 are of photos enlarged 2 times, here it is 4']
+        'The statistics photos-1333x800 are of images upscaled 2 times, here it is 4']
     cfg = Config.fromfile(tmp_path / 'out.py')
     assert cfg.freq == dict(type=FREQ, channels='24S', stats='photos-1333x800', upscale=4)
     assert (cfg.model.backbone.type, cfg.model.backbone.frozen_stages) == ('FreqMobileNetV2', -1)
@@ -243,7 +243,7 @@ custom_imports = dict(imports='json')
     assert "_base_ = 'stock.py'" in out.read_text()
     mixed = cfg.train_dataloader.dataset
     assert kinds(mixed.pipeline) == ['Mosaic', 'RandomFlip', FREQ, 'PackDetInputs']
-    assert mixed.dataset.dataset.type == 'CocoDataset'
+    assert mixed.dataset.dataset.type == 'CheckedCocoDataset'
     assert kinds(mixed.dataset.dataset.pipeline) == ['LoadImageFromFile', 'LoadAnnotations']
     assert mixed.pipeline[0].img_scale == (128, 128)
     views = cfg.tta_pipeline[1].transforms
@@ -261,7 +261,7 @@ custom_imports = dict(imports='json')
 
 
 def test_sizes_in_pixels(tmp_path: Path) -> None:
-    """Doubled where they refer to the resized photo; those before the first resizing refer to the photo as it is."""
+    """Doubled where they refer to the resized image; those before the first resizing refer to the image as it is."""
     policies = "[dict(type='Cutout', shape=20), dict(type='GaussianBlur', magnitude_range=(0.1, 2.))]"
     config = stock(tmp_path, CLS, f'''
 train_pipeline = [
@@ -363,13 +363,13 @@ def test_configs_that_are_refused(config: str, message: str) -> None:
     (CLS, pipeline("dict(type='RandomResizedCrop', scale=224)", "dict(type='Collect')"),
      'train_dataloader: expected a pipeline that ends in PackInputs, got Load.* -> Random.* -> Collect'),
     (CLS, pipeline("dict(type='CenterCrop', crop_size=224)", "dict(type='PackInputs')"),
-     'CenterCrop crops or pads photos that nothing has resized'),
+     'CenterCrop crops or pads images that nothing has resized'),
     (CLS, pipeline("dict(type='RandomFlip', prob=0.5)", "dict(type='PackInputs')"),
-     'expected a transform that resizes the photo'),
+     'expected a transform that resizes the image'),
     (CLS, pipeline("dict(type='torchvision/Resize', size=224)", "dict(type='PackInputs')"),
      'torchvision/Resize is not a transform of mmpretrain'),
     (CLS, pipeline("dict(type='Resize', scale=(224, 224))", "dict(type='ToPIL', to_rgb=True)", "dict(type='ToNumpy')",
-                   "dict(type='PackInputs')"), 'the photo is RGB before the packer'),
+                   "dict(type='PackInputs')"), 'the image is RGB before the packer'),
     (DET, pipeline("dict(type='LoadAnnotations', with_bbox=False, with_seg=True)", "dict(type='PackDetInputs')"),
      'only segmentation maps are loaded'),
     (DET, f'''tta_pipeline = [{LOAD}, dict(type='TestTimeAug', transforms=[
@@ -387,7 +387,7 @@ def test_parts_that_are_refused(base: str, text: str, message: str, tmp_path: Pa
 
 def test_a_cell_that_no_block_can_cover_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FreqResNet, 'input_stride', 3)
-    with pytest.raises(ValueError, match='expected a cell of FreqResNet to cover a part of 8 pixels, got 3'):
+    with pytest.raises(ValueError, match='expected input_stride of FreqResNet to divide 8, got 3'):
         freqify(CLS, '24S')
 
 
@@ -400,7 +400,7 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('base', 'text', 'message'), [
     (CLS, '''train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', to_float32=True),
         dict(type='RandomResizedCrop', scale=224), dict(type='PackInputs')]))''',
-     r'the pipeline of train_dataloader fails on a noise photo: ValueError: FusedBlockDCT: .* got float32 \(448, 448, '
+     r'the pipeline of train_dataloader fails on a noise image: ValueError: FusedBlockDCT: .* got float32 \(448, 448, '
      r'3\).*; the float32 pixels come from LoadImageFromFile'),
     (CLS, pipeline("dict(type='Resize', scale=(224, 224))",
                    "dict(type='RandomResize', scale=(96, 96), ratio_range=(1., 1.))", "dict(type='PackInputs')"),
@@ -412,7 +412,7 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
      r'the model cannot be built: .* expected patches a multiple of input_stride=4 pixels apart, got \(14, 14\)'),
     (CLS, "model = dict(head=dict(type='NoHead'))", 'the model cannot be built: .*NoHead'),
     (CLS, pipeline("dict(type='NoTransform')", "dict(type='Resize', scale=(224, 224))", "dict(type='PackInputs')"),
-     'the pipeline of train_dataloader fails on a noise photo: .*NoTransform'),
+     'the pipeline of train_dataloader fails on a noise image: .*NoTransform'),
 ])
 def test_what_fails_when_tried_is_not_written(base: str, text: str, message: str, tmp_path: Path) -> None:
     config = stock(tmp_path, base, text)
@@ -440,7 +440,7 @@ def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
         (('mmpretrain::vgg/vgg11_8xb32_in1k.py', '--channels', '24S'),
          'freqify: mmpretrain::vgg/vgg11_8xb32_in1k.py: model.backbone is VGG'),
-        ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise photo: .*stats: expected .* got 'none'"),
+        ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):
             tool(monkeypatch, *arguments)

@@ -318,8 +318,8 @@ def test_show_dir_switches_the_visualization_of_detection_on(path: str, tmp_path
     flags = ('--show-dir', str(tmp_path / 'pictures'), '--interval', '3', '--wait-time', '0')
     hook = cli.test_config(arguments(path, 'test', *flags, checkpoint=str(tmp_path / 'x.pth'))
                            ).default_hooks.visualization
-    assert plain(hook) == dict(type='DetVisualizationHook', draw=True, show=False, wait_time=0, interval=3,
-                               test_out_dir=str(tmp_path / 'pictures'))
+    assert plain(hook) == dict(type='DetVisualizationHook', draw=True, show=False, wait_time=0,
+                               interval=3, test_out_dir=str(tmp_path / 'pictures'))
 
 
 # Every config

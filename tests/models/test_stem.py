@@ -532,3 +532,83 @@ def test_every_nth_image_is_drawn_over_batches_of_unequal_size(photos: dict[str,
 def test_hook_is_off_by_default(photos: dict[str, np.ndarray], tmp_path: Path) -> None:
     run_hook(list(photos), tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+# Entry at stage 2
+
+
+def test_late_entry_leaves_out_stage_1_and_takes_the_grid_of_stage_2() -> None:
+    model = evaluating(resnet(18, 96, entry_stage=2, out_indices=(1, 2, 3)))
+    with torch.no_grad():
+        outputs = model(torch.rand(1, 96, 28, 28))
+    assert [tuple(output.shape[1:]) for output in outputs] == [(128, 28, 28), (256, 14, 14), (512, 7, 7)]
+    assert model.first_weight == 'layer2.0.conv1.weight'
+    assert not any(key.startswith(('layer1.', *STEM)) for key in model.state_dict())
+
+
+@pytest.mark.parametrize(('strides', 'stride'), [((1, 2, 2, 2), 8), ((1, 1, 2, 2), 4), ((2, 2, 2, 2), 16)])
+def test_input_stride_of_late_entry_is_that_of_stage_2(strides: tuple[int, ...], stride: int) -> None:
+    assert resnet(18, 24, entry_stage=2, strides=strides).input_stride == stride
+    assert resnet(18, 24, strides=strides).input_stride == 4
+
+
+def test_multiply_adds_of_late_entry() -> None:
+    """ResNet-18 on a 28x28 grid: the stock network's on 224x224 pixels without stem and stage 1, counted by hand."""
+    model = evaluating(resnet(18, 96, entry_stage=2))
+    actual = get_model_complexity_info(model, (96, 28, 28), show_table=False, show_arch=False)['flops']
+    stages = 9 * 28 * 28 * (96 * 128 + 3 * 128 * 128) + 28 * 28 * 96 * 128
+    for side, width in ((14, 256), (7, 512)):
+        stages += 9 * side * side * (width * width // 2 + 3 * width * width) + side * side * width * width // 2
+    assert stages <= actual < 1.01 * stages  # norms are counted too
+
+
+@pytest.mark.parametrize('kind', ['ResNet', 'ResNetV1d'])
+def test_late_entry_is_the_stock_network_behind_stage_1(kind: str) -> None:
+    stock = evaluating(randomized(MODELS.build(dict(type=kind, depth=18, strides=(1, 1, 2, 2)))))
+    model = evaluating(freq(dict(type=kind, depth=18), 64, entry_stage=2))
+    model.load_state_dict(stock.state_dict(), strict=True)
+    x = torch.randn(2, 64, 8, 8)
+    with torch.no_grad():
+        expected = stock.layer4(stock.layer3(stock.layer2(x)))
+        assert_allclose(model(x)[0].numpy(), expected.numpy(), rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize('channels', [24, 192])
+def test_stock_checkpoint_loads_at_stage_2(stock_file: Path, log: list[str], channels: int) -> None:
+    model = resnet(50, channels, entry_stage=2)
+    fresh, stock = clone(model.state_dict()), backbone_of(stock_file)
+    model.load_state_dict(stock, strict=True)
+    shared = min(channels, 256)
+    for key, value in model.state_dict().items():
+        expected = stock[key].clone()
+        if key in ('layer2.0.conv1.weight', 'layer2.0.downsample.0.weight'):
+            expected = fresh[key].clone()
+            expected[:, :shared] = stock[key][:, :shared]
+        assert_allclose(value.numpy(), expected.numpy(), rtol=0, atol=0, err_msg=key)
+    line, = said(log)
+    assert 'stem dropped' in line
+    assert 'layer1 dropped' in line
+    assert f'first {min(channels, 256)} of 256 channels taken' in line
+
+
+@pytest.mark.parametrize(('frozen', 'told'), [(1, False), (2, True)])
+def test_frozen_stages_of_late_entry(stock_file: Path, log: list[str], frozen: int, told: bool) -> None:
+    model = resnet(50, 24, entry_stage=2, frozen_stages=frozen)
+    model.train()
+    for name, parameter in model.named_parameters():
+        assert parameter.requires_grad == (int(name[5]) > frozen), name
+    model.load_state_dict(backbone_of(stock_file))
+    line, = said(log)
+    assert ('frozen_stages=2 keeps layer2.0.conv1.weight from being trained: set it to -1' in line) == told
+
+
+@pytest.mark.parametrize(('arguments', 'message'), [
+    (dict(entry_stage=0), 'expected entry_stage to be 1 or 2, got 0'),
+    (dict(entry_stage=3), 'got 3'),
+    (dict(entry_stage=True), 'got True'),
+    (dict(entry_stage=2, out_indices=(0, 3)), r'expected out_indices >= 1.* got \(0, 3\)'),
+    (dict(entry_stage=2, num_stages=1, strides=(1, ), dilations=(1, ), out_indices=(0, )), 'num_stages >= entry_stage'),
+])
+def test_entry_stages_that_do_not_exist(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        resnet(18, 24, **arguments)

@@ -151,15 +151,34 @@ def test_gradient_is_that_of_the_soft_decision(temperature: float) -> None:
 def test_limits_of_the_temperature() -> None:
     """Hot: gradient 1 / (4 t) everywhere. Cold: nothing, but near the decision."""
     logits = torch.randn(1000, 1, 2, requires_grad=True)
-    gate = ChannelGate(1)
-    gate.set_temperature(1e4)
-    gate.decide(logits).sum().backward()
+    ChannelGate(1, temperature=1e4).decide(logits).sum().backward()
     torch.testing.assert_close(1e4 * logits.grad[..., 1], torch.full((1000, 1), 0.25), atol=1e-3, rtol=0)
     logits.grad = None
-    gate.set_temperature(1e-4)
-    gate.decide(logits).sum().backward()
+    ChannelGate(1, temperature=1e-4).decide(logits).sum().backward()
     assert torch.isfinite(logits.grad).all()
     assert (logits.grad[..., 1] == 0).float().mean() > 0.99
+
+
+@pytest.mark.parametrize('noise', [1.0, 0.3, 0.02])
+def test_noise_scales_how_random_the_draws_are(noise: float) -> None:
+    gate, draws = ChannelGate(2), 100_000
+    gate.set_noise(noise)
+    logits = torch.tensor([[0.0, 0.2], [0.5, 0.0]]).expand(draws, 2, 2)
+    for rate, difference in zip(gate.decide(logits).mean(dim=0).tolist(), (0.2, -0.5)):
+        expected = 1 / (1 + math.exp(-difference / noise))
+        assert rate == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / draws) + 1e-6)
+
+
+def test_probability_is_that_of_the_draws_in_training_and_that_of_noise_1_in_evaluation() -> None:
+    gate, x = trained_gate(), inputs()
+    gate.set_noise(0.25)
+    difference = (gate.logits(x) @ torch.tensor([-1.0, 1.0])).detach()
+    gate(x)
+    torch.testing.assert_close(gate.probability, torch.sigmoid(difference / 0.25), atol=1e-5, rtol=0)
+    gate.eval()
+    difference = (gate.logits(x) @ torch.tensor([-1.0, 1.0])).detach()
+    gate(x)
+    torch.testing.assert_close(gate.probability, torch.sigmoid(difference), atol=1e-5, rtol=0)
 
 
 def test_gradients_reach_every_parameter_and_stay_finite() -> None:
@@ -216,9 +235,9 @@ def test_compiled_gate_equals_the_eager_one() -> None:
     for mode in (False, True):
         gate.train(mode)
         compiled.train(mode)
-        for temperature in (1.0, 0.5, 0.25):
-            gate.set_temperature(temperature)
-            compiled.set_temperature(temperature)
+        for noise in (1.0, 0.5, 0.25):
+            gate.set_noise(noise)
+            compiled.set_noise(noise)
             torch.manual_seed(1)
             expected = gate(x)
             torch.manual_seed(1)
@@ -226,7 +245,7 @@ def test_compiled_gate_equals_the_eager_one() -> None:
             assert torch.equal(compiled.mask, gate.mask)
         if mode is False:
             frames = counter.frame_count
-    assert counter.frame_count == frames + 1  # training once, whatever the temperature
+    assert counter.frame_count == frames + 1  # training once, whatever the noise
     grads = []
     for module in (gate, compiled):
         torch.manual_seed(2)
@@ -299,7 +318,9 @@ def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None
         ChannelGate(**arguments)
 
 
-def test_wrong_inputs_and_two_gates() -> None:
+def test_wrong_inputs_noise_and_two_gates() -> None:
+    with pytest.raises(ValueError, match='expected a noise > 0, got 0'):
+        ChannelGate(24).set_noise(0)
     with pytest.raises(ValueError, match=r'expected an input \(N, 24, H, W\)'):
         ChannelGate(24)(inputs(2, 25))
     with pytest.raises(ValueError, match='expected one ChannelGate in ModuleList, found 0, 1'):

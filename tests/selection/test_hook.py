@@ -1,6 +1,5 @@
 """GateLossHook in mmengine's runner: losses, gradients and on-rates against closed forms and recounts."""
 import json
-import math
 import os
 import socket
 from pathlib import Path
@@ -19,7 +18,7 @@ from torch.utils.data import Dataset
 
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 from mmfreq.selection.gate import ChannelGate
-from mmfreq.selection.hook import GateLossHook, GateSchedule
+from mmfreq.selection.hook import GateLossHook, total_loss
 from mmfreq.selection.rates import load_on_rates
 
 CHANNELS = 192
@@ -76,7 +75,8 @@ class Recorder(Hook):
         self.masks: list[torch.Tensor] = []
         self.grads: list[Optional[torch.Tensor]] = []
         self.logs: list[dict[str, float]] = []
-        self.temperatures: list[float] = []
+        self.probabilities: list[torch.Tensor] = []
+        self.noises: list[float] = []
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
         torch.manual_seed(runner.iter)
@@ -84,8 +84,9 @@ class Recorder(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         model = getattr(runner.model, 'module', runner.model)
         self.masks.append(model.gate.mask.detach().clone())
+        self.probabilities.append(model.gate.probability)
+        self.noises.append(float(model.gate.noise))
         self.logs.append({key: value.item() for key, value in outputs.items()})
-        self.temperatures.append(float(model.gate.temperature))
 
 
 class KeepGradients(torch.optim.SGD):
@@ -99,7 +100,8 @@ class KeepGradients(torch.optim.SGD):
 
 def run(work_dir: Path, train: int = 8, val: int = 7, epochs: int = 2, accumulate: int = 1, launcher: str = 'none',
         batch: int = 4, hook: Optional[dict] = None, model: Optional[BaseModel] = None,
-        pipeline: Optional[list] = None) -> tuple[Runner, Recorder, list[torch.Tensor]]:
+        pipeline: Optional[list] = None, checkpoints: bool = False,
+        resume: Optional[Path] = None) -> tuple[Runner, Recorder, list[torch.Tensor]]:
     model = model or GatedModel()
     KeepGradients.seen = []
     recorder = Recorder()
@@ -117,12 +119,15 @@ def run(work_dir: Path, train: int = 8, val: int = 7, epochs: int = 2, accumulat
         val_cfg=dict(),
         val_evaluator=[],
         optim_wrapper=dict(optimizer=KeepGradients(parameters, lr=0.), accumulative_counts=accumulate),
-        default_hooks=dict(logger=dict(type='LoggerHook', interval=1), checkpoint=None),
+        default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
+                           checkpoint=dict(type='CheckpointHook', interval=1) if checkpoints else None),
         custom_hooks=[hook or dict(type='GateLossHook', loss_weight=0.1), recorder],
         launcher=launcher,
         randomness=dict(seed=0),
         default_scope='mmengine',
-        experiment_name=work_dir.name,
+        load_from=str(resume) if resume else None,
+        resume=resume is not None,
+        experiment_name=f'{work_dir.parent.name}-{work_dir.name}',
         cfg=cfg)
     runner.train()
     return runner, recorder, KeepGradients.seen
@@ -213,48 +218,69 @@ def test_losses_are_left_alone_after_training(tmp_path: Path) -> None:
     assert list(losses) == ['loss']
 
 
-# Schedules
+# Target
 
 
-@pytest.mark.parametrize(('curve', 'expected'), [
-    ('linear', [4.0, 4.0, 3.25, 2.5, 1.0, 1.0]),
-    ('cosine', [4.0, 4.0, 4 - 1.5 * (1 - math.cos(math.pi / 4)), 2.5, 1.0, 1.0]),
-    ('exponential', [4.0, 4.0, 4 * 4**-0.25, 2.0, 1.0, 1.0]),
-])
-def test_curves(curve: str, expected: list[float]) -> None:
-    schedule = GateSchedule('temperature', 4.0, 1.0, begin=10, end=30, curve=curve)
-    assert [schedule.value(now) for now in (0, 10, 15, 20, 30, 99)] == pytest.approx(expected)
+def test_lambda_follows_the_law_from_what_the_last_iteration_kept(tmp_path: Path) -> None:
+    """Twenty iterations of a task whose loss stays: free for five, then the budget falls from 192 to 12 in ten."""
+    _, recorder, _ = run(tmp_path, epochs=10, hook=dict(type='GateLossHook', target=12, phases=(0.25, 0.75, 0.95)))
+    budget, integral, expected = [], 0., 0.
+    for step, (probability, logs) in enumerate(zip(recorder.probabilities, recorder.logs)):
+        assert logs['gate_lambda'] == pytest.approx(expected, rel=1e-4)
+        budget.append(192 * 16**-min(max((step - 5) / 10, 0), 1))
+        assert logs['gate_budget'] == pytest.approx(budget[-1], rel=1e-4)
+        following = 192 * 16**-min(max((step - 4) / 10, 0), 1)
+        error = np.log(float(probability.sum(dim=1).mean()) / following)
+        wanted = 4 * error + integral + 0.02 * error
+        if step + 1 < 5:
+            continue
+        least = -20 if step + 1 >= 15 else 0
+        integral += 0.02 * error if least < wanted < 20 else 0
+        expected = logs['loss_task'] / 192 * min(max(wanted, least), 20)
+    assert expected > 0
+    assert logs['loss'] == pytest.approx(logs['loss_task'] + logs['loss_gate'], rel=1e-6)
 
 
-def test_phases_of_weight_and_temperature_in_a_run(tmp_path: Path) -> None:
-    """Two iterations an epoch: a warm-up over one epoch, a phase in iterations, a temperature that falls."""
-    hook = dict(type='GateLossHook', loss_weight=0.2, temperature=0.5, schedule=[
-        dict(key='loss_weight', start_value=0., end=1),
-        dict(key='loss_weight', start_value=0.2, end_value=1.0, begin=4, end=8, by_epoch=False),
-        dict(key='temperature', start_value=2.0, end=2, by_epoch=True)])
-    _, recorder, _ = run(tmp_path, epochs=5, hook=hook)
-    weights = [logs['gate_lambda'] for logs in recorder.logs]
-    assert_allclose(weights, [0, 0.1, 0.2, 0.2, 0.2, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6)
-    assert_allclose(recorder.temperatures, [2.0, 1.625, 1.25, 0.875, *[0.5] * 6])
-    for mask, weight, logs in zip(recorder.masks, weights, recorder.logs):
-        assert logs['loss_gate'] == pytest.approx(weight * mask.sum(dim=1).mean().item(), rel=1e-6)
+def test_noise_falls_while_decisions_settle(tmp_path: Path) -> None:
+    _, recorder, _ = run(tmp_path, epochs=10, hook=dict(type='GateLossHook', target=12, phases=(0.25, 0.75, 0.95)))
+    assert_allclose(recorder.noises, [*[1] * 16, 0.75, 0.5, 0.25, 0.02], rtol=1e-5)
+
+
+def test_losses_of_a_detector_are_summed_as_mmengine_does() -> None:
+    losses = dict(loss_rpn=[torch.tensor(1.0), torch.tensor([2.0, 4.0])], loss_box=torch.tensor(0.5), acc=torch.ones(1))
+    expected, _ = GatedModel().parse_losses(losses)
+    assert total_loss(losses).item() == expected.item() == 4.5
+
+
+def test_a_resumed_training_goes_on_with_its_lambda(tmp_path: Path) -> None:
+    hook = dict(type='GateLossHook', target=12, phases=(0.0, 0.5, 0.9))
+    _, whole, _ = run(tmp_path / 'whole', epochs=6, hook=hook, checkpoints=True)
+    _, rest, _ = run(tmp_path / 'rest', epochs=6, hook=hook, resume=tmp_path / 'whole/epoch_3.pth')
+    lambdas = [logs['gate_lambda'] for logs in whole.logs]
+    assert lambdas[6] > 0
+    assert [logs['gate_lambda'] for logs in rest.logs] == pytest.approx(lambdas[6:], rel=1e-5)
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(loss_weight=-1), 'loss_weight: expected a number >= 0'),
     (dict(loss_weight='0.1'), 'loss_weight: expected a number >= 0'),
     (dict(loss_weight=float('inf')), 'loss_weight'),
-    (dict(loss_weight=1, temperature=0), 'temperature: expected a number > 0'),
-    (dict(loss_weight=1, schedule=[dict(key='lambda', start_value=0, end_value=1, end=2)]), 'expected key'),
-    (dict(loss_weight=1, schedule=[dict(key='temperature', start_value=2, end=2)]), 'end_value'),
-    (dict(loss_weight=1, schedule=[dict(key='loss_weight', start_value=0)]), "schedule=.*'end'"),
-    (dict(loss_weight=1, schedule=[dict(key='loss_weight', start_value=0, begin=3, end=2)]), 'begin < end'),
-    (dict(loss_weight=1, schedule=[dict(key='loss_weight', start_value=0, end=2, curve='step')]), 'expected curve'),
-    (dict(loss_weight=1, schedule=[dict(key='loss_weight', start_value=0, end=2, curve='exponential')]), '> 0'),
+    (dict(), 'expected either target .* or loss_weight'),
+    (dict(target=24, loss_weight=0.1), 'expected either target .* or loss_weight'),
+    (dict(target=0), 'target: expected an integer >= 1, got 0'),
+    (dict(target=2.5), 'target: expected an integer >= 1, got 2.5'),
+    (dict(target=24, phases=(0.5, 0.2, 0.9)), r'phases: expected three ascending numbers in 0\.\.1'),
+    (dict(target=24, phases=(0.1, 0.5)), 'phases'),
+    (dict(target=24, phases=(0.1, 0.5, 1.1)), 'phases'),
 ])
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GateLossHook(**arguments)
+
+
+def test_a_target_of_all_channels_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r'target: expected an integer in 1\.\.191.* got 192'):
+        run(tmp_path, hook=dict(type='GateLossHook', target=192))
 
 
 # On-rates
@@ -287,6 +313,9 @@ def two_processes(rank: int, port: int, folder: str) -> None:
     torch.set_num_threads(1)
     runner, recorder, seen = run(Path(folder), epochs=1, batch=2, launcher='pytorch')
     torch.save((seen, recorder.masks, recorder.logs, runner.model.module.gate.state_dict()), f'{folder}/rank{rank}.pt')
+    hook = dict(type='GateLossHook', target=12, phases=(0.0, 0.5, 0.9))
+    _, recorder, _ = run(Path(folder, 'target'), epochs=4, batch=2, launcher='pytorch', hook=hook)
+    torch.save((recorder.probabilities, recorder.logs), f'{folder}/target{rank}.pt')
 
 
 def test_two_processes_count_every_image_once_and_average_gradients(tmp_path: Path) -> None:
@@ -314,3 +343,10 @@ def test_two_processes_count_every_image_once_and_average_gradients(tmp_path: Pa
     for _, masks, logs, _ in ranks:
         for mask, line in zip(masks, logs):
             assert line['loss_gate'] == pytest.approx(0.1 * mask.sum(dim=1).mean().item(), rel=1e-6)
+    # one lambda, from what both keep on average
+    (probabilities, logs), (others, other_logs) = (torch.load(tmp_path / f'target{rank}.pt') for rank in (0, 1))
+    assert [line['gate_lambda'] for line in logs] == [line['gate_lambda'] for line in other_logs]
+    kept = float(torch.cat([probabilities[0], others[0]]).sum(dim=1).mean())
+    expected = logs[0]['loss_task'] / 192 * 4.02 * np.log(kept / (192 * 16**-0.25))
+    assert logs[1]['gate_lambda'] == pytest.approx(max(expected, 0), rel=1e-5)
+    assert logs[-1]['gate_lambda'] > 0

@@ -28,21 +28,21 @@ def rates(on_rate: np.ndarray, probability: Any = None, channels: Any = None, **
 # Ranking
 
 
-def test_top_channels_are_those_kept_most_often() -> None:
+def test_top_channels_are_those_most_likely_kept() -> None:
     values = np.random.default_rng(0).permutation(192) / 191
     top = rates(values).top(24)
     assert top == sorted(top)
     assert sorted(values[top]) == [i / 191 for i in range(168, 192)]
 
 
-def test_ties_go_by_probability_then_zigzag_then_component() -> None:
+def test_ties_go_by_on_rate_then_zigzag_then_component() -> None:
     values = np.zeros(192)
     assert rates(values).top(7) == sorted([0, 64, 128, 1, 65, 129, 8])
-    probability = np.zeros(192)
-    probability[[100, 191]] = 0.4
-    assert rates(values, probability).top(3) == [0, 100, 191]
+    on_rate = np.zeros(192)
+    on_rate[[100, 191]] = 0.4
+    assert rates(on_rate, values).top(3) == [0, 100, 191]
     values[77] = 0.1
-    assert rates(values, probability).top(2)[0] == 77
+    assert rates(on_rate, values).top(2) == [77, 100]
 
 
 def test_top_of_a_gate_over_some_channels() -> None:
@@ -118,7 +118,7 @@ def test_selection_files_are_checked(content: str, message: str, tmp_path: Path)
     with pytest.raises(ValueError, match=message) as error:
         channel_indices(str(path))
     assert str(path) in str(error.value)
-    with pytest.raises(ValueError, match='no such file'):
+    with pytest.raises(ValueError, match='No such file'):
         channel_indices(str(tmp_path / 'missing.json'))
 
 

@@ -1,4 +1,4 @@
-"""Tries a config before it is used: its pipelines on noise photos, its backbone on what they give."""
+"""Try a config before it is used: its pipelines on noise images, its backbone on what they give."""
 import random
 from contextlib import contextmanager
 from copy import deepcopy
@@ -17,13 +17,13 @@ from torch import nn
 
 from mmfreq.config.reader import DATALOADERS
 
-_SHAPE = (480, 640)  # pixels of the noise photo
-_PHOTOS = ('YCbCr', 'FusedBlockDCT')  # the transforms that take uint8 photos
+_SHAPE = (480, 640)  # pixels of the noise image
+_PIXELS = ('YCbCr', 'FusedBlockDCT')  # the transforms that take uint8 images
 _CELLS = 64  # the backbone is tried on the upper left corner of so many cells; of a classifier's input, on all
 
 
-class NoisePhotos(BaseDataset):
-    """A few noise photos with made-up ground truth for either host.
+class NoiseImages(BaseDataset):
+    """A few noise images with made-up ground truth for either host.
 
     Args:
         folder (str): Where the files of :func:`write_noise` are.
@@ -36,13 +36,13 @@ class NoisePhotos(BaseDataset):
         super().__init__(pipeline=pipeline, serialize_data=False)
 
     def load_data_list(self) -> list[dict]:
-        """Four times the same photo, with a label, two boxes with masks, and proposals if they are loaded."""
+        """Four times the same image, with a label, two boxes with masks, and proposals if they are loaded."""
         height, width = _SHAPE
         boxes = [[40., 60., width * 0.6, height * 0.7], [width * 0.3, 20., width - 30., height - 30.]]
         instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
                      for x0, y0, x1, y1 in boxes]
         sample: dict[str, Any] = dict(
-            img_path=str(self.folder / 'photo.png'), height=height, width=width, gt_label=0, instances=instances,
+            img_path=str(self.folder / 'image.png'), height=height, width=width, gt_label=0, instances=instances,
             seg_map_path=str(self.folder / 'segments.png'))
         if any(type(step).__name__ == 'LoadProposals' for step in self.pipeline.transforms):
             sample['proposals'] = dict(bboxes=np.array(boxes, np.float32), scores=np.ones(2, np.float32))
@@ -53,15 +53,17 @@ class NoisePhotos(BaseDataset):
         return [0]
 
     def prepare_data(self, idx: int) -> Any:
-        """The sample behind the pipeline; errors say which transform failed, and for the DCT what gave it its input."""
+        """Run the pipeline; errors name the transform that failed and, for the DCT, the source of its input."""
         results, kind, origin = self.get_data_info(idx), None, ''
         for step in self.pipeline.transforms:
             name = type(step).__name__
             try:
                 results = step(results)
             except Exception as error:
-                reason = f'; the {kind} pixels come from {origin}' if name in _PHOTOS and kind != np.uint8 else ''
-                raise ValueError(f'{name}: {error}{reason}') from error
+                reason = str(error).removeprefix(f'{name}: ')
+                if name in _PIXELS and kind != np.uint8:
+                    reason += f'; the {kind} pixels come from {origin}'
+                raise ValueError(f'{name}: {reason}') from error
             image = results.get('img') if isinstance(results, dict) else None
             if isinstance(image, np.ndarray) and image.dtype != kind:
                 kind, origin = image.dtype, name
@@ -71,25 +73,25 @@ class NoisePhotos(BaseDataset):
 
 
 def write_noise(folder: Path) -> None:
-    """Writes ``photo.png``, soft coloured noise, and ``segments.png``, all of class 0, into ``folder``."""
+    """Write ``image.png``, soft coloured noise, and ``segments.png``, all of class 0, into ``folder``."""
     noise = np.random.default_rng(0).integers(0, 256, (*_SHAPE, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / 'photo.png'), cv2.GaussianBlur(noise, (0, 0), 2))
+    cv2.imwrite(str(folder / 'image.png'), cv2.GaussianBlur(noise, (0, 0), 2))
     cv2.imwrite(str(folder / 'segments.png'), np.zeros(_SHAPE, dtype=np.uint8))
 
 
 def on_noise(node: Any, folder: str) -> Any:
-    """A data set's config with noise photos for its data; wrappers and pipelines stay."""
+    """Give a data set's config noise images for its data; wrappers and pipelines stay."""
     if isinstance(node, (list, tuple)):
         return [on_noise(child, folder) for child in node]
     if not isinstance(node, dict):
         return node
     if not {'dataset', 'datasets'} & set(node):
-        return dict(type=NoisePhotos, folder=folder, pipeline=node.get('pipeline') or [])
+        return dict(type=NoiseImages, folder=folder, pipeline=node.get('pipeline') or [])
     return {key: on_noise(child, folder) if key in ('dataset', 'datasets') else child for key, child in node.items()}
 
 
 def try_config(cfg: Config, stock: Config) -> None:
-    """Runs every pipeline of a config on a noise photo, builds its model, and gives the backbone what they made.
+    """Run every pipeline of a config on a noise image, builds its model, and gives the backbone what they made.
 
     Args:
         cfg (Config): A frequency-domain config of either host. It stays as it is.
@@ -117,21 +119,21 @@ def try_config(cfg: Config, stock: Config) -> None:
 def _sample(cfg: Config, dataloader: str, folder: str) -> dict:
     random.seed(0)
     np.random.seed(0)
-    with _explained(f'the pipeline of {dataloader} fails on a noise photo'):
+    with _explained(f'the pipeline of {dataloader} fails on a noise image'):
         return DATASETS.build(on_noise(deepcopy(cfg[dataloader].dataset.to_dict()), folder))[0]
 
 
 def _first_view(cfg: Config, folder: str) -> dict:
-    with _explained('the tta_pipeline fails on a noise photo'):
-        views = Compose(deepcopy(cfg.tta_pipeline))(NoisePhotos(folder, []).get_data_info(0))
+    with _explained('the tta_pipeline fails on a noise image'):
+        views = Compose(deepcopy(cfg.tta_pipeline))(NoiseImages(folder, []).get_data_info(0))
     return {key: views[key][0] for key in ('inputs', 'data_samples')}
 
 
-def _check_grid(sample: dict, stock: dict, cell: int, dataloader: str) -> None:
-    """Raises ValueError unless a cell covers so many pixels of the stock input, but for one cell more or less."""
+def _check_grid(sample: dict, stock: dict, stride: int, dataloader: str) -> None:
+    """Raise ValueError unless the grid covers the stock input, give or take one cell."""
     cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
-    if any(abs(cell * a - b) > cell for a, b in zip(cells, pixels)):
-        raise ValueError(f'{dataloader}: expected a cell for each {cell}x{cell} pixels of the stock input '
+    if any(abs(stride * a - b) > stride for a, b in zip(cells, pixels)):
+        raise ValueError(f'{dataloader}: expected a cell for each {stride}x{stride} pixels of the stock input '
                          f'{tuple(pixels)}, got {tuple(cells)} cells: a transform sets sizes in an unknown way')
 
 

@@ -1,0 +1,154 @@
+#!/usr/bin/env python3
+"""Write the study's table, as Markdown, and its pictures from the results that are there.
+
+results/table.md; pareto.png (accuracy over training time and over input); heatmap.png (what the gates keep).
+"""
+import json
+from typing import Any, Optional
+
+import numpy as np
+from matplotlib.figure import Figure
+from rows import HERE, ROWS
+from summary import (
+    Estimate,
+    Results,
+    describe_selection,
+    difference,
+    frequency_correlation,
+    load_results,
+    top1,
+)
+
+from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure
+from mmfreq.dct.channels import zigzag_order
+from mmfreq.files import atomic_write_text
+from mmfreq.selection.rates import OnRates, load_on_rates
+
+RESULTS = HERE / 'results'
+HEAD = ('row', 'seeds', 'top-1 (%), mean ± deviation', 'difference to RGB ± standard error', 'epochs',
+        'time per image', 'multiply-adds (M)', 'values', 'bytes')
+
+
+def main() -> None:
+    """Write everything."""
+    results = load_results(RESULTS)
+    speed = json.loads((RESULTS / 'speed.json').read_text(encoding='utf-8'))
+    rates = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
+    text = table(results, speed)
+    pairs = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
+             ('dct24s', 'dct24s-int8'), ('late96-17epochs', 'dct24s')]
+    text += '\n' + pairs_table(results, pairs)
+    if rates:
+        text += '\n' + gate_table(rates)
+        draw_gates(rates, str(HERE / 'heatmap.png'))
+    atomic_write_text(str(RESULTS / 'table.md'), text)
+    draw_pareto(results, speed, str(HERE / 'pareto.png'))
+    print(text)
+
+
+def table(results: Results, speed: dict[str, Any]) -> str:
+    """Return one line for each row that has a result."""
+    lines = [markdown(HEAD), markdown(['---'] * len(HEAD))]
+    for row in [row for row in ROWS if row in results]:
+        cost = speed.get(ROWS[row].config, {})
+        epochs = next(iter(results[row].values()))['epochs']
+        against = '' if row == 'rgb' else plus_minus(difference(results, row, 'rgb'), '+.2f', error=True)
+        lines.append(markdown([
+            ROWS[row].label, len(results[row]), plus_minus(top1(results, row), '.2f'), against, epochs,
+            f'{cost["time_ratio"]:.2f}' if cost else '', f'{cost["multiply_adds"] / 1e6:.1f}' if cost else '',
+            f'{cost["values"]:,}' if cost else '', f'{cost["bytes"]:,}' if cost else '']))
+    return '\n'.join(lines) + '\n'
+
+
+def pairs_table(results: Results, pairs: list[tuple[str, str]]) -> str:
+    """Return paired differences between two rows each."""
+    lines = [markdown(['difference', 'seeds', 'points of top-1 ± standard error']), markdown(['---'] * 3)]
+    for row, reference in pairs:
+        found = difference(results, row, reference)
+        if found is not None:
+            lines.append(markdown([f'{ROWS[row].label} - {ROWS[reference].label}', found.count,
+                                   plus_minus(found, '+.2f', error=True)]))
+    return '\n'.join(lines) + '\n'
+
+
+def gate_table(rates: list[OnRates]) -> str:
+    """Return what each gate keeps, and the mean of them."""
+    head = ('gate', 'kept per image', 'Y', 'Cb', 'Cr', 'in 24S', 'in 24D', 'rank correlation, Y')
+    lines = [markdown(head), markdown(['---'] * len(head))]
+    for name, rate in [*((f'seed {i}', rate) for i, rate in enumerate(rates)), ('mean', mean_rates(rates))]:
+        chosen = describe_selection(rate.top(24))
+        lines.append(markdown([name, f'{rate.on_rate.sum():.1f}', *chosen.values(),
+                               f'{frequency_correlation(rate.probability):.2f}']))
+    return '\n'.join(lines) + '\n'
+
+
+def mean_rates(rates: list[OnRates]) -> OnRates:
+    """Return the mean of several gates over all channels."""
+    on_rate = np.mean([rate.on_rate for rate in rates], axis=0)
+    probability = np.mean([rate.probability for rate in rates], axis=0)
+    return OnRates(rates[0].channels, on_rate, probability, sum(rate.images for rate in rates))
+
+
+def markdown(cells: Any) -> str:
+    """Return one line of a Markdown table."""
+    return '| ' + ' | '.join(str(cell) for cell in cells) + ' |'
+
+
+def plus_minus(value: Optional[Estimate], form: str, error: bool = False) -> str:
+    """Return a mean with its deviation, or with its standard error."""
+    if value is None:
+        return ''
+    spread = value.error if error else value.deviation
+    return f'{value.mean:{form}}' + ('' if spread is None else f' ± {spread:.2f}')
+
+
+def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
+    """Draw top-1 over training time and over input, with the standard error of the mean over seeds."""
+    figure = Figure(figsize=(11, 4.8), layout='constrained')
+    axes = figure.subplots(1, 2, sharey=True)
+    rows = [row for row in ROWS if row in results and ROWS[row].config in speed]
+    base = next(iter(results['rgb'].values()))['epochs']
+    for axis, title in zip(axes, ('processor time of the training, RGB = 1', 'values per image, RGB = 1')):
+        axis.set_xlabel(title, color=INK)
+        axis.grid(alpha=0.25)
+        axis.spines[['top', 'right']].set_visible(False)
+    axes[0].set_ylabel('top-1 (%)', color=INK)
+    for row in rows:
+        cost, epochs = speed[ROWS[row].config], next(iter(results[row].values()))['epochs']
+        value = top1(results, row)
+        spots = (cost['time_ratio'] * epochs / base, cost['values'] / speed['rgb']['values'])
+        for axis, spot in zip(axes, spots):
+            color = BASELINE if row.startswith(('rgb', 'ycbcr')) else OTHERS
+            axis.errorbar(spot, value.mean, value.error, fmt='o', color=color, capsize=3, markersize=5)
+            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(6, 4), textcoords='offset points', fontsize=8,
+                          color=INK)
+    for axis in axes:
+        axis.set_xlim(0, 1.25 * axis.get_xlim()[1])
+    save_figure(figure, path)
+
+
+def draw_gates(rates: list[OnRates], path: str) -> None:
+    """Draw the mean probability of each channel over several gates, and below it the standard deviation."""
+    probability = np.array([rate.probability for rate in rates])
+    parts = [('mean', probability.mean(axis=0), 1.)]
+    if len(rates) > 1:
+        parts.append(('deviation between seeds', probability.std(axis=0, ddof=1), 0.6))
+    figure = Figure(figsize=(10.6, 3.5 * len(parts) + 0.1), layout='constrained')
+    for line, (title, values, top) in zip(figure.subfigures(len(parts), 1, squeeze=False)[:, 0], parts):
+        axes = line.subplots(1, 3)
+        for axis, component, grid in zip(axes, ('Y', 'Cb', 'Cr'), values.reshape(3, 8, 8)):
+            image = axis.imshow(grid, cmap='viridis', vmin=0, vmax=top)
+            axis.set_title(component, fontsize=10, color=INK)
+            axis.set_xticks([])
+            axis.set_yticks([])
+            for zigzag, index in enumerate(zigzag_order()):
+                row, column = divmod(index, 8)
+                color = 'black' if grid[row, column] > 0.6 * top else 'white'
+                label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=8, color=color)
+                label.set_in_layout(False)
+        line.colorbar(image, ax=axes, shrink=0.9, label=f'probability of being kept, {title}')
+    save_figure(figure, path)
+
+
+if __name__ == '__main__':
+    main()

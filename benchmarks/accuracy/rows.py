@@ -1,0 +1,57 @@
+"""The rows of the study: which config each one trains, and what its name means in words."""
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table, trained once for each seed.
+
+    Args:
+        label (str): What a reader of the table and the pictures sees.
+        config (str): Name of a config in ``configs/``, without ``.py``.
+        channels (str): Selection that replaces the config's own, ``{seed}`` filled in: a name, or a file in this
+            folder. Empty for the config's own.
+        needs (str): Row whose result of the same seed must be there first.
+    """
+    label: str
+    config: str
+    channels: str = ''
+    needs: str = ''
+
+    def options(self, seed: int) -> list[str]:
+        """Return what ``--cfg-options`` gets for ``seed``."""
+        options = [f'randomness.seed={seed}']
+        if self.channels:
+            channels = self.channels.format(seed=seed)
+            if channels.endswith('.json'):
+                channels = (HERE / channels).as_posix()
+            for part in ('train', 'val', 'test'):
+                options.append(f'{part}_dataloader.dataset.pipeline.3.channels={channels}')
+        return options
+
+
+ROWS = {
+    'rgb': Row('RGB, 64x64', 'rgb'),
+    'dct24s': Row('24S', 'dct24s'),
+    'late96': Row('late entry, 96 of 16x16', 'late96'),
+    'late96-17epochs': Row('late entry, 17 epochs', 'late96-17epochs'),
+    'late192': Row('late entry, all 192 of 64x64', 'late192'),
+    'gate': Row('gate over all 192, 24 kept', 'gate'),
+    'dct48s': Row('48S', 'dct48s'),
+    'random24': Row('24 at random', 'dct24s', 'selections/random-{seed}.json'),
+    'learned24': Row('24 learned', 'dct24s', 'selections/learned-{seed}.json', needs='gate'),
+    'dct24s-int8': Row('24S as int8', 'dct24s-int8'),
+    'highest24': Row('24 highest', 'dct24s', 'selections/highest.json'),
+    'dct24d': Row('24D', 'dct24s', '24D'),
+    'rgb-area': Row('RGB, 64x64, area resize', 'rgb-area'),
+    'ycbcr': Row('YCbCr, 64x64', 'ycbcr'),
+    'dct24t': Row('24T', 'dct24s', '24T'),
+    'dct64s': Row('64S', 'dct64s'),
+    'dct192': Row('all 192', 'dct192'),
+    'dct48s-int8': Row('48S as int8', 'dct48s-int8'),
+    'dct24s-stride1': Row('24S, stage 2 at stride 1', 'dct24s-stride1'),
+    'rgb-128': Row('RGB, 128x128', 'rgb-128'),
+}

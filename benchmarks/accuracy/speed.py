@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""Measure what one image of each row costs in training: loading, and a step of forward, backward and update.
+
+Processor time of one thread, so that other programs on the machine disturb little; the rows take turns, and each turn's
+ratio to the first row is taken, of which the median counts.
+"""
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Callable
+
+import torch
+from mmengine.analysis import get_model_complexity_info
+from mmengine.config import Config
+from mmengine.optim import build_optim_wrapper
+from mmengine.registry import DATASETS, MODELS, init_default_scope
+from rows import HERE, ROWS
+
+from mmfreq.files import atomic_write_text
+from mmfreq.hosts.ops import provide_ops
+
+BATCH = 64
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rows', nargs='+', default=list(ROWS), choices=ROWS, metavar='ROW')
+    parser.add_argument('--turns', type=int, default=15, help='turns of all rows (default: 15)')
+    parser.add_argument('--out', type=Path, default=HERE / 'results/speed.json', help='default: %(default)s')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure and write."""
+    args = parse_args()
+    torch.set_num_threads(1)
+    provide_ops()
+    configs = list(dict.fromkeys(ROWS[row].config for row in args.rows))
+    subjects = {name: Subject(name) for name in configs}
+    turns = []
+    for _ in range(args.turns + 1):  # the first one warms up
+        turns.append({name: (seconds(subject.load), seconds(subject.step)) for name, subject in subjects.items()})
+    result = {name: subjects[name].summary(name, turns[1:], configs[0]) for name in configs}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(str(args.out), json.dumps(result, indent=1) + '\n')
+    for name, values in result.items():
+        print(name, values)
+
+
+def seconds(work: Callable[[], None]) -> float:
+    """Return the processor time of ``work``."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+class Subject:
+    """The network and the training images of one config."""
+
+    def __init__(self, name: str) -> None:
+        cfg = Config.fromfile(HERE / f'configs/{name}.py')
+        init_default_scope(cfg.default_scope)
+        self.images = DATASETS.build(cfg.train_dataloader.dataset)
+        self.model = MODELS.build({**cfg.model, 'data_preprocessor': {'type': 'ClsDataPreprocessor',
+                                                                      **cfg.data_preprocessor}})
+        self.model.train()
+        self.optimizer = build_optim_wrapper(self.model, cfg.optim_wrapper)
+        self.batch: list = []
+        self.at = 0
+
+    def load(self) -> None:
+        """Load a batch, the next one each time."""
+        indices = [(self.at + 101 * i) % len(self.images) for i in range(BATCH)]
+        self.batch = [self.images[index] for index in indices]
+        self.at += 1
+
+    def step(self) -> None:
+        """Train on the batch that was loaded last."""
+        inputs = torch.stack([sample['inputs'] for sample in self.batch])
+        data = self.model.data_preprocessor(
+            dict(inputs=inputs, data_samples=[sample['data_samples'] for sample in self.batch]), True)
+        losses = self.model(**data, mode='loss')
+        self.optimizer.update_params(self.model.parse_losses(losses)[0])
+
+    def summary(self, name: str, turns: list[dict[str, tuple[float, float]]], reference: str) -> dict:
+        """Return milliseconds per image, ratios to the reference, and what goes into the network."""
+        load, step = zip(*(turn[name] for turn in turns))
+        ratios = [sum(turn[name]) / sum(turn[reference]) for turn in turns]
+        network = [turn[name][1] / turn[reference][1] for turn in turns]
+        inputs = self.batch[0]['inputs']
+        self.model.eval()
+        macs = get_model_complexity_info(self.model.backbone, tuple(inputs.shape), show_table=False, show_arch=False)
+        return dict(load_ms=1e3 * statistics.median(load) / BATCH, step_ms=1e3 * statistics.median(step) / BATCH,
+                    time_ratio=statistics.median(ratios), step_ratio=statistics.median(network),
+                    multiply_adds=macs['flops'], input=list(inputs.shape), values=inputs.numel(),
+                    bytes=inputs.numel() * inputs.element_size())
+
+
+if __name__ == '__main__':
+    main()

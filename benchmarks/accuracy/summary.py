@@ -1,0 +1,80 @@
+"""Statistics over seeds: means, deviations, paired differences, and how a gate ranks frequencies."""
+import json
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Optional
+
+import numpy as np
+
+from mmfreq.dct.channels import channel_indices, zigzag_order
+
+Results = dict[str, dict[int, dict[str, Any]]]  # results of the trainings by row, then by seed
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over seeds.
+
+    Attributes:
+        mean (float): The mean.
+        deviation (float | None): Standard deviation of the single values (n - 1); None for one value.
+        count (int): How many seeds.
+    """
+    mean: float
+    deviation: Optional[float]
+    count: int
+
+    @property
+    def error(self) -> Optional[float]:
+        """Standard error of the mean; None for one value."""
+        return None if self.deviation is None else self.deviation / math.sqrt(self.count)
+
+
+def estimate(values: list[float]) -> Estimate:
+    """Return mean and deviation of at least one value."""
+    return Estimate(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+
+def top1(results: Results, row: str) -> Estimate:
+    """Return the top-1 of a row's last epochs."""
+    return estimate([result['top1'] for result in results[row].values()])
+
+
+def difference(results: Results, row: str, reference: str) -> Optional[Estimate]:
+    """Return the paired difference of top-1 over the seeds that both rows have; None without any."""
+    shared = sorted(set(results.get(row, {})) & set(results.get(reference, {})))
+    pairs = [results[row][seed]['top1'] - results[reference][seed]['top1'] for seed in shared]
+    return estimate(pairs) if pairs else None
+
+
+def load_results(folder: Path) -> Results:
+    """Return the results of all finished trainings in ``folder``."""
+    found: Results = {}
+    for path in sorted(folder.glob('*-seed*.json')):
+        result = json.loads(path.read_text(encoding='utf-8'))
+        found.setdefault(result['row'], {})[result['seed']] = result
+    return found
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
+    """Return Spearman's rank correlation; ties get their mean rank."""
+    ranks = [_ranks(np.asarray(values)) for values in (first, second)]
+    return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _ranks(values: np.ndarray) -> np.ndarray:
+    return np.array([(values < value).sum() + (values == value).sum() / 2 for value in values])
+
+
+def frequency_correlation(probability: np.ndarray, component: int = 0) -> float:
+    """Return the rank correlation of zigzag index and probability in Y, Cb or Cr (0, 1, 2), of 192 channels."""
+    zigzag = np.argsort(zigzag_order())
+    return rank_correlation(zigzag, probability[64 * component:64 * component + 64])
+
+
+def describe_selection(channels: list[int]) -> dict[str, int]:
+    """Return how many channels are of Y, Cb and Cr, and how many are also in 24S and in 24D."""
+    parts = {name: sum(channel // 64 == i for channel in channels) for i, name in enumerate(('Y', 'Cb', 'Cr'))}
+    return dict(**parts, **{name: len(set(channels) & set(channel_indices(name))) for name in ('24S', '24D')})

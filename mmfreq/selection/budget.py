@@ -1,0 +1,83 @@
+"""How many channels a gate may keep, and the price per channel that makes it keep so many."""
+import math
+from typing import Sequence
+
+_PROPORTIONAL = 4.  # price, in shares of the task's loss, of e times too many channels
+_INTEGRAL = 0.02  # what one iteration adds to the price for the same
+_MOST = 20.  # highest price, and highest subsidy
+_LEAST_NOISE = 0.02
+
+
+class ChannelBudget:
+    """Find the price of a channel (the paper's lambda) under which a gate keeps ``target`` channels.
+
+    The law, with ``e = log(kept / budget)`` and ``kept`` the mean sum of probabilities:
+
+    1. Until ``phases[0]`` of the training channels are free (lambda 0): the task shows which of them help.
+    2. Until ``phases[1]`` the budget falls geometrically from all channels to ``target``.
+    3. ``lambda = share * clip(4 e + s, 0, 20)``, where ``share`` is the task's loss per channel, and ``s`` the sum of
+       ``0.02 e`` over the iterations, which stands still while the clip is active (anti-windup).
+    4. Until ``phases[2]`` the noise of the draws falls from 1 to 0.02: what training draws becomes what evaluation
+       decides. The law goes on to the end; lambda may now be negative, down to -20 shares, since decisions that settle
+       below one half are lost.
+
+    Args:
+        channels (int): Number of channels C of the gate.
+        target (int): Channels to keep, in 1..C-1.
+        phases (Sequence[float]): Ends of the free phase, of the squeeze and of the settling, as parts of the training,
+            ascending in 0..1.
+
+    Attributes:
+        integral (float): The sum ``s``: all that the law remembers.
+
+    Raises:
+        ValueError: An argument is out of its range.
+    """
+
+    def __init__(self, channels: int, target: int, phases: Sequence[float] = (0.15, 0.6, 0.85)) -> None:
+        if isinstance(target, bool) or not isinstance(target, int) or not 1 <= target < channels:
+            raise ValueError(f'target: expected an integer in 1..{channels - 1}, fewer than the channels of the gate, '
+                             f'got {target!r}')
+        self.channels = channels
+        self.target = target
+        self.phases = check_phases(phases)
+        self.integral = 0.
+
+    def budget(self, progress: float) -> float:
+        """Return how many channels the gate may keep at ``progress`` (0..1) of the training."""
+        free, squeezed, _ = self.phases
+        return self.channels * (self.target / self.channels)**_part(progress, free, squeezed)
+
+    def noise(self, progress: float) -> float:
+        """Return the noise of the gate's draws at ``progress``."""
+        return max(1 - _part(progress, *self.phases[1:]), _LEAST_NOISE)
+
+    def price(self, progress: float, kept: float, loss: float) -> float:
+        """Return lambda for the next iteration, and remember it in ``integral``.
+
+        Args:
+            progress (float): Part of the training that is over, 0..1.
+            kept (float): Channels kept, mean sum of probabilities of the last iteration.
+            loss (float): Loss of the task in the last iteration.
+        """
+        if progress < self.phases[0]:
+            return 0.
+        error = math.log(max(kept, 0.1) / self.budget(progress))
+        wanted = _PROPORTIONAL * error + self.integral + _INTEGRAL * error
+        least = 0. if progress < self.phases[1] else -_MOST
+        if least < wanted < _MOST:
+            self.integral += _INTEGRAL * error
+        return loss / self.channels * min(max(wanted, least), _MOST)
+
+
+def check_phases(phases: Sequence[float]) -> tuple[float, float, float]:
+    """Return the three ends of phases as a tuple; ValueError unless they ascend in 0..1."""
+    ends = tuple(phases)
+    if len(ends) != 3 or not 0 <= ends[0] < ends[1] < ends[2] <= 1:
+        raise ValueError(f'phases: expected three ascending numbers in 0..1, got {phases!r}')
+    return ends
+
+
+def _part(progress: float, begin: float, end: float) -> float:
+    """Return how much of the phase from ``begin`` to ``end`` is over, 0..1."""
+    return min(max((progress - begin) / (end - begin), 0.), 1.)

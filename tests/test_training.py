@@ -374,6 +374,7 @@ def after_train_epoch(self, runner):
     save(self, runner) if when == 'after' else None
     os.kill(os.getpid(), signal.SIGINT)
 CheckpointHook.after_train_epoch = after_train_epoch
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
 runpy.run_path('tools/train.py', run_name='__main__')
 '''
 

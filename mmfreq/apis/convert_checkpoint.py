@@ -47,10 +47,11 @@ def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
     content = checkpoint_module._load_checkpoint(path, map_location='cpu')
     weights = content.get('state_dict', content)
     with _named(path):
-        others = [str(key) for key, value in weights.items() if not torch.is_tensor(value)]
+        others = [str(key) for key, value in weights.items()
+                  if not (isinstance(key, str) and torch.is_tensor(value))]
         if others:
             raise ValueError('expected a state dict, or a dict with one under "state_dict", got '
-                             f'{", ".join(others)}, which are no tensors')
+                             f'{", ".join(others)}, which are no named tensors')
     if all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     rest = content if 'state_dict' in content else {}

@@ -2,32 +2,36 @@
 import codecs
 import pickle
 import re
-from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from pickle import UnpicklingError
-from types import FunctionType, ModuleType
-from typing import Any, Callable, Iterator
+from types import FunctionType, ModuleType, SimpleNamespace
+from typing import Any, Callable
 
 import mmengine.runner.checkpoint as checkpoint_module
 import numpy as np
 import torch
 from mmengine.logging import HistoryBuffer
+from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler import param_scheduler
-from torch import _weights_only_unpickler
+from torch import _weights_only_unpickler, nn
 
 _SCHEDULERS = [c for c in vars(param_scheduler).values()
                if isinstance(c, type) and issubclass(c, param_scheduler._ParamScheduler)]
 _CHECKPOINT_CLASSES = (HistoryBuffer, *_SCHEDULERS)
 _MMENGINE_LOAD_CHECKPOINT = checkpoint_module.CheckpointLoader.load_checkpoint
 _MMENGINE_LOAD_URL = checkpoint_module.load_url
+_MMENGINE_LOAD_STATE_DICT = checkpoint_module.load_state_dict
 # From torch 2.6 on, its weights-only unpickler takes classes, and names for them, from a context.
 _TORCH_TAKES_CLASSES = torch.__version__ >= '2.6'
 _READ_ERRORS = (UnpicklingError, EOFError, RuntimeError, ValueError, LookupError, AttributeError,
                 TypeError)
 
+_last_read = ''  # name of the file read last, for messages
+
 
 class RefusedCheckpointError(ValueError):
-    """A checkpoint file is damaged, or holds more than weights and what mmengine records beside them."""
+    """A checkpoint is damaged, fits no weight of the model, or could run code."""
 
 
 def _checkpoint_method(owner: type, name: str) -> Callable:
@@ -61,68 +65,45 @@ def _safe_globals() -> dict[str, Any]:
 _SAFE = _safe_globals()
 
 
+def _guarded(code: bytes) -> Callable:
+    """Return pickle's function for an opcode that calls or fills an object, for known ones only."""
+    def load(unpickler: '_Unpickler') -> None:
+        item = unpickler.stack[-2]
+        item = type(item) if code == pickle.BUILD else item
+        if not any(item is known for known in unpickler.allowed.values()):
+            raise UnpicklingError(f'the checkpoint asks for a call of {item!r}')
+        pickle._Unpickler.dispatch[code[0]](unpickler)
+
+    return load
+
+
 class _Unpickler(pickle._Unpickler):
-    """What torch's weights-only unpickler does from 2.6 on, for older ones: known names, known calls."""
-    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items()
-                if code not in (pickle.INST[0], pickle.OBJ[0])}
+    """Stand in for torch's weights-only unpickler before 2.6: known names and calls only."""
     allowed = {**_weights_only_unpickler._get_allowed_globals(), **_SAFE}
+    dispatch = pickle._Unpickler.dispatch.copy()
+    for _code in (pickle.REDUCE, pickle.NEWOBJ, pickle.BUILD):
+        dispatch[_code[0]] = _guarded(_code)
+    for _code in (pickle.INST, pickle.OBJ, pickle.NEWOBJ_EX):
+        del dispatch[_code[0]]
 
     def find_class(self, module: str, name: str) -> Any:
-        full_name = f'{module}.{name}'.replace('__builtin__.', 'builtins.')  # as protocol 2 spells it
+        full_name = f'{module}.{name}'.replace('__builtin__.', 'builtins.')  # of protocol 2
         if full_name not in self.allowed:
             raise UnpicklingError(f'GLOBAL {full_name} is not allowed')
         return self.allowed[full_name]
 
-    def load_reduce(self) -> None:
-        self._require(self.stack[-2])
-        super().load_reduce()
 
-    def load_newobj(self) -> None:
-        self._require(self.stack[-2])
-        super().load_newobj()
-
-    def load_build(self) -> None:
-        self._require(type(self.stack[-2]))
-        super().load_build()
-
-    def _require(self, item: Any) -> None:
-        if not any(item is known for known in self.allowed.values()):
-            raise UnpicklingError(f'the checkpoint asks for a call of {item!r}')
-
-    dispatch.update({pickle.REDUCE[0]: load_reduce, pickle.NEWOBJ[0]: load_newobj,
-                     pickle.BUILD[0]: load_build})
-    dispatch.pop(pickle.NEWOBJ_EX[0])
+# The part of the module pickle that torch.load uses.
+_PICKLE = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler,
+                          load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())
 
 
-class _WeightsOnlyPickle:
-    """The part of the module ``pickle`` that ``torch.load`` uses."""
-    Unpickler = _Unpickler
-
-    @staticmethod
-    def load(file: Any, **kwargs: Any) -> Any:
-        return _Unpickler(file, **kwargs).load()
-
-
-@contextmanager
-def _safe_names() -> Iterator[None]:
+def _torch_load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
+    """Stand in for ``torch.load`` in mmengine's loader."""
     if not _TORCH_TAKES_CLASSES:
-        yield
-        return
+        return torch.load(file, map_location=map_location, pickle_module=_PICKLE)
     with torch.serialization.safe_globals([(item, name) for name, item in _SAFE.items()]):
-        yield
-
-
-class _TorchOfLoader(ModuleType):
-    """The module ``torch`` as mmengine's loader sees it: ``load`` reads weights-only."""
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(torch, name)
-
-    @staticmethod
-    def load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
-        if _TORCH_TAKES_CLASSES:
-            return torch.load(file, map_location=map_location, weights_only=True)
-        return torch.load(file, map_location=map_location, pickle_module=_WeightsOnlyPickle)
+        return torch.load(file, map_location=map_location, weights_only=True)
 
 
 def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -130,26 +111,43 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
 
     A Runner that resumes would execute ``meta['config']`` of old checkpoints.
     """
+    global _last_read
+    _last_read, refused = filename, f'checkpoint: refused {filename}: '
     try:
-        with _safe_names():
-            checkpoint = _MMENGINE_LOAD_CHECKPOINT(filename, *args, **kwargs)
+        checkpoint = _MMENGINE_LOAD_CHECKPOINT(filename, *args, **kwargs)
     except _READ_ERRORS as error:
         found = re.search(r'GLOBAL \S+|the checkpoint asks for [^;]*', str(error))
         reason = 'it is damaged, or no checkpoint that torch reads'
-        if found:
-            reason = (f'it holds more than weights and what mmengine records beside them ({found.group()}); '
-                      'mmfreq never runs code from a checkpoint')
+        if Path(filename).is_file() and not Path(filename).stat().st_size:
+            reason = 'the file is empty'
+        elif found:
+            reason = ('it holds more than weights and what mmengine records beside them '
+                      f'({found.group()}); mmfreq never runs code from a checkpoint')
         elif not isinstance(error, UnpicklingError):
             reason += f' ({str(error).partition(chr(10))[0]})'
-        raise RefusedCheckpointError(f'checkpoint: refused {filename}: {reason}') from error
+        raise RefusedCheckpointError(refused + reason) from error
     weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not weights:
         got = 'nothing' if {} in (checkpoint, weights) else type(checkpoint).__name__
-        raise RefusedCheckpointError(f'checkpoint: refused {filename}: expected a state dict, or a dict '
-                                     f'with one under "state_dict", got {got}')
+        raise RefusedCheckpointError(
+            f'{refused}expected a state dict, or a dict with one under "state_dict", got {got}')
     if isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)
     return checkpoint
+
+
+def _load_state_dict(module: nn.Module, state_dict: dict, *args: Any, **kwargs: Any) -> None:
+    """Load as mmengine does, but refuse weights none of which fits; mmengine only warns."""
+    model = module
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    shapes = {key: value.shape for key, value in model.state_dict().items() if value.ndim}
+    if shapes and not any(shapes.get(key) == getattr(value, 'shape', 0)
+                          for key, value in state_dict.items()):
+        raise RefusedCheckpointError(
+            f'checkpoint: refused {_last_read}: none of its weights ({", ".join([*state_dict][:3])}'
+            f', ...) fits {type(model).__name__} ({", ".join([*shapes][:3])}, ...)')
+    _MMENGINE_LOAD_STATE_DICT(module, state_dict, *args, **kwargs)
 
 
 def restrict_checkpoint_loading() -> None:
@@ -157,7 +155,10 @@ def restrict_checkpoint_loading() -> None:
 
     Only that loader changes; ``torch.load`` and torch's list of safe classes stay as they are.
     """
-    checkpoint_module.torch = _TorchOfLoader('torch')
-    checkpoint_module._safe_torch_load = _TorchOfLoader.load  # mmengine 0.10.12
+    stand_in = ModuleType('torch')
+    stand_in.load, stand_in.__getattr__ = _torch_load, partial(getattr, torch)
+    checkpoint_module.torch = stand_in
+    checkpoint_module._safe_torch_load = _torch_load  # mmengine 0.10.12
     checkpoint_module.load_url = partial(_MMENGINE_LOAD_URL, weights_only=True)
+    checkpoint_module.load_state_dict = _load_state_dict
     checkpoint_module.CheckpointLoader.load_checkpoint = classmethod(_load_checkpoint)

@@ -11,7 +11,7 @@ def prepare_cpu_distributed(cfg: Config) -> None:
 
     mmengine selects a CUDA device when it starts a distributed run, and gives it to
     DistributedDataParallel. Without CUDA, start the gloo process group before the Runner does, and
-    set ``device_ids=None`` in ``model_wrapper_cfg``. Its other keys stay; the defaults are mmengine's.
+    set ``device_ids=None`` in ``model_wrapper_cfg``; its other keys keep their values or defaults.
 
     Args:
         cfg (Config): Changed in place if ``cfg.launcher`` is ``'pytorch'`` and CUDA is missing.

@@ -1,4 +1,4 @@
-"""Let ``import mmcv._ext`` find torchvision's ops where mmcv has no compiled ones. Imports neither mmcv nor torch."""
+"""Let ``import mmcv._ext`` find torchvision's ops where mmcv has no compiled ones."""
 import importlib.util
 import sys
 import warnings
@@ -14,9 +14,8 @@ class _OpsFinder:
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> Optional[ModuleSpec]:
-        if name != _EXT:
-            return None
-        return importlib.util.spec_from_file_location(name, Path(__file__).with_name('ops.py'))
+        file = Path(__file__).with_name('ops.py')
+        return importlib.util.spec_from_file_location(name, file) if name == _EXT else None
 
 
 def provide_ops() -> None:
@@ -24,9 +23,7 @@ def provide_ops() -> None:
 
     Warn if mmdet is loaded already and did without ops: it keeps the gaps of its first import.
     """
-    if _OpsFinder in sys.meta_path:
-        return
     sys.meta_path.append(_OpsFinder)
     if 'mmdet.models' in sys.modules and _EXT not in sys.modules:
-        warnings.warn('mmdet was imported before mmfreq and stays without nms and RoIAlign: this mmcv has no '
-                      'compiled ops. Import mmfreq first', stacklevel=2)
+        warnings.warn('mmdet was imported before mmfreq and stays without nms and RoIAlign: this '
+                      'mmcv has no compiled ops. Import mmfreq first', stacklevel=2)

@@ -11,8 +11,6 @@ def name_unreadable_images() -> None:
     Pillow's errors pass through as they are.
     """
     stock = LoadImageFromFile.transform
-    if hasattr(stock, '__wrapped__'):
-        return
 
     @wraps(stock)
     def transform(self: LoadImageFromFile, results: dict) -> dict:
@@ -21,6 +19,9 @@ def name_unreadable_images() -> None:
         except Exception as error:
             if str(results['img_path']) in str(error):
                 raise
-            raise ValueError(f'failed to load image: {results["img_path"]} ({error})') from error
+            empty = '!buf.empty()' in str(error)  # what OpenCV says
+            reason = 'the file is empty' if empty else ' '.join(str(error).split())
+            raise ValueError(
+                f'{results["img_path"]}: cannot be decoded as an image: {reason}') from error
 
     LoadImageFromFile.transform = transform

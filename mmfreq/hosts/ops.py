@@ -1,16 +1,18 @@
 """mmcv's ``nms`` and ``roi_align`` from torchvision, for an mmcv without compiled ops.
 
 mmcv's wrappers (``mmcv.ops.nms``, ``mmcv.ops.RoIAlign``, ...) stay as they are. They load compiled
-functions from a module named ``mmcv._ext``; :mod:`mmfreq.hosts.finder` loads this file as that module.
-Every other op exists too, and raises NotImplementedError when called.
+functions from a module named ``mmcv._ext``; :mod:`mmfreq.hosts.finder` loads this file as that.
+Every other op exists too, and raises NotImplementedError when called. Half and bfloat16 tensors are
+computed in float32, also under autocast.
 """
+from functools import partial
 from typing import Any, Callable
 
 import torch
 import torchvision
 
-_FULL_MMCV = ('install an mmcv with compiled ops, prebuilt for your torch and CUDA or built from source '
-              '("pip install --no-build-isolation mmcv", or onedl-mmcv; tens of minutes)')
+_FULL_MMCV = ('install an mmcv with compiled ops, prebuilt for your torch and CUDA or built from '
+              'source ("pip install --no-build-isolation mmcv", or onedl-mmcv; tens of minutes)')
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
@@ -18,8 +20,9 @@ def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.float() if tensor.dtype in (torch.half, torch.bfloat16) else tensor
 
 
-def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset: int) -> torch.Tensor:
-    """Suppress boxes that overlap a better one, as mmcv's op does; half and bfloat16 in float32.
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float,
+        offset: int) -> torch.Tensor:
+    """Suppress boxes that overlap a better one, as mmcv's op does.
 
     Args:
         boxes (torch.Tensor): (N, 4), x1, y1, x2, y2.
@@ -37,57 +40,41 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float, offset:
     return torchvision.ops.nms(boxes.to(dtype), scores.to(dtype), iou_threshold)
 
 
-def _require_average(pool_mode: int) -> None:
+def _roi_options(aligned_height: int, aligned_width: int, spatial_scale: float,
+                 sampling_ratio: int, pool_mode: int, aligned: bool) -> tuple[tuple, tuple]:
+    """Return torchvision's arguments before and behind the shape of the input."""
     if pool_mode != 1:
-        raise NotImplementedError("roi_align with pool_mode='max' has no counterpart in torchvision: use "
-                                  f"pool_mode='avg', or {_FULL_MMCV}")
+        raise NotImplementedError("roi_align with pool_mode='max' has no counterpart in "
+                                  f"torchvision: use pool_mode='avg', or {_FULL_MMCV}")
+    return (spatial_scale, aligned_height, aligned_width), (sampling_ratio, aligned)
 
 
 def roi_align_forward(input: torch.Tensor, rois: torch.Tensor, output: torch.Tensor,
-                      argmax_y: torch.Tensor, argmax_x: torch.Tensor, *, aligned_height: int,
-                      aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int,
-                      aligned: bool) -> None:
-    """Average-pool regions as mmcv's op does; half and bfloat16 in float32, also under autocast.
+                      *argmax: torch.Tensor, **options: Any) -> None:
+    """Average-pool regions as mmcv's op does.
 
     Args:
         input (torch.Tensor): (N, C, H, W).
         rois (torch.Tensor): (R, 5): image index, x1, y1, x2, y2.
         output (torch.Tensor): (R, C, aligned_height, aligned_width); filled.
-        argmax_y (torch.Tensor): Unused; for max pooling.
-        argmax_x (torch.Tensor): Unused; for max pooling.
-        aligned_height (int): Rows of the output.
-        aligned_width (int): Columns of the output.
-        spatial_scale (float): Cells of ``input`` per pixel of ``rois``.
-        sampling_ratio (int): Samples per bin and direction; 0: one per cell.
-        pool_mode (int): 1 (average); 0 (max) raises NotImplementedError.
-        aligned (bool): Whether to shift boxes by half a cell.
+        *argmax (torch.Tensor): Unused; for max pooling, which raises NotImplementedError.
+        **options: Those of :class:`mmcv.ops.RoIAlign`, with the output's height and width.
     """
-    _require_average(pool_mode)
-    features = _at_least_float32(input)
-    # torchvision.ops.roi_align would go through torch.compile for deterministic algorithms on a GPU
-    output.copy_(torch.ops.torchvision.roi_align(
-        features, rois.to(features.dtype), spatial_scale, aligned_height, aligned_width,
-        sampling_ratio, aligned))
+    features, (where, how) = _at_least_float32(input), _roi_options(**options)
+    # torchvision.ops.roi_align goes through torch.compile for deterministic algorithms on a GPU
+    output.copy_(torch.ops.torchvision.roi_align(features, rois.to(features.dtype), *where, *how))
 
 
 def roi_align_backward(grad_output: torch.Tensor, rois: torch.Tensor, argmax_y: torch.Tensor,
-                       argmax_x: torch.Tensor, grad_input: torch.Tensor, *, aligned_height: int,
-                       aligned_width: int, spatial_scale: float, sampling_ratio: int, pool_mode: int,
-                       aligned: bool) -> None:
+                       argmax_x: torch.Tensor, grad_input: torch.Tensor, **options: Any) -> None:
     """Fill ``grad_input`` (N, C, H, W) with the gradient of :func:`roi_align_forward`."""
-    _require_average(pool_mode)
-    grad = _at_least_float32(grad_output)
+    grad, (where, how) = _at_least_float32(grad_output), _roi_options(**options)
     grad_input.copy_(torch.ops.torchvision._roi_align_backward(
-        grad, rois.to(grad.dtype), spatial_scale, aligned_height, aligned_width, *grad_input.shape,
-        sampling_ratio, aligned))
+        grad, rois.to(grad.dtype), *where, *grad_input.shape, *how))
 
 
-def get_compiler_version() -> str:
-    """Return 'n/a', which mmcv.utils.collect_env reports for an mmcv without ops."""
-    return 'n/a'
-
-
-get_compiling_cuda_version = get_compiler_version
+# What mmcv.utils.collect_env reports for an mmcv without ops.
+get_compiler_version = get_compiling_cuda_version = partial(str, 'n/a')
 
 
 def __getattr__(name: str) -> Callable:

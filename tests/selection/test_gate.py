@@ -196,6 +196,8 @@ def test_gradients_reach_every_parameter_and_stay_finite() -> None:
 
 @pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 def test_decisions_are_the_same_under_autocast(dtype: torch.dtype) -> None:
+    if dtype is torch.half and torch.__version__ < '2.4':
+        pytest.skip('this torch has no autocast to half on a CPU')
     gate, x = trained_gate().eval(), inputs()
     expected = gate.logits(x)
     with torch.autocast('cpu', dtype=dtype):

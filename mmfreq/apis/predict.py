@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
+from mmfreq.apis.checks import check_checkpoint
 from mmfreq.config.reader import datasets_with_pipeline
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
@@ -96,6 +97,7 @@ class Predictor:
             mmpretrain.utils.progress.disable_progress_bar = True
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
             self.predict = self._classify
+        check_checkpoint(self.inferencer.model, checkpoint, cfg)
 
     def _detect(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
         """Predict for a batch of uint8 BGR images; draw detections with a higher score."""

@@ -42,7 +42,7 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> None:
     root, annotations = Path(dataset.get('data_root') or ''), dataset.get('ann_file')
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
     prefixes = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
-    if '://' in str([root, *prefixes]):
+    if '://' in str([dataset.get('data_root'), *prefixes]):
         return
     folders = [root / (part or '') for part in prefixes]
     layout = f'{folders[0]}/<class>/<image>'
@@ -53,13 +53,13 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> None:
             there = sorted(p.name for p in root.iterdir())[:6] if root.is_dir() else []
             raise ValueError(f'{loader}: no such file or folder: {path}; expected {layout}'
                              + (f'; {root} has {", ".join(there)}' if there else '')
-                             + f'; set {loader}.dataset.data_root')
+                             + '; set its data_root')
     if not annotations and not is_coco and dataset.get('with_label', True):
         classes = {path.name for path in folders[0].iterdir() if path.is_dir()}
         if classes <= _SPLITS:
             raise ValueError(f'{loader}: expected {layout}, but {folders[0]} has '
                              f'{", ".join(sorted(classes)) or "no folders"} instead of a folder '
-                             f'for each class; set {loader}.dataset.data_root')
+                             'for each class; set its data_root or data_prefix')
 
 
 def check_initial_weights(cfg: Config) -> None:
@@ -221,20 +221,21 @@ def check_trained_front_end(cfg: Config, meta: dict[str, Any]) -> None:
         return
     ours = front_ends(cfg)
     try:
-        for one, other in zip(trained[:1], ours[-1:]):
-            check_same('the training of the checkpoint', one[1], *other)
+        if trained and ours:
+            check_same('the training of the checkpoint', trained[0][1], *ours[-1])
     except ValueError as error:
         raise RefusedCheckpointError(str(error)) from error
 
 
 def check_trained_classes(meta: dict[str, Any], dataset: Any) -> None:
-    """Raise RefusedCheckpointError unless the checkpoint was trained on the classes of ``dataset``."""
+    """Raise RefusedCheckpointError unless training had the classes of ``dataset``."""
     trained = meta.get('dataset_meta') or {}
     trained = trained.get('classes') or trained.get('CLASSES')
     classes = getattr(dataset, 'metainfo', {}).get('classes')
     if trained and classes and tuple(trained) != tuple(classes):
+        difference = _difference(tuple(classes), tuple(trained))
         raise RefusedCheckpointError('the classes of the data are not those that the checkpoint '
-                                     f'was trained on: {_difference(tuple(classes), tuple(trained))}')
+                                     f'was trained on: {difference}')
 
 
 def check_checkpoint(model: nn.Module, file: str, cfg: Config) -> None:

@@ -121,7 +121,8 @@ def _check_preprocessor(preprocessor: dict, normalize: dict, channels: int) -> N
         raise ValueError('data_preprocessor: expected one mean and std, or one for each of the '
                          f'{channels} channels of the pipeline, {got}')
     if set(mean) == _IMAGENET_MEAN:
-        raise ValueError(f'data_preprocessor: expected no mean of RGB pixels for DCT channels, {got}')
+        raise ValueError('data_preprocessor: expected no mean of RGB pixels for DCT channels, '
+                         f'{got}')
     scale = normalize.get('scale')
     if normalize and (set(mean) != {0} or set(std) != {scale or 1}):
         expected = (f"mean=[0], std=[{scale}], which undo dtype='int8', scale={scale} of the "
@@ -206,7 +207,7 @@ def _check_top_level(cfg: Config) -> None:
 def _check_loops(cfg: Config) -> None:
     for name, loops in _LOOPS.items():
         values = cfg.get(name) or {}
-        known = {'type', 'by_epoch', '_scope_', *(key for loop in loops for key in _arguments(loop))}
+        known = {'type', 'by_epoch', '_scope_'}.union(*map(_arguments, loops))
         for key in values:
             if key not in known and values.get('type') in (None, *(c.__name__ for c in loops)):
                 near = get_close_matches(key, known, 1, 0.6) or sorted(known - {'_scope_'})
@@ -311,7 +312,7 @@ def _override_variable(cfg: Config, name: str, changes: dict[str, Any]) -> None:
         pairs += zip(old, new)
     for before, after in list(pairs):
         if isinstance(before, dict):  # freq of a preprocessor need not have the type
-            pairs.append(tuple({k: v for k, v in d.items() if k != 'type'} for d in (before, after)))
+            pairs.append((_without_type(before), _without_type(after)))
     pairs = [(before, after) for before, after in pairs if before and before != after]
     replaced = _replaced({key: cfg[key] for key in cfg if key != name}, pairs)
     if pairs and replaced == {key: cfg[key] for key in cfg if key != name}:
@@ -319,6 +320,10 @@ def _override_variable(cfg: Config, name: str, changes: dict[str, Any]) -> None:
                          'nothing')
     for key, value in replaced.items():
         cfg[key] = value
+
+
+def _without_type(step: dict) -> dict:
+    return {key: value for key, value in step.items() if key != 'type'}
 
 
 def _holders(node: Any, value: Any, path: str) -> Iterator[str]:

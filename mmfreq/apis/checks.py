@@ -1,7 +1,8 @@
 """Check data sets, checkpoints and files against a config, before anything long starts."""
+import logging
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -10,7 +11,7 @@ from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
-from mmfreq.config.checks import check_same, front_ends, literal_config
+from mmfreq.config.checks import FrontEnd, check_same, front_ends, literal_config
 from mmfreq.config.paths import config_path
 from mmfreq.config.reader import iter_dicts, transform_type
 from mmfreq.config.writer import stock_base
@@ -63,11 +64,25 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> None:
 
 
 def check_initial_weights(cfg: Config) -> None:
-    """Raise ValueError, which says what to do, if a file that ``init_cfg`` names is not there."""
+    """Check the file that ``init_cfg`` of the backbone names.
+
+    Raises:
+        ValueError: It is not there, and the message says what to do; or it was trained on another
+            selection of channels.
+    """
     backbone = (cfg.get('model') or {}).get('backbone') or {}
     initial = backbone.get('init_cfg')
     checkpoint = initial.get('checkpoint') if isinstance(initial, dict) else None
-    if not checkpoint or '://' in checkpoint or Path(checkpoint).exists():
+    if not checkpoint or '://' in checkpoint:
+        return
+    if Path(checkpoint).exists():
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
+        trained = _trained_front_end(loaded.get('meta') or {})
+        ours = front_ends(cfg)[0][1]
+        if trained and trained.channels and trained.channels != ours.channels:
+            raise ValueError(f'model.backbone.init_cfg: {checkpoint} was trained on channels '
+                             f'{trained.words["channels"]}, but the config selects '
+                             f'{ours.words["channels"]}')
         return
     configs = Path(__file__).parents[1] / '.mim' / 'configs'
     found = [f'mmfreq::{path.relative_to(configs).as_posix()}'
@@ -201,28 +216,33 @@ def _state_dict(checkpoint: dict[str, Any]) -> OrderedDict:
     return state
 
 
+def _trained_front_end(meta: dict[str, Any]) -> Optional[FrontEnd]:
+    """Return what a checkpoint was trained on, if its config says; that text is never run."""
+    if not isinstance(meta.get('cfg'), str):
+        return None
+    try:
+        found = front_ends(Config(literal_config(meta['cfg'])))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        print_log('the config in the checkpoint cannot be read, so that its channels and '
+                  f'statistics are not compared: {error}', 'current', logging.WARNING)
+        return None
+    return found[0][1] if found else None
+
+
 def check_trained_front_end(cfg: Config, meta: dict[str, Any]) -> None:
     """Refuse a checkpoint that was trained on other channels or statistics than ``cfg`` gives.
 
     Args:
         cfg (Config): A config that :func:`mmfreq.config.checks.check_config` accepts.
-        meta (dict): ``meta`` of the checkpoint. Its ``cfg``, a text, is parsed, never run.
+        meta (dict): ``meta`` of the checkpoint.
 
     Raises:
         RefusedCheckpointError: The message has both values.
     """
-    if not isinstance(meta.get('cfg'), str):
-        return
-    try:
-        trained = front_ends(Config(literal_config(meta['cfg'])))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        print_log('the config in the checkpoint cannot be read, so that its channels and '
-                  f'statistics are not compared: {error}', 'current')
-        return
-    ours = front_ends(cfg)
+    trained, ours = _trained_front_end(meta), front_ends(cfg)
     try:
         if trained and ours:
-            check_same('the training of the checkpoint', trained[0][1], *ours[-1])
+            check_same('the training of the checkpoint', trained, *ours[-1])
     except ValueError as error:
         raise RefusedCheckpointError(str(error)) from error
 
@@ -238,11 +258,12 @@ def check_trained_classes(meta: dict[str, Any], dataset: Any) -> None:
                                      f'was trained on: {difference}')
 
 
-def check_checkpoint(model: nn.Module, file: str, cfg: Config) -> None:
-    """Read a file and refuse it unless it is a checkpoint of this network, trained on its input."""
+def check_checkpoint(file: str, cfg: Config, model: Optional[nn.Module] = None) -> None:
+    """Read a file and refuse it unless it was trained on this input, and is one of ``model``."""
     checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu')
     try:
-        check_weights(model, checkpoint)
+        if model is not None:
+            check_weights(model, checkpoint)
         check_trained_front_end(cfg, checkpoint.get('meta') or {})
     except RefusedCheckpointError as error:
         raise RefusedCheckpointError(f'checkpoint: {file}: {error}') from error
@@ -261,6 +282,7 @@ class CheckpointCheckHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check or count, before the Runner loads the weights."""
+        meta = checkpoint.get('meta') or {}
         if self.partial:
             own, state = runner.model.state_dict(), _state_dict(checkpoint)
             fitting = [key for key, value in own.items()
@@ -268,8 +290,11 @@ class CheckpointCheckHook(Hook):
                        and state[key.removeprefix('module.')].shape == value.shape]
             runner.logger.info(f'load_from: {len(fitting)} of {len(own)} tensors of the model are '
                                'in the checkpoint with their shape')
+            try:
+                check_trained_front_end(runner.cfg, meta)
+            except RefusedCheckpointError as error:
+                runner.logger.warning(f'load_from: {error}')
             return
-        meta = checkpoint.get('meta') or {}
         try:
             check_weights(runner.model, checkpoint)
             check_trained_front_end(runner.cfg, meta)

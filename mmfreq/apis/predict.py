@@ -97,7 +97,7 @@ class Predictor:
             mmpretrain.utils.progress.disable_progress_bar = True
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
             self.predict = self._classify
-        check_checkpoint(self.inferencer.model, checkpoint, cfg)
+        check_checkpoint(checkpoint, cfg, self.inferencer.model)
 
     def _detect(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
         """Predict for a batch of uint8 BGR images; draw detections with a higher score."""

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Iterator, Optional
+from urllib.error import URLError
 
 import mmengine
 import torch
@@ -208,10 +209,10 @@ def prepare(cfg: Config, *loaders: str) -> Config:
 
 @contextmanager
 def explain_refusal() -> Iterator[None]:
-    """Exit with one line if a checkpoint is refused or a file is missing."""
+    """Exit with one line if a checkpoint is refused, or a file is missing or out of reach."""
     try:
         yield
-    except (RefusedCheckpointError, FileNotFoundError) as error:
+    except (RefusedCheckpointError, FileNotFoundError, URLError) as error:
         raise SystemExit(str(error)) from error
 
 

@@ -85,19 +85,18 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
     if before:
         mean = mean + np.array(preprocessor['mean'], float) * std
         std = std * np.array(preprocessor['std'], float)
-    order = steps.get('YCbCr', {}).get('channel_order', 'bgr')
-    colours = f'YCbCr of {order}' if 'YCbCr' in steps else 'the loader\'s'
+    upscale = steps.get('BlockDCT', {}).get('upscale', 1)
+    colours = f'YCbCr of {steps["YCbCr"].get("channel_order", "bgr")}' if 'YCbCr' in steps else 'BGR'
     if any(preprocessor.get(key) for key in _CONVERSIONS):
         colours += ', reversed'
     said = {key: normalize[key] for key in ('stats', 'dtype', 'scale') if key in normalize}
-    if before:
-        said |= {'data_preprocessor.mean': preprocessor['mean'],
-                 'data_preprocessor.std': preprocessor['std']}
-    upscale = steps.get('BlockDCT', {}).get('upscale', 1)
+    for key in ('mean', 'std') if before else ():
+        said[f'data_preprocessor.{key}'] = preprocessor[key]
+    names = steps.get('ChannelSelect', {}).get('channels', 'all')
     words = dict(
-        channels=_short(steps.get('ChannelSelect', {}).get('channels', 'all' if selected else ())),
+        channels=_short(names) if selected else 'none', colours=colours,
         statistics=', '.join(f'{key}={_short(value)}' for key, value in said.items()) or 'none',
-        block_size=str(block_size), upscale=str(upscale), colours=colours)
+        block_size=str(block_size), upscale=str(upscale))
     return FrontEnd(tuple(selected), (_rounded(mean), _rounded(std)), block_size, upscale, colours,
                     words)
 
@@ -182,6 +181,10 @@ def check_config(cfg: Config) -> None:
     found = front_ends(cfg)
     for name, other in found[1:]:
         check_same(*found[0], name, other)
+    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
+        if transform_type(node) == 'ResizeMix' and found and found[0][1].channels:
+            raise ValueError('model: ResizeMix resizes pixels, but its batch holds DCT channels; '
+                             'Mixup and CutMix work on both')
 
 
 def _check_behind_dct(name: str, pipeline: list[dict]) -> None:
@@ -231,7 +234,11 @@ def _check_topk(cfg: Config) -> None:
 
 
 def merge_options(cfg: Config, options: dict[str, Any]) -> None:
-    """Merge ``--cfg-options`` into ``cfg`` in place; see :data:`KEYS_HELP`.
+    """Merge ``--cfg-options`` into ``cfg`` in place.
+
+    A variable of the config, such as ``freq`` or ``train_pipeline``, changes wherever the config
+    has copied it. A new key at the top must be one that a Runner reads; below, it must not look
+    like a misspelling of a key or an argument that is there.
 
     Raises:
         ValueError: A key that nothing reads; the message has the nearest one.

@@ -1,5 +1,6 @@
 """Configs whose pipelines, preprocessor and options do not fit are refused in one line that names both values."""
 import json
+from contextlib import nullcontext
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -137,7 +138,7 @@ def test_pixels_in_another_colour_space_are_another_input() -> None:
     cfg = load(YCBCR)
     check_config(cfg)
     del cfg.val_dataloader.dataset.pipeline[-2]
-    with pytest.raises(ValueError, match="colours: .* YCbCr of bgr, but val_dataloader has the loader's"):
+    with pytest.raises(ValueError, match="colours: .* YCbCr of bgr, but val_dataloader has BGR"):
         check_config(cfg)
 
 
@@ -148,6 +149,13 @@ def test_transforms_of_pixels_behind_the_dct(step: str, path: str) -> None:
     cfg = load(path)
     cfg.train_dataloader.dataset.pipeline.insert(-1, dict(type=step))
     with pytest.raises(ValueError, match=f'train_dataloader: {step.split(".")[-1]} comes behind FusedBlockDCT'):
+        check_config(cfg)
+
+
+@pytest.mark.parametrize(('augment', 'refused'), [('ResizeMix', True), ('CutMix', False)])
+def test_batch_augments_that_resize(augment: str, refused: bool) -> None:
+    cfg = load(model__train_cfg=dict(augments=[dict(type=augment)]))
+    with pytest.raises(ValueError, match='ResizeMix resizes pixels') if refused else nullcontext():
         check_config(cfg)
 
 

@@ -360,6 +360,61 @@ def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) 
     assert not any('Traceback' in text for text in output)
 
 
+@pytest.mark.parametrize(('options', 'message'), [
+    ({'freq.0.channels': '24D'},
+     "checkpoint: .*epoch_2.pth: channels: the training of the checkpoint has '24S', but test_dataloader has '24D'"),
+    ({'test_dataloader.dataset.pipeline.3.stats': 'photos-1333x800'}, 'config: statistics: train_dataloader has .*448'),
+    ({'optim_wraper.optimizer.lr': 1}, "--cfg-options: .*did you mean 'optim_wrapper'"),
+    ({'model.backbone.depths': 18}, 'config: .*unexpected keyword argument|--cfg-options: .*depth')])
+def test_evaluation_of_something_else_is_refused(options: dict[str, Any], message: str, trained: Path,
+                                                 tmp_path: Path) -> None:
+    output = tool('test', trained / f'{NAME}.py', trained, '--work-dir', tmp_path, *flags(options), succeeds=False)
+    assert re.match(message, output.splitlines()[-1])
+    assert 'Traceback' not in output
+
+
+def test_an_rgb_config_with_a_dct_checkpoint_is_refused(data: Path, trained: Path, tmp_path: Path) -> None:
+    rgb, options = 'configs/demo/resnet18_demo.py', flags(data_options(data))
+    output = [tool('test', rgb, trained, '--work-dir', tmp_path, *options, succeeds=False),
+              tool('predict', rgb, trained, data, '--out-dir', tmp_path, *options, succeeds=False)]
+    for text in output:
+        assert re.search('checkpoint: .*of another network than the config: .*layer1.0.conv1', text.splitlines()[-1])
+        assert 'Traceback' not in text
+
+
+@pytest.mark.parametrize(('split', 'name', 'message'), [
+    ('val', 'squares', 'classes of val_dataloader are not those of train_dataloader: squares extra'),
+    ('train', 'squares', 'classes of val_dataloader .*: squares missing')])
+def test_class_folders_that_differ(split: str, name: str, message: str, data: Path, tmp_path: Path) -> None:
+    shutil.copytree(data, tmp_path / 'data')
+    shutil.copytree(data / split / 'rows', tmp_path / 'data' / split / name)
+    output = tool('train', DEMO24, '--work-dir', tmp_path / 'work', *flags(data_options(tmp_path / 'data')),
+                  succeeds=False)
+    assert re.search(f'config: .*{message}', output.splitlines()[-1])
+    assert 'Traceback' not in output
+
+
+def test_a_shipped_detector_without_its_classifier_says_what_to_do(data: Path, tmp_path: Path) -> None:
+    coco = tmp_path / 'coco'
+    for name in ('train2017', 'val2017', 'annotations'):
+        (coco / name).mkdir(parents=True)
+    for name in ('train', 'val'):
+        (coco / 'annotations' / f'instances_{name}2017.json').touch()
+    output = tool('train', 'configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py', '--work-dir', tmp_path,
+                  *flags({f'{name}_dataloader.dataset.data_root': f'{coco}/' for name in ('train', 'val', 'test')}),
+                  succeeds=False)
+    assert re.search('config: model.backbone.init_cfg: no such file: .*train it: .*stock weights: .*start at random:',
+                     output.splitlines()[-1])
+    assert 'Traceback' not in output
+    assert len(output.splitlines()) < 20
+
+
+@pytest.mark.parametrize('arguments', [('dist_train.sh', 'none.py', 1), ('dist_test.sh', 'none.py', 'x.pth', 1)])
+def test_scripts_with_a_missing_config(arguments: tuple[Any, ...]) -> None:
+    output = execute('bash', f'tools/{arguments[0]}', *arguments[1:], succeeds=False).stdout
+    assert output == 'config: no such file: none.py\n'
+
+
 def test_a_finished_run_says_so(trained: Path, tmp_path: Path) -> None:
     output = tool('train', trained / f'{NAME}.py', '--work-dir', tmp_path, '--resume', trained / 'epoch_2.pth')
     assert 'nothing to train: this run is finished (iteration 8 of 8)' in output

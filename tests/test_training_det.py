@@ -247,6 +247,22 @@ def test_dropped_annotations_are_a_warning(data: Path, tmp_path: Path, said: pyt
     assert record.levelno == logging.WARNING
 
 
+def test_annotations_of_unknown_images_are_counted(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    annotations[3]['image_id'] = 10**6
+    dataset(data, changed(data, tmp_path, annotations=annotations))
+    record = summary(said)
+    assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
+    assert record.levelno == logging.WARNING
+
+
+def test_an_image_id_that_is_there_twice(data: Path, tmp_path: Path) -> None:
+    images = json.loads((data / 'annotations/train.json').read_text())['images']
+    images[1]['id'] = images[0]['id']
+    with pytest.raises(ValueError, match=rf"changed.json: expected every image id once, got \[{images[0]['id']}\]"):
+        dataset(data, changed(data, tmp_path, images=images))
+
+
 @pytest.mark.parametrize('test_mode', [False, True])
 @pytest.mark.parametrize('change', [*DROPPED.values(), dict(iscrowd=1), dict(ignore=1)])
 def test_no_annotation_to_train_on_is_an_error(data: Path, tmp_path: Path, change: dict, test_mode: bool) -> None:

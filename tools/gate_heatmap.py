@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmengine.config import DictAction
 
+from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
@@ -37,8 +38,10 @@ def measure(args: argparse.Namespace) -> OnRates:
     if len(args.inputs) != 2:
         raise SystemExit(f'gate_heatmap: expected CONFIG and CHECKPOINT, or JSON files, got {args.inputs}')
     cfg = prepare(read_config(args.inputs[0], args.cfg_options))
+    checkpoint = checkpoint_file(args.inputs[1])
     with explain_refusal():
-        rates = measure_on_rates(cfg, checkpoint_file(args.inputs[1]), f'{args.phase}_dataloader')
+        check_checkpoint(checkpoint, cfg)
+        rates = measure_on_rates(cfg, checkpoint, f'{args.phase}_dataloader')
     save_on_rates(rates, f'{args.out}.json')
     return rates
 

@@ -2,10 +2,14 @@
 """Evaluate a checkpoint with the test set and metrics of its config."""
 import argparse
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-from mmfreq.apis.runner import add_run_arguments, check_output, prepare, save_results, test_config
+from mmfreq.apis.runner import (
+    add_run_arguments,
+    build_runner,
+    check_output,
+    prepare,
+    save_results,
+    test_config,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -37,9 +41,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner of the config, evaluate, and write what was asked for."""
     args = parse_args()
-    cfg = prepare(test_config(args))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    save_results(runner, args.out)
+    cfg = prepare(test_config(args), 'test_dataloader')
+    save_results(build_runner(cfg), args.out)
 
 
 if __name__ == '__main__':

@@ -2,10 +2,7 @@
 """Train a model from an OpenMMLab config, in the frequency domain or not."""
 import argparse
 
-from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
-
-from mmfreq.apis.runner import add_run_arguments, prepare, train, train_config
+from mmfreq.apis.runner import add_run_arguments, build_runner, prepare, train, train_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,9 +25,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner of the config and train."""
     args = parse_args()
-    cfg = prepare(train_config(args))
-    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-    train(runner)
+    cfg = prepare(train_config(args), 'train_dataloader', 'val_dataloader')
+    train(build_runner(cfg))
 
 
 if __name__ == '__main__':

@@ -10,6 +10,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
+from mmfreq.apis.checks import check_checkpoint
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
 
@@ -78,6 +79,7 @@ class Predictor:
             from mmpretrain import ImageClassificationInferencer
             mmpretrain.utils.progress.disable_progress_bar = True
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
+        check_checkpoint(checkpoint, cfg, self.inferencer.model)
 
     def predict(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
         """Predict for a batch of uint8 BGR images (H, W, 3).

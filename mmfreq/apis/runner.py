@@ -2,11 +2,13 @@
 import argparse
 import logging
 import os
+import re
 import sys
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Iterator, Optional
+from urllib.error import URLError
 
 import mmengine
 import torch
@@ -15,12 +17,14 @@ from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
+from mmfreq.apis import checks
+from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.paths import config_path
 from mmfreq.config.reader import (
     DATALOADERS,
-    check_channels,
     datasets_with_pipeline,
     iter_dicts,
     transform_type,
@@ -30,7 +34,9 @@ from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
-                    'a.0.b=value, lists as key="[a,b]" or key=a,b, no white space inside a value')
+                    'a.0.b=value, lists as key="[a,b]" or key=a,b, no white space inside a value. '
+                    'A new key needs a place that the config has, and must not look like a '
+                    'misspelling; freq and *_pipeline change wherever the config copied them')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +56,7 @@ def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     except ValueError as error:
         raise SystemExit(str(error)) from error
     try:
-        cfg.merge_from_dict(options or {})
+        merge_options(cfg, options or {})
     except (LookupError, TypeError, ValueError) as error:
         raise SystemExit(f'--cfg-options: {error}') from error
     return cfg
@@ -101,6 +107,8 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path(cfg.work_dir, 'test'))
     if args.amp:
         cfg.test_cfg.fp16 = True
+    if args.show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
+        raise SystemExit('--show: there is no display; save the pictures with --show-dir DIR')
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     if args.tta:
@@ -180,10 +188,19 @@ def _with_host_defaults(cfg: Config) -> Config:
     return cfg
 
 
-def prepare(cfg: Config) -> Config:
-    """Check the config, exiting with one line if it is wrong; ready the process for its run."""
+def prepare(cfg: Config, *loaders: str) -> Config:
+    """Check the config, exiting with one line if it is wrong; ready the process for its run.
+
+    Args:
+        cfg (Config): The config to run.
+        *loaders (str): Dataloaders of the run, such as ``'train_dataloader'``, whose files must be
+            there. For training, so must the weights that the backbone starts from.
+    """
     try:
-        check_channels(cfg)
+        check_config(cfg)
+        checks.check_data_folders(cfg, loaders)
+        if 'train_dataloader' in loaders:
+            checks.check_initial_weights(cfg)
     except ValueError as error:
         raise SystemExit(f'config: {error}') from error
     prepare_cpu_distributed(cfg)
@@ -192,11 +209,38 @@ def prepare(cfg: Config) -> Config:
 
 @contextmanager
 def explain_refusal() -> Iterator[None]:
-    """Exit with one line if a checkpoint is refused or a file is missing."""
+    """Exit with one line if a checkpoint is refused, or a file is missing or out of reach."""
     try:
         yield
-    except (RefusedCheckpointError, FileNotFoundError) as error:
+    except (RefusedCheckpointError, FileNotFoundError, URLError) as error:
         raise SystemExit(str(error)) from error
+
+
+@contextmanager
+def explain_build() -> Iterator[None]:
+    """Exit with one line if a model or a data set refuses its arguments or its files."""
+    try:
+        yield
+    except (AssertionError, FileNotFoundError, KeyError, RuntimeError, TypeError,
+            ValueError) as error:
+        text = ' '.join(str(error).split())
+        if isinstance(error, (KeyError, TypeError)) and not re.search('registry|argument', text):
+            raise
+        raise SystemExit(f'config: {text}') from error
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner of a prepared config."""
+    with explain_build():
+        return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _check_datasets(runner: Runner, *modes: str) -> None:
+    """Build the loops of these modes, as the run would; compare the classes of their data."""
+    with explain_build():
+        loops = {f'{mode}_dataloader': getattr(runner, f'{mode}_loop') for mode in modes}
+        datasets = {name: loop.dataloader.dataset for name, loop in loops.items() if loop}
+        checks.check_classes(runner.model, datasets)
 
 
 class _SayFinished(Hook):
@@ -211,7 +255,9 @@ class _SayFinished(Hook):
 def train(runner: Runner) -> None:
     """Train; if the user interrupts, say what is saved and how to go on, and exit with 130."""
     runner.register_hook(_SayFinished())
+    runner.register_hook(checks.CheckpointCheckHook(partial=not runner._resume))
     try:
+        _check_datasets(runner, 'train', 'val')
         with explain_refusal():
             runner.train()
     except KeyboardInterrupt:
@@ -235,6 +281,8 @@ def save_results(runner: Runner, path: Optional[str]) -> dict[str, Any]:
     """Run the test loop, write metrics (.json) or predictions (.pkl), return the metrics."""
     if path and path.endswith('.pkl'):
         runner.test_evaluator.metrics.append(DumpResults(out_file_path=path))
+    runner.register_hook(checks.CheckpointCheckHook())
+    _check_datasets(runner, 'test')
     with explain_refusal():
         metrics = runner.test()
     if path and path.endswith('.json') and is_main_process():

@@ -4,6 +4,7 @@ Name this module under ``custom_imports`` in a config. Importing it also makes m
 has no compiled ops (:mod:`mmfreq.hosts.ops`).
 """
 import logging
+from collections import Counter
 from typing import Any, Optional, Sequence
 
 import torch
@@ -217,14 +218,13 @@ class CheckedCocoDataset(CocoDataset):
 
     Raises:
         ValueError: The classes are not the annotation file's categories in its order, which labels
-            follow; an entry is not as COCO has it; an annotation has no segmentation and the
-            pipeline loads masks; no image is left, or for training (``test_mode=False``) none of
+            follow; an image id is there twice; an entry is not as COCO has it; an annotation has no
+            segmentation and the pipeline loads masks; no image is left, or for training (``test_mode=False``) none of
             the annotations. The message names the file.
     """
 
     def COCOAPI(self, annotation_file: str) -> Any:
         """Read the annotation file, as the stock attribute of this name; check its categories."""
-        self._annotations = self._wanted = 0
         steps = self.pipeline.transforms
         self._with_mask = any(getattr(step, 'with_mask', False) for step in steps)
         coco = super().COCOAPI(annotation_file)
@@ -236,6 +236,13 @@ class CheckedCocoDataset(CocoDataset):
                 f'{", ".join(classes)}, in this order, found {", ".join(found) or "none"}; set '
                 "metainfo=dict(classes=...) to the file's own category names in the file's order, "
                 'and num_classes of the heads with it')
+        images = Counter(image['id'] for image in coco.dataset.get('images', []))
+        repeated = [key for key, count in images.items() if count > 1]
+        if repeated:
+            raise ValueError(f'{self.ann_file}: expected every image id once, got {repeated[:6]} '
+                             f'more than once ({len(repeated)} such ids)')
+        self._annotations = self._wanted = sum(
+            annotation['image_id'] not in images for annotation in coco.anns.values())
         return coco
 
     def parse_data_info(self, raw_data_info: dict) -> dict:
@@ -275,7 +282,7 @@ class CheckedCocoDataset(CocoDataset):
             f'{self._annotations} annotations in use (filter_cfg={self.filter_cfg}, '
             f'test_mode={self.test_mode}), {self._annotations - self._wanted} crowds or ignored'
             f', {dropped} dropped (no area, a side under a pixel, outside the image, of a category '
-            'that is none of the classes, or of an image left out)')
+            'that is none of the classes, or of an image left out or unknown)')
         if not kept or self._annotations and not used and not self.test_mode:
             raise ValueError(f'{summary}; expected something to use')
         print_log(summary, 'current', logging.WARNING if dropped else logging.INFO)

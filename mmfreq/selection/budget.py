@@ -3,7 +3,7 @@ import math
 from typing import Sequence
 
 _PROPORTIONAL = 4.  # price, in shares of the task's loss, of e times too many channels
-_INTEGRAL = 0.02  # what one iteration adds to the price for the same
+_INTEGRAL = 22.  # what a whole training with the same would add to the price
 _MOST = 20.  # highest price, and highest subsidy
 _LEAST_NOISE = 0.02
 
@@ -15,8 +15,8 @@ class ChannelBudget:
 
     1. Until ``phases[0]`` of the training channels are free (lambda 0): the task shows which of them help.
     2. Until ``phases[1]`` the budget falls geometrically from all channels to ``target``.
-    3. ``lambda = share * clip(4 e + s, 0, 20)``, where ``share`` is the task's loss per channel, and ``s`` the sum of
-       ``0.02 e`` over the iterations, which stands still while the clip is active (anti-windup).
+    3. ``lambda = share * clip(4 e + s, 0, 20)``, where ``share`` is the task's loss per channel, and ``s`` the
+       integral of ``22 e`` over the training, which stands still while the clip is active (anti-windup).
     4. Until ``phases[2]`` the noise of the draws falls from 1 to 0.02: what training draws becomes what evaluation
        decides. The law goes on to the end; lambda may now be negative, down to -20 shares, since decisions that settle
        below one half are lost.
@@ -28,7 +28,7 @@ class ChannelBudget:
             ascending in 0..1.
 
     Attributes:
-        integral (float): The sum ``s``: all that the law remembers.
+        integral (float): ``s``, which with ``progress`` is all that the law remembers.
 
     Raises:
         ValueError: An argument is out of its range.
@@ -42,6 +42,7 @@ class ChannelBudget:
         self.target = target
         self.phases = check_phases(phases)
         self.integral = 0.
+        self.progress = 0.
 
     def budget(self, progress: float) -> float:
         """Return how many channels the gate may keep at ``progress`` (0..1) of the training."""
@@ -53,20 +54,22 @@ class ChannelBudget:
         return max(1 - _part(progress, *self.phases[1:]), _LEAST_NOISE)
 
     def price(self, progress: float, kept: float, loss: float) -> float:
-        """Return lambda for the next iteration, and remember it in ``integral``.
+        """Return lambda for the next iteration, to be asked for once in each.
 
         Args:
             progress (float): Part of the training that is over, 0..1.
             kept (float): Channels kept, mean sum of probabilities of the last iteration.
             loss (float): Loss of the task in the last iteration.
         """
+        step, self.progress = progress - self.progress, progress
         if progress < self.phases[0]:
             return 0.
         error = math.log(max(kept, 0.1) / self.budget(progress))
-        wanted = _PROPORTIONAL * error + self.integral + _INTEGRAL * error
+        growth = _INTEGRAL * error * step
+        wanted = _PROPORTIONAL * error + self.integral + growth
         least = 0. if progress < self.phases[1] else -_MOST
         if least < wanted < _MOST:
-            self.integral += _INTEGRAL * error
+            self.integral += growth
         return loss / self.channels * min(max(wanted, least), _MOST)
 
 

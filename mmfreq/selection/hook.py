@@ -94,7 +94,7 @@ class GateLossHook(Hook):
         """Take up what a resumed training knew; mmengine keeps it with the checkpoint."""
         state = runner.message_hub.runtime_info.get(_STATE)
         if state is not None:
-            self.budget.integral = state['integral']
+            self.budget.integral, self.budget.progress = state['integral'], state['progress']
             self._seen = torch.tensor(state['seen'], dtype=torch.float64)
 
     def after_train(self, runner: Runner) -> None:
@@ -117,7 +117,8 @@ class GateLossHook(Hook):
         """Average what this iteration kept over the processes, and put it where checkpoints are made from."""
         if self.budget is not None:
             all_reduce(self._seen, 'mean')
-            runner.message_hub.update_info(_STATE, dict(integral=self.budget.integral, seen=self._seen.tolist()))
+            runner.message_hub.update_info(_STATE, dict(
+                integral=self.budget.integral, progress=self.budget.progress, seen=self._seen.tolist()))
 
     def _add_loss(self, model: nn.Module, args: tuple, kwargs: dict[str, Any],
                   losses: Any) -> Optional[dict[str, Any]]:

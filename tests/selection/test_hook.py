@@ -231,11 +231,11 @@ def test_lambda_follows_the_law_from_what_the_last_iteration_kept(tmp_path: Path
         assert logs['gate_budget'] == pytest.approx(budget[-1], rel=1e-4)
         following = 192 * 16**-min(max((step - 4) / 10, 0), 1)
         error = np.log(float(probability.sum(dim=1).mean()) / following)
-        wanted = 4 * error + integral + 0.02 * error
+        wanted = 4 * error + integral + 1.1 * error  # a twentieth of the training
         if step + 1 < 5:
             continue
         least = -20 if step + 1 >= 15 else 0
-        integral += 0.02 * error if least < wanted < 20 else 0
+        integral += 1.1 * error if least < wanted < 20 else 0
         expected = logs['loss_task'] / 192 * min(max(wanted, least), 20)
     assert expected > 0
     assert logs['loss'] == pytest.approx(logs['loss_task'] + logs['loss_gate'], rel=1e-6)
@@ -347,6 +347,6 @@ def test_two_processes_count_every_image_once_and_average_gradients(tmp_path: Pa
     (probabilities, logs), (others, other_logs) = (torch.load(tmp_path / f'target{rank}.pt') for rank in (0, 1))
     assert [line['gate_lambda'] for line in logs] == [line['gate_lambda'] for line in other_logs]
     kept = float(torch.cat([probabilities[0], others[0]]).sum(dim=1).mean())
-    expected = logs[0]['loss_task'] / 192 * 4.02 * np.log(kept / (192 * 16**-0.25))
+    expected = logs[0]['loss_task'] / 192 * (4 + 22 / 8) * np.log(kept / (192 * 16**-0.25))
     assert logs[1]['gate_lambda'] == pytest.approx(max(expected, 0), rel=1e-5)
     assert logs[-1]['gate_lambda'] > 0

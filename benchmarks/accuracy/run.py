@@ -90,7 +90,7 @@ def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, 'tools/train.py', HERE / 'configs' / f'{ROWS[row].config}.py', '--work-dir',
                work_dir.resolve(), '--resume', '--cfg-options', *ROWS[row].options(seed)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
     with open(work_dir / 'train.log', 'a', encoding='utf-8') as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     return done.returncode == 0

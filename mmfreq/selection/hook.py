@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from mmfreq.selection.budget import ChannelBudget, check_phases
+from mmfreq.selection.budget import PHASES, ChannelBudget, check_phases
 from mmfreq.selection.gate import ChannelGate, find_gate
 from mmfreq.selection.rates import GateCounter, gate_channels, save_on_rates
 
@@ -40,8 +40,8 @@ class GateLossHook(Hook):
         target (int, optional): Channels to keep at the end of the training. All processes of a distributed training use
             one lambda, and a resumed training goes on with it.
         loss_weight (float, optional): Fixed lambda >= 0. Expected if there is no ``target``, and only then.
-        phases (Sequence[float]): With ``target``: parts of the training after which channels cost something, the budget
-            has fallen to the target, and decisions have settled. Defaults to (0.15, 0.6, 0.85).
+        phases (Sequence[float]): With ``target``: parts of the training after which channels begin to cost something,
+            and after which the budget has fallen to the target. Defaults to (0.15, 0.6).
 
     Raises:
         ValueError: An argument is out of range; in ``before_train``: the model has no gate, or more than one, or
@@ -54,7 +54,7 @@ class GateLossHook(Hook):
     priority = 'HIGHEST'
 
     def __init__(self, target: Optional[int] = None, loss_weight: Optional[float] = None,
-                 phases: Sequence[float] = (0.15, 0.6, 0.85)) -> None:
+                 phases: Sequence[float] = PHASES) -> None:
         if (target is None) == (loss_weight is None):
             raise ValueError('GateLossHook: expected either target (channels to keep) or loss_weight (lambda), got '
                              f'target={target!r}, loss_weight={loss_weight!r}')

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Write the study's table, as Markdown, and its pictures from the results that are there.
+"""Write the study's tables and pictures from the results that are there.
 
-results/table.md; pareto.png (accuracy over training time and over input); heatmap.png (what the gates keep).
+The tables go between the marks in ../ACCURACY.md; pareto.png has accuracy over training time and over input,
+heatmap.png what the gates keep.
 """
 import json
 from typing import Any, Optional
@@ -25,7 +26,12 @@ from mmfreq.files import atomic_write_text
 from mmfreq.selection.rates import OnRates, load_on_rates
 
 RESULTS = HERE / 'results'
-HEAD = ('row', 'seeds', 'top-1 (%), mean ± deviation', 'difference to RGB ± standard error', 'epochs',
+PAGE = HERE.parent / 'ACCURACY.md'
+MARKS = ('<!-- begin of the tables of report.py -->', '<!-- end of the tables of report.py -->')
+PAIRS = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
+         ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s', 'dct24s'),
+         ('late96-17epochs', 'dct24s')]  # differences worth a line
+HEAD = ('row', 'seeds', 'top-1 (%), mean ± deviation', 'difference to RGB ± standard error (pairs)', 'epochs',
         'time per image', 'multiply-adds (M)', 'values', 'bytes')
 
 
@@ -34,15 +40,13 @@ def main() -> None:
     results = load_results(RESULTS)
     speed = json.loads((RESULTS / 'speed.json').read_text(encoding='utf-8'))
     rates = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
-    text = table(results, speed)
-    pairs = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
-             ('dct24s', 'dct24s-int8'), ('late96-17epochs', 'dct24s')]
-    text += '\n' + pairs_table(results, pairs)
-    if rates:
-        text += '\n' + gate_table(rates)
-        draw_gates(rates, str(HERE / 'heatmap.png'))
-    atomic_write_text(str(RESULTS / 'table.md'), text)
+    text = f'{table(results, speed)}\n{pairs_table(results)}'
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
+    if rates:
+        text += f'\n{gate_table(rates)}'
+        draw_gates(rates, str(HERE / 'heatmap.png'))
+    before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
+    atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
     print(text)
 
 
@@ -50,24 +54,24 @@ def table(results: Results, speed: dict[str, Any]) -> str:
     """Return one line for each row that has a result."""
     lines = [markdown(HEAD), markdown(['---'] * len(HEAD))]
     for row in [row for row in ROWS if row in results]:
+        reached = top1(results, row)
         cost = speed.get(ROWS[row].config, {})
         epochs = next(iter(results[row].values()))['epochs']
-        against = '' if row == 'rgb' else plus_minus(difference(results, row, 'rgb'), '+.2f', error=True)
+        against = '' if row == 'rgb' else paired(difference(results, row, 'rgb'))
         lines.append(markdown([
-            ROWS[row].label, len(results[row]), plus_minus(top1(results, row), '.2f'), against, epochs,
+            ROWS[row].label, reached.count, plus_minus(reached, '.2f', reached.deviation), against, epochs,
             f'{cost["time_ratio"]:.2f}' if cost else '', f'{cost["multiply_adds"] / 1e6:.1f}' if cost else '',
             f'{cost["values"]:,}' if cost else '', f'{cost["bytes"]:,}' if cost else '']))
     return '\n'.join(lines) + '\n'
 
 
-def pairs_table(results: Results, pairs: list[tuple[str, str]]) -> str:
+def pairs_table(results: Results) -> str:
     """Return paired differences between two rows each."""
-    lines = [markdown(['difference', 'seeds', 'points of top-1 ± standard error']), markdown(['---'] * 3)]
-    for row, reference in pairs:
+    lines = [markdown(['difference', 'points of top-1 ± standard error (pairs)']), markdown(['---'] * 2)]
+    for row, reference in PAIRS:
         found = difference(results, row, reference)
         if found is not None:
-            lines.append(markdown([f'{ROWS[row].label} - {ROWS[reference].label}', found.count,
-                                   plus_minus(found, '+.2f', error=True)]))
+            lines.append(markdown([f'{ROWS[row].label} - {ROWS[reference].label}', paired(found)]))
     return '\n'.join(lines) + '\n'
 
 
@@ -94,12 +98,14 @@ def markdown(cells: Any) -> str:
     return '| ' + ' | '.join(str(cell) for cell in cells) + ' |'
 
 
-def plus_minus(value: Optional[Estimate], form: str, error: bool = False) -> str:
-    """Return a mean with its deviation, or with its standard error."""
-    if value is None:
-        return ''
-    spread = value.error if error else value.deviation
+def plus_minus(value: Estimate, form: str, spread: Optional[float]) -> str:
+    """Return a mean with what it is uncertain by."""
     return f'{value.mean:{form}}' + ('' if spread is None else f' ± {spread:.2f}')
+
+
+def paired(value: Optional[Estimate]) -> str:
+    """Return a paired difference with its standard error and the number of pairs; empty for None."""
+    return '' if value is None else f'{plus_minus(value, "+.2f", value.error)} ({value.count})'
 
 
 def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:

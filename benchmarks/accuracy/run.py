@@ -5,18 +5,15 @@ A finished training leaves results/ROW-seedN.json and is not repeated; an interr
 checkpoint. To run one row anew, delete its files in results/ and in the work dir.
 """
 import argparse
-import datetime
 import json
 import os
-import platform
-import statistics
 import subprocess
 import sys
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
-import torch
+from logs import read_result
 from rows import HERE, ROWS
 
 from mmfreq.files import atomic_write_text
@@ -71,7 +68,8 @@ def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[
     if not train(row, seed, work_dir, threads):
         print(f'{row}, seed {seed}: failed, see {work_dir}/train.log', flush=True)
         return
-    result = read_result(row, seed, work_dir)
+    result = dict(row=row, config=f'{ROWS[row].config}.py', channels=ROWS[row].channels.format(seed=seed), seed=seed,
+                  **read_result(work_dir))
     RESULTS.mkdir(parents=True, exist_ok=True)
     if row == 'gate':
         keep_selection(work_dir / f'gate_rates_epoch_{result["epochs"]}.json', seed)
@@ -92,53 +90,10 @@ def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:
     work_dir.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, 'tools/train.py', HERE / 'configs' / f'{ROWS[row].config}.py', '--work-dir',
                work_dir.resolve(), '--resume', '--cfg-options', *ROWS[row].options(seed)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': str(threads)}
+    environment = {'OMP_NUM_THREADS': str(threads), **os.environ}
     with open(work_dir / 'train.log', 'a', encoding='utf-8') as log:
         done = subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT, check=False)
     return done.returncode == 0
-
-
-def read_result(row: str, seed: int, work_dir: Path) -> dict[str, Any]:
-    """Return what one finished training reached and took, from its logs."""
-    records = read_records(work_dir)
-    steps = [record for record in records if 'loss' in record]
-    top1 = {record['step']: record['accuracy/top1'] for record in records if 'accuracy/top1' in record}
-    last = max(top1)
-    final = [record for record in steps if record['epoch'] == steps[-1]['epoch']]
-    first = {record['epoch']: record['step'] for record in reversed(steps)}  # first logged step of each epoch
-    iterations = (first[2] - first[1]) * last
-    return dict(
-        row=row, config=f'{ROWS[row].config}.py', options=ROWS[row].channels.format(seed=seed), seed=seed,
-        top1=top1[last], best_top1=max(top1.values()), top1_by_epoch=top1,
-        loss=statistics.mean(record['loss'] for record in final), epochs=last, iterations=iterations,
-        seconds_per_epoch=statistics.median(record['time'] for record in steps) * iterations / last,
-        machine=machine(), date=datetime.date.today().isoformat(), commit=commit())
-
-
-def read_records(work_dir: Path) -> list[dict[str, Any]]:
-    """Return all lines of the logs that training and evaluation left, oldest first, a repeated step once."""
-    found: dict[tuple, dict[str, Any]] = {}
-    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
-        for line in path.read_text(encoding='utf-8').splitlines():
-            record = json.loads(line)
-            found['loss' in record, record['step']] = record
-    return [found[key] for key in sorted(found, key=lambda key: key[1])]
-
-
-def machine() -> dict[str, Any]:
-    """Return what the training ran on."""
-    model = platform.processor()
-    if Path('/proc/cpuinfo').is_file():
-        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
-        model = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), model)
-    return dict(cpu=model, cores=os.cpu_count(), torch=torch.__version__, python=platform.python_version())
-
-
-def commit() -> str:
-    """Return the commit that is checked out; empty outside a git repository."""
-    done = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12'], cwd=ROOT, capture_output=True,
-                          text=True, check=False)
-    return done.stdout.strip()
 
 
 if __name__ == '__main__':

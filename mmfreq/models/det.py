@@ -36,6 +36,7 @@ class FreqResNet(StemlessResNetMixin, ResNet):
     Args:
         depth (int): Depth of the network, from {18, 34, 50, 101, 152}.
         in_channels (int): Number of DCT channels C.
+        entry_stage (int): Stage that takes the channels, 1 or 2. Defaults to 1.
         **kwargs: Every other argument of :class:`mmdet.models.backbones.ResNet`.
 
     Example:

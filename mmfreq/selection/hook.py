@@ -11,7 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
-from mmfreq.selection.budget import ChannelBudget, check_phases
+from mmfreq.selection.budget import PHASES, ChannelBudget, check_phases
 from mmfreq.selection.gate import ChannelGate, find_gate
 from mmfreq.selection.rates import GateCounter, gate_channels, save_on_rates
 
@@ -40,8 +40,8 @@ class GateLossHook(Hook):
         target (int, optional): Channels to keep at the end of the training. All processes of a distributed training use
             one lambda, and a resumed training goes on with it.
         loss_weight (float, optional): Fixed lambda >= 0. Expected if there is no ``target``, and only then.
-        phases (Sequence[float]): With ``target``: parts of the training after which channels cost something, the budget
-            has fallen to the target, and decisions have settled. Defaults to (0.15, 0.6, 0.85).
+        phases (Sequence[float]): With ``target``: parts of the training after which channels begin to cost something,
+            and after which the budget has fallen to the target. Defaults to (0.15, 0.6).
 
     Raises:
         ValueError: An argument is out of range; in ``before_train``: the model has no gate, or more than one, or
@@ -54,7 +54,7 @@ class GateLossHook(Hook):
     priority = 'HIGHEST'
 
     def __init__(self, target: Optional[int] = None, loss_weight: Optional[float] = None,
-                 phases: Sequence[float] = (0.15, 0.6, 0.85)) -> None:
+                 phases: Sequence[float] = PHASES) -> None:
         if (target is None) == (loss_weight is None):
             raise ValueError('GateLossHook: expected either target (channels to keep) or loss_weight (lambda), got '
                              f'target={target!r}, loss_weight={loss_weight!r}')
@@ -94,7 +94,7 @@ class GateLossHook(Hook):
         """Take up what a resumed training knew; mmengine keeps it with the checkpoint."""
         state = runner.message_hub.runtime_info.get(_STATE)
         if state is not None:
-            self.budget.integral = state['integral']
+            self.budget.integral, self.budget.progress = state['integral'], state['progress']
             self._seen = torch.tensor(state['seen'], dtype=torch.float64)
 
     def after_train(self, runner: Runner) -> None:
@@ -117,7 +117,8 @@ class GateLossHook(Hook):
         """Average what this iteration kept over the processes, and put it where checkpoints are made from."""
         if self.budget is not None:
             all_reduce(self._seen, 'mean')
-            runner.message_hub.update_info(_STATE, dict(integral=self.budget.integral, seen=self._seen.tolist()))
+            runner.message_hub.update_info(_STATE, dict(
+                integral=self.budget.integral, progress=self.budget.progress, seen=self._seen.tolist()))
 
     def _add_loss(self, model: nn.Module, args: tuple, kwargs: dict[str, Any],
                   losses: Any) -> Optional[dict[str, Any]]:

@@ -1,0 +1,53 @@
+"""What a finished training reached and took, from the logs in its work dir."""
+import datetime
+import json
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+def read_result(work_dir: Path) -> dict[str, Any]:
+    """Return what one finished training reached and took, from its logs."""
+    records = read_records(work_dir)
+    steps = [record for record in records if 'loss' in record]
+    top1 = {record['step']: record['accuracy/top1'] for record in records if 'accuracy/top1' in record}
+    last = max(top1)
+    final = [record for record in steps if record['epoch'] == steps[-1]['epoch']]
+    first = {record['epoch']: record['step'] for record in reversed(steps)}  # first logged step of each epoch
+    iterations = (first[2] - first[1]) * last
+    return dict(
+        top1=top1[last], best_top1=max(top1.values()), top1_by_epoch=top1,
+        loss=statistics.mean(record['loss'] for record in final), epochs=last, iterations=iterations,
+        seconds_per_epoch=statistics.median(record['time'] for record in steps) * iterations / last,
+        machine=machine(), date=datetime.date.today().isoformat(), commit=commit())
+
+
+def read_records(work_dir: Path) -> list[dict[str, Any]]:
+    """Return all lines of the logs that training and evaluation left, oldest first, a repeated step once."""
+    found: dict[tuple, dict[str, Any]] = {}
+    for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
+        for line in path.read_text(encoding='utf-8').splitlines():
+            record = json.loads(line)
+            found['loss' in record, record['step']] = record
+    return [found[key] for key in sorted(found, key=lambda key: key[1])]
+
+
+def machine() -> dict[str, Any]:
+    """Return what the training ran on."""
+    model = platform.processor()
+    if Path('/proc/cpuinfo').is_file():
+        lines = Path('/proc/cpuinfo').read_text(encoding='utf-8').splitlines()
+        model = next((line.partition(':')[2].strip() for line in lines if line.startswith('model name')), model)
+    return dict(cpu=model, cores=os.cpu_count(), torch=torch.__version__, python=platform.python_version())
+
+
+def commit() -> str:
+    """Return the commit that is checked out; empty outside a git repository."""
+    done = subprocess.run(['git', 'describe', '--always', '--dirty', '--abbrev=12'], cwd=Path(__file__).parent,
+                          capture_output=True, text=True, check=False)
+    return done.stdout.strip()

@@ -1,4 +1,4 @@
-"""The tools treat a fused transform, and DCT on the device, as the four single transforms that they stand for."""
+"""Check that the tools treat a fused transform, and DCT on the device, as the four single transforms."""
 import json
 from copy import deepcopy
 from pathlib import Path
@@ -12,11 +12,12 @@ from mmengine.config import Config
 
 from mmfreq.apis.browse import Browser
 from mmfreq.apis.compare.rows import compare
-from mmfreq.apis.dataset_stats import dataset_statistics, int8_scales
+from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
 from mmfreq.apis.runner import flip_tta_pipeline
 from mmfreq.config.reader import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
 from mmfreq.config.reader import single_transforms as singles
 from mmfreq.dct.channels import channel_indices
+from mmfreq.selection.gate import ChannelGate
 from mmfreq.selection.rates import gate_channels
 from mmfreq.selection.static import _replace_selection
 
@@ -110,18 +111,25 @@ def test_detection_geometry_of_fused_transforms_is_checked() -> None:
         check_channels(cfg)
 
 
+@pytest.fixture(scope='module')
+def single(folder: Path) -> tuple[np.ndarray, Any]:
+    """Return the picture and the statistics of the single transforms."""
+    cfg = variant('single', folder)
+    return Browser(cfg, 'val_dataloader').draw(3)[1].astype(int), dataset_statistics(cfg, num_workers=0)[0]
+
+
 @pytest.mark.parametrize('kind', VARIANTS[1:])
-def test_browsing_shows_the_same_photo(kind: str, folder: Path) -> None:
-    expected, found = (Browser(variant(k, folder), 'val_dataloader').draw(3)[1].astype(int) for k in ('single', kind))
+def test_browsing_shows_the_same_image(kind: str, folder: Path, single: tuple) -> None:
+    expected, found = single[0], Browser(variant(kind, folder), 'val_dataloader').draw(3)[1].astype(int)
     assert found.shape == expected.shape
     assert np.abs(found - expected).max() <= (16 if kind == 'int8' else 3)
     assert np.abs(found - expected).mean() < (2 if kind == 'int8' else 0.3)
 
 
 @pytest.mark.parametrize('kind', VARIANTS[1:])
-def test_statistics_are_the_same(kind: str, folder: Path) -> None:
+def test_statistics_are_the_same(kind: str, folder: Path, single: tuple) -> None:
     """Also the rows about int8: of all coefficients, from the single transforms, whatever the config has."""
-    expected, _ = dataset_statistics(variant('single', folder), num_workers=0)
+    expected = single[1]
     found, _ = dataset_statistics(variant(kind, folder), num_workers=0)
     np.testing.assert_array_equal(found.mean, expected.mean)
     np.testing.assert_array_equal(found.std, expected.std)
@@ -161,7 +169,6 @@ def test_a_selection_replaces_the_channels(kind: str, folder: Path) -> None:
 
 @pytest.mark.parametrize('kind', VARIANTS)
 def test_gate_channels(kind: str, folder: Path) -> None:
-    from mmfreq.selection.gate import ChannelGate
     assert gate_channels(variant(kind, folder), ChannelGate(24), 'val_dataloader') == (channel_indices('24S'), 8)
 
 
@@ -189,7 +196,6 @@ def test_comparison_says_what_the_network_gets_and_what_is_sent(folder: Path, tm
 
 def test_statistics_of_a_detection_config(tmp_path: Path) -> None:
     """Tuples such as scale=(1333, 800) reach the transforms as tuples."""
-    from mmfreq.apis.dataset_stats import coefficient_pipeline
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
     image = np.random.default_rng(0).integers(0, 256, (60, 80, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / '0.png'), image)

@@ -1,4 +1,4 @@
-"""Every row of the paper's tables by name: what its config feeds the network, and what the metafiles say of it."""
+"""Check every row of the paper's tables: what its config feeds the network, what the metafiles say of it."""
 import argparse
 from contextlib import contextmanager
 from copy import deepcopy
@@ -128,9 +128,9 @@ def seeded() -> None:
 
 
 @pytest.fixture(scope='module')
-def photo(tmp_path_factory: pytest.TempPathFactory) -> str:
+def image(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Noise of 1333 x 800 pixels, a size that the detectors keep."""
-    path = str(tmp_path_factory.mktemp('photo') / 'noise.png')
+    path = str(tmp_path_factory.mktemp('image') / 'noise.png')
     cv2.imwrite(path, np.random.default_rng(0).integers(0, 256, (800, 1333, 3), dtype=np.uint8))
     return path
 
@@ -157,13 +157,13 @@ def build(cfg: Config) -> nn.Module:
 
 
 @pytest.mark.parametrize('name', ROWS | NO_ROWS | OTHERS)
-def test_input_is_the_papers(name: str, photo: str) -> None:
+def test_input_is_the_papers(name: str, image: str) -> None:
     cfg, row = load(name), (ROWS | NO_ROWS | OTHERS)[name]
     if '::' not in name and name not in OTHERS:
         assert len((ROOT / name).read_text().splitlines()) <= 25
     steps = [step for step in pipelines(cfg, 'test_dataloader')[0] if transform_type(step) != 'LoadAnnotations']
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        inputs = Compose(steps)(dict(img_path=photo, img_id=0, gt_label=0))['inputs']
+        inputs = Compose(steps)(dict(img_path=image, img_id=0, gt_label=0))['inputs']
     if 'device' in name:
         assert (tuple(inputs.shape), inputs.dtype) == ((3, 448, 448), torch.uint8)
         inputs = build(cfg).data_preprocessor(dict(inputs=[inputs]))['inputs'][0]
@@ -189,7 +189,9 @@ def detection_batch(channels: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize('name', [name for name in DETECTION | NO_ROWS if '_rcnn/' in name and '::' not in name])
 def test_detectors_forward_and_backward(name: str) -> None:
-    model = build(load(name))
+    cfg = load(name)
+    cfg.model.train_cfg.rpn_proposal.max_per_img = cfg.model.train_cfg.rcnn.sampler.num = 32
+    model = build(cfg)
     model.train()
     batch = model.data_preprocessor(detection_batch((DETECTION | NO_ROWS)[name].channels), training=True)
     levels = model.extract_feat(batch['inputs'])

@@ -1,5 +1,4 @@
-"""The tools from end to end, each in a process of its own, on a tiny data set and without a GPU."""
-import csv
+"""Run the tools from end to end, each in a process of its own, on a tiny data set without a GPU."""
 import json
 import os
 import pickle
@@ -19,10 +18,9 @@ import torch
 from mmengine.config import Config
 from numpy.testing import assert_allclose
 
-from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
+from mmfreq.apis.dataset_stats import dataset_statistics
 from mmfreq.apis.runner import _enable_tta
 from mmfreq.dct import blocks as dct
-from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import FreqNormalize
 
 ROOT = Path(__file__).parents[1]
@@ -43,13 +41,12 @@ def picture(label: int, seed: int) -> np.ndarray:
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
-def write_data(root: Path, gray: bool = False) -> Path:
+def write_data(root: Path) -> Path:
     for split, count in COUNTS.items():
         for label, name in enumerate(('rows', 'columns')):
             (root / split / name).mkdir(parents=True)
             for index in range(count):
                 image = picture(label, index + 100 * (split == 'val'))
-                image = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY) if gray else image
                 cv2.imwrite(str(root / split / name / f'{index}.jpg'), image)
     return root
 
@@ -170,16 +167,29 @@ def test_training_logs_losses_and_writes_checkpoints(trained: Path) -> None:
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
-def test_learning_rates_are_those_of_one_cycle(trained: Path) -> None:
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=0.05)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.05, total_steps=8, cycle_momentum=False)
-    expected = []
-    for _ in range(8):
-        expected.append(schedule.get_last_lr()[0])
-        optimizer.step()
-        if len(expected) < 8:
-            schedule.step()
-    assert_allclose([line['lr'] for line in scalars(trained)], expected, rtol=1e-6)
+def test_own_images_train_as_documented(data: Path, tmp_path: Path) -> None:
+    """Follow docs/training.md, with a smaller network on smaller images for two iterations."""
+    text = (ROOT / 'docs/training.md').read_text()
+    recipe = re.search(r'--cfg-options \\\n(.*?classes=cat,dog.*?)```', text, re.DOTALL)
+    words = recipe[1].replace('\\\n', ' ').replace('IMAGES', str(data)).replace('cat,dog', 'columns,rows').split()
+    config = 'configs/resnet/resnet50-dct24s_8xb32_in1k.py'
+    few = 'model.head.topk=1 val_evaluator.topk=1 test_evaluator.topk=1'
+    assert config in text
+    assert few in text
+    small = {f'{key}_dataloader.{name}': value for key in ('train', 'val', 'test') for name, value in (
+        ('batch_size', 8), ('num_workers', 0), ('persistent_workers', False), ('dataset.pipeline.1.scale', 64))}
+    small |= {'val_dataloader.dataset.pipeline.2.crop_size': 64, 'test_dataloader.dataset.pipeline.2.crop_size': 64,
+              'model.backbone.depth': 18, 'model.head.in_channels': 512, 'train_cfg.max_epochs': 1,
+              'default_hooks.logger.interval': 1}
+    # the shell expands {train,val,test}
+    words = [word.replace('{train,val,test}', name) for word in words
+             for name in (('train', 'val', 'test') if '{' in word else ('', ))]
+    tool('train', config, '--work-dir', tmp_path, '--auto-scale-lr', *flags(small), *words, *few.split())
+    assert [line['step'] for line in scalars(tmp_path)] == [1, 2]
+    saved = checkpoint(tmp_path / 'epoch_1.pth')
+    assert saved['meta']['dataset_meta']['classes'] == ('columns', 'rows')
+    assert saved['state_dict']['head.fc.weight'].shape == (2, 512)
+    assert 'accuracy/top1' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
 
 
 def test_metrics_are_those_of_the_predictions(metrics: dict[str, float], predictions: tuple[list[dict], Path],
@@ -189,10 +199,12 @@ def test_metrics_are_those_of_the_predictions(metrics: dict[str, float], predict
     assert labels == [0] * 4 + [1] * 4 or labels == [1] * 4 + [0] * 4
     assert_allclose(scores.sum(axis=1), 1, rtol=1e-5)
     assert metrics == {'accuracy/top1': pytest.approx(100 * np.mean(scores.argmax(axis=1) == labels))}
-    assert 'metrics written to' in (trained / 'test_output.txt').read_text()
+    output = (trained / 'test_output.txt').read_text()
+    assert 'metrics written to' in output
+    assert 'Falling back' not in output  # to reading more than weights
 
 
-def test_show_dir_has_a_picture_of_every_photo(data: Path, predictions: tuple[list[dict], Path]) -> None:
+def test_show_dir_has_a_picture_of_every_image(data: Path, predictions: tuple[list[dict], Path]) -> None:
     written = sorted(predictions[1].iterdir())
     photos = sorted((data / 'val').glob('*/*.jpg'))
     assert len(written) == len(photos) == 8
@@ -217,10 +229,6 @@ def test_resume_gives_the_weights_of_the_uninterrupted_run(trained: Path, tmp_pa
     assert (resumed['meta']['epoch'], resumed['meta']['iter']) == (2, 8)
     first = checkpoint(trained / 'epoch_1.pth')['state_dict']['head.fc.weight']
     assert not torch.equal(first, expected['state_dict']['head.fc.weight'])
-
-
-def test_evaluation_reads_weights_only(metrics: dict[str, float], trained: Path) -> None:
-    assert 'Falling back' not in (trained / 'test_output.txt').read_text()
 
 
 # Several processes
@@ -283,11 +291,6 @@ def test_two_processes_predict_like_one(trained: Path, predictions: tuple[list[d
         assert_allclose(sample['pred_score'].numpy(), expected['pred_score'].numpy(), rtol=1e-4)
     logged = re.findall(r'accuracy/top1: ([\d.]+)', output)
     assert_allclose(float(logged[-1]), metrics['accuracy/top1'], atol=1e-3)
-
-
-@pytest.mark.parametrize('script', ['dist_train.sh', 'dist_test.sh'])
-def test_scripts_without_arguments_say_how_to_call_them(script: str) -> None:
-    assert f'usage: tools/{script} CONFIG' in execute('bash', f'tools/{script}', succeeds=False).stdout
 
 
 # Files that are not to be trusted, or broken
@@ -474,7 +477,7 @@ def stats_config(data: Path, random: bool) -> Config:
     return cfg
 
 
-def coefficients(data: Path, gray: bool = False) -> np.ndarray:
+def coefficients(data: Path) -> np.ndarray:
     """All DCT coefficients of the training images, (blocks, 192), float64."""
     images = [cv2.imread(str(path)) for path in sorted((data / 'train').glob('*/*.jpg'))]
     assert len(images) == 16
@@ -503,9 +506,8 @@ def augmented_stats(data: Path) -> Any:
     return dataset_statistics(stats_config(data, random=True), num_workers=0)[0]
 
 
-@pytest.mark.parametrize('workers', [1, 2])
-def test_dataset_stats_do_not_depend_on_workers(workers: int, data: Path, augmented_stats: Any) -> None:
-    stats, _ = dataset_statistics(stats_config(data, random=True), num_workers=workers)
+def test_dataset_stats_do_not_depend_on_workers(data: Path, augmented_stats: Any) -> None:
+    stats, _ = dataset_statistics(stats_config(data, random=True), num_workers=2)
     assert stats.meta == augmented_stats.meta
     assert_allclose(stats.mean, augmented_stats.mean, rtol=1e-12)
     assert_allclose(stats.std, augmented_stats.std, rtol=1e-12)
@@ -517,31 +519,12 @@ def test_the_seed_changes_the_augmentation(data: Path, augmented_stats: Any) -> 
     assert stats.meta['seed'] == 1
 
 
-@pytest.mark.parametrize(('limit', 'images'), [(5, 5), (16, 16), (99, 16)])
+@pytest.mark.parametrize(('limit', 'images'), [(5, 5), (99, 16)])
 def test_max_images(limit: int, images: int, data: Path) -> None:
     stats, _ = dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
     assert (stats.meta['images'], stats.meta['count']) == (images, images * 64)
     if images == 16:
         assert_allclose(stats.std, coefficients(data).std(axis=0), rtol=1e-9)
-
-
-@pytest.mark.parametrize('limit', [0, -1])
-def test_max_images_below_one(limit: int, data: Path) -> None:
-    with pytest.raises(ValueError, match='image'):
-        dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
-
-
-def test_stats_of_gray_images(tmp_path: Path) -> None:
-    gray = write_data(tmp_path / 'gray', gray=True)
-    stats, constant = dataset_statistics(stats_config(gray, random=False), num_workers=0)
-    reference = coefficients(gray)
-    assert constant == stats.meta['constant_channels'] == list(range(64, 192))
-    assert_allclose(stats.std, np.where(np.arange(192) < 64, reference.std(axis=0), 1), rtol=1e-9)
-    assert_allclose(stats.mean[64:], np.zeros(128), atol=1e-12)
-    save_stats(stats, str(tmp_path / 'gray.json'))
-    assert load_stats(str(tmp_path / 'gray.json')).meta['constant_channels'] == constant
-    made = FreqNormalize(stats=str(tmp_path / 'gray.json')).transform(dict(img=reference[None].astype(np.float32)))
-    assert_allclose(made['img'][0, :, 64:], np.zeros((16 * 64, 128)), atol=1e-6)
 
 
 def test_rounding_noise_does_not_count_as_variation(tmp_path: Path) -> None:
@@ -553,6 +536,7 @@ def test_rounding_noise_does_not_count_as_variation(tmp_path: Path) -> None:
     stats, constant = dataset_statistics(stats_config(tmp_path, random=False), num_workers=0)
     assert constant == [channel for channel in range(192) if channel % 64]
     assert_allclose(stats.std[constant], np.ones(189), rtol=0)
+    assert stats.meta['constant_channels'] == constant
 
 
 def test_stats_need_a_pipeline_with_dct(data: Path) -> None:
@@ -612,21 +596,10 @@ def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
         assert float(row['FLOPs (multiply-adds)'].split()[0]) > 0
 
 
-def test_comparison_picture(comparison: Path) -> None:
-    image = cv2.imread(str(comparison.with_suffix('.png')))
-    assert min(image.shape[:2]) > 200
-    assert 0.3 < (image == 255).all(axis=2).mean() < 0.99
-    assert len(np.unique(image.reshape(-1, 3), axis=0)) > 10
-
-
 def test_comparison_as_numbers(comparison: Path, trained: Path) -> None:
     rgb, freq = json.loads(comparison.with_suffix('.json').read_text())
     assert (freq['channels'], freq['size_per_channel'], freq['normalised_size']) == (24, [8, 8], 1536 / 37632)
     assert freq['parameters'] == parameters_of_resnet18(24, 2)
-    lines = list(csv.DictReader(comparison.with_suffix('.csv').read_text().splitlines()))
-    assert [line['model'] for line in lines] == ['rgb', NAME]
-    assert int(lines[1]['parameters']) == freq['parameters']
-    assert lines[0]['accuracy/top1'] == ''
     # the first block holds its input and two results of 64 x 8 x 8; oneDNN may copy the largest weights
     assert 4 * (24 + 2 * 64) * 8 * 8 < freq['memory'] < 4 * (10 * 64 * 8 * 8 + 9 * 512 * 512)
     assert rgb['memory'] > freq['memory']

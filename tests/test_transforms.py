@@ -1,4 +1,4 @@
-"""The registered transforms: numbers against scipy and numpy, whole pipelines of both hosts, odd and broken files."""
+"""Guard the registered transforms by scipy and numpy, in pipelines of both hosts, on odd and broken files."""
 import copy
 import io
 import json
@@ -17,7 +17,6 @@ from PIL import Image
 from scipy.fft import dctn
 from skimage import data
 
-from mmfreq.dct import stats as dct_stats
 from mmfreq.dct.stats import load_stats
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
@@ -94,12 +93,6 @@ def test_ycbcr(order: str) -> None:
     np.testing.assert_allclose(result.astype(int), Image.fromarray(RGB).convert('YCbCr'), rtol=0, atol=1)
 
 
-def test_ycbcr_expects_bgr_by_default() -> None:
-    image = bgr_image()
-    np.testing.assert_array_equal(YCbCr()({'img': image})['img'], YCbCr('bgr')({'img': image})['img'])
-    assert np.any(YCbCr('rgb')({'img': image})['img'] != YCbCr()({'img': image})['img'])
-
-
 @pytest.mark.parametrize(('block_size', 'upscale'), [(8, 1), (8, 2), (4, 1), (16, 1), (8, 3), (2, 2)])
 @pytest.mark.parametrize('shape', [(160, 220), (37, 61), (1, 1)])
 def test_block_dct(shape: tuple[int, int], block_size: int, upscale: int) -> None:
@@ -108,12 +101,6 @@ def test_block_dct(shape: tuple[int, int], block_size: int, upscale: int) -> Non
     assert result.dtype == np.float32
     samples = upscaled(image, upscale) if upscale > 1 else image
     np.testing.assert_allclose(result, block_coefficients(samples, block_size), rtol=0, atol=2e-3)
-
-
-def test_block_dct_sizes() -> None:
-    image = np.zeros((800, 1333, 3), np.uint8)
-    assert BlockDCT(upscale=2)({'img': image})['img'].shape == (200, 334, 192)
-    assert BlockDCT()({'img': image[:448, :448]})['img'].shape == (56, 56, 192)
 
 
 @pytest.mark.parametrize(('channels', 'block_size', 'expected'), [
@@ -131,15 +118,6 @@ def test_channel_select(channels: Any, block_size: int, expected: list[int]) -> 
     np.testing.assert_array_equal(results['img'], np.stack([cube[:, :, i] for i in expected], axis=2))
     assert results['freq_channels'] == expected
     assert all(type(i) is int for i in results['freq_channels'])
-
-
-def test_freq_channels_is_a_copy() -> None:
-    transform = ChannelSelect('6S')
-    first = transform({'img': np.zeros((1, 1, 192), np.float32)})
-    first['freq_channels'].append(191)
-    second = transform({'img': np.zeros((1, 1, 192), np.float32)})
-    assert second['freq_channels'] == [0, 1, 8, 9, 64, 128]
-    assert second['img'].shape == (1, 1, 6)
 
 
 @pytest.mark.parametrize('channels', [None, CHANNELS_24S, [130, 0, 65]])
@@ -161,14 +139,6 @@ def test_freq_normalize_of_other_blocks() -> None:
     np.testing.assert_allclose(result[1, 1], [2 * i / (i + 1) for i in range(48)], rtol=1e-6)
 
 
-@pytest.mark.parametrize('name', ['dctnet-classification', 'dctnet-instance-segmentation'])
-def test_freq_normalize_with_a_named_set(name: str) -> None:
-    values = json.loads((Path(dct_stats.__file__).parent / f'data/{name}.json').read_text(encoding='utf-8'))
-    image = np.random.default_rng(0).normal(0, 100, (3, 4, 192)).astype(np.float32)
-    expected = (image - np.array(values['mean'])) / np.array(values['std'])
-    np.testing.assert_allclose(FreqNormalize(name)({'img': image})['img'], expected, rtol=1e-5, atol=1e-4)
-
-
 def test_freq_normalize_with_a_file(tmp_path: Path) -> None:
     path = tmp_path / 'mine.json'
     path.write_text(json.dumps({'source': 'test', **STATS}))
@@ -178,13 +148,6 @@ def test_freq_normalize_with_a_file(tmp_path: Path) -> None:
 
 
 # All transforms, each with an input
-
-
-@pytest.fixture
-def image_file(tmp_path: Path) -> str:
-    path = str(tmp_path / 'image.png')
-    Image.fromarray(RGB).save(path)
-    return path
 
 
 def cube(channels: int) -> np.ndarray:
@@ -200,49 +163,45 @@ ALL = [
      'ChannelSelect(channels=[[0], [1], []], block_size=2)'),
     (FreqNormalize, {'stats': 'dctnet-classification'}, cube(192),
      "FreqNormalize(stats='dctnet-classification', block_size=8, dtype='float32', scale=None)"),
-    (FreqNormalize, {'stats': {'mean': [0, 1, 2], 'std': [1, 2, 3]}, 'block_size': 1}, cube(3),
-     "FreqNormalize(stats={'mean': [0, 1, 2], 'std': [1, 2, 3]}, block_size=1, dtype='float32', scale=None)"),
+    (FreqNormalize, {'stats': {'mean': [0, 1, 2], 'std': [1, 2, 3]}, 'block_size': 1, 'dtype': 'int8', 'scale': 6},
+     cube(3), "FreqNormalize(stats={'mean': [0, 1, 2], 'std': [1, 2, 3]}, block_size=1, dtype='int8', scale=6)"),
+    (FusedBlockDCT, {'channels': '24S', 'stats': 'photos-448', 'upscale': 2, 'dtype': 'int8', 'scale': 4.5}, RGB,
+     "FusedBlockDCT(channels='24S', stats='photos-448', block_size=8, upscale=2, channel_order='bgr', dtype='int8', "
+     'scale=4.5)'),
 ]  # yapf: disable
 over_all = pytest.mark.parametrize(('cls', 'arguments', 'image', 'text'), ALL,
                                    ids=[f'{i}-{row[0].__name__}' for i, row in enumerate(ALL)])
 
 
-def full_results(image: Optional[np.ndarray], path: str) -> dict[str, Any]:
-    """What a host's pipeline carries along."""
-    results = {'img_path': path, 'img_shape': (160, 220), 'ori_shape': (160, 220), 'scale_factor': (1.0, 1.0),
-               'flip': False, 'gt_label': 3, 'gt_bboxes': np.array([[1., 2., 30., 40.]], np.float32)}  # yapf: disable
-    return results if image is None else {**results, 'img': image.copy()}
+def full_results(image: np.ndarray) -> dict[str, Any]:
+    """Return what a host's pipeline carries along."""
+    return {'img': image.copy(), 'img_path': 'a.png', 'img_shape': (160, 220), 'scale_factor': (1.0, 1.0),
+            'flip': False, 'gt_label': 3, 'gt_bboxes': np.array([[1., 2., 30., 40.]], np.float32)}
 
 
 @over_all
-def test_only_the_image_changes(cls: type, arguments: dict, image: Optional[np.ndarray], text: str,
-                                image_file: str) -> None:
-    results = full_results(image, image_file)
-    before, given = copy.deepcopy(results), results.get('img')
-    after = cls(**arguments)(results)
+def test_only_the_image_changes(cls: type, arguments: dict, image: np.ndarray, text: str) -> None:
+    results, before = full_results(image), full_results(image)
+    given, transform = results['img'], cls(**arguments)
+    after = transform(results)
     assert after is results
-    added = {'freq_channels'} if cls is ChannelSelect else set()
-    assert set(after) == set(before) | {'img'} | added
+    if 'channels' in arguments:
+        channels = after.pop('freq_channels')
+        channels.append(191)  # each result has a list of its own
+        assert transform(full_results(image))['freq_channels'] == channels[:-1]
+    assert set(after) == set(before)
     for key in set(before) - {'img'}:
         np.testing.assert_array_equal(after[key], before[key])
         assert type(after[key]) is type(before[key])
-    if image is not None:  # the array itself was not written to
-        np.testing.assert_array_equal(given, image)
+    np.testing.assert_array_equal(given, image)  # the array itself was not written to
 
 
 @over_all
-def test_repr(cls: type, arguments: dict, image: Optional[np.ndarray], text: str) -> None:
-    shown = repr(cls(**arguments))
-    assert shown == text or (text.endswith(', ') and shown.startswith(text))
-
-
-@over_all
-def test_pickle(cls: type, arguments: dict, image: Optional[np.ndarray], text: str, image_file: str) -> None:
+def test_repr_and_pickle(cls: type, arguments: dict, image: np.ndarray, text: str) -> None:
     transform = cls(**arguments)
     copied = pickle.loads(pickle.dumps(transform))
-    assert repr(copied) == repr(transform)
-    expected = transform(full_results(image, image_file))
-    result = copied(full_results(image, image_file))
+    assert repr(copied) == repr(transform) == text
+    expected, result = transform(full_results(image)), copied(full_results(image))
     assert result.keys() == expected.keys()
     assert result['img'].dtype == expected['img'].dtype
     np.testing.assert_array_equal(result['img'], expected['img'])
@@ -250,6 +209,13 @@ def test_pickle(cls: type, arguments: dict, image: Optional[np.ndarray], text: s
 
 
 # Whole pipelines
+
+@pytest.fixture
+def image_file(tmp_path: Path) -> str:
+    path = str(tmp_path / 'image.png')
+    Image.fromarray(RGB).save(path)
+    return path
+
 
 AUGMENTATION = [{'type': 'RandomResizedCrop', 'scale': 448}, {'type': 'RandomFlip', 'prob': 0.5}]
 
@@ -259,7 +225,7 @@ def run_seeded(pipeline: Callable[[dict], Any], results: dict, seed: int) -> dic
     return pipeline(copy.deepcopy(results))
 
 
-@pytest.mark.parametrize('seed', range(3))
+@pytest.mark.parametrize('seed', range(2))
 def test_mmpretrain_pipeline(seed: int, image_file: str) -> None:
     start = [{'type': 'LoadImageFromFile'}, *AUGMENTATION]
     results = {'img_path': image_file, 'gt_label': 7}
@@ -277,7 +243,7 @@ def test_mmpretrain_pipeline(seed: int, image_file: str) -> None:
 @pytest.mark.parametrize('flip', [0.0, 1.0])
 def test_mmdet_pipeline(flip: float, image_file: str) -> None:
     start = [{'type': 'LoadImageFromFile'}, {'type': 'LoadAnnotations', 'with_bbox': True},
-             {'type': 'Resize', 'scale': (1333, 800), 'keep_ratio': False}, {'type': 'RandomFlip', 'prob': flip}]
+             {'type': 'Resize', 'scale': (333, 200), 'keep_ratio': False}, {'type': 'RandomFlip', 'prob': flip}]
     freq = [FREQ[0], {'type': 'BlockDCT', 'upscale': 2}, FREQ[2],
             {'type': 'FreqNormalize', 'stats': 'dctnet-instance-segmentation'}]
     pack = [{'type': 'PackDetInputs'}]
@@ -287,17 +253,17 @@ def test_mmdet_pipeline(flip: float, image_file: str) -> None:
     packed = run_seeded(build(start + freq + pack, 'mmdet'), results, 0)
     stock = run_seeded(build(start + pack, 'mmdet'), results, 0)
     assert packed['inputs'].dtype == torch.float32
-    assert packed['inputs'].shape == (24, 200, 334)
+    assert packed['inputs'].shape == (24, 50, 84)
     sample = packed['data_samples']
     assert sample.metainfo == stock['data_samples'].metainfo
-    assert sample.img_shape == (800, 1333)
+    assert sample.img_shape == (200, 333)
     assert sample.ori_shape == (160, 220)
-    left, right = (1333 / 220 * np.array(boxes)[:, [0, 2]]).T
-    expected = np.stack([*((1333 - right, 1333 - left) if flip else (left, right))], axis=1)
+    left, right = (333 / 220 * np.array(boxes)[:, [0, 2]]).T
+    expected = np.stack([*((333 - right, 333 - left) if flip else (left, right))], axis=1)
     found = sample.gt_instances.bboxes
     found = getattr(found, 'tensor', found).numpy()
     np.testing.assert_allclose(found[:, [0, 2]], expected, rtol=1e-5, atol=1e-3)
-    np.testing.assert_allclose(found[:, [1, 3]], 5 * np.array(boxes)[:, [1, 3]], rtol=1e-5)
+    np.testing.assert_allclose(found[:, [1, 3]], 1.25 * np.array(boxes)[:, [1, 3]], rtol=1e-5)
     assert sample.gt_instances.labels.tolist() == [0, 1]
     bgr = np.ascontiguousarray(stock['inputs'].numpy().transpose(1, 2, 0))
     expected = frequency_input(bgr, 2, 'dctnet-instance-segmentation')
@@ -309,35 +275,21 @@ def test_mmdet_pipeline(flip: float, image_file: str) -> None:
 
 @pytest.mark.parametrize(('config', 'message'), [
     ({'type': 'YCbCr', 'channel_order': 'gbr'}, "channel_order: expected 'bgr' or 'rgb', got 'gbr'"),
-    ({'type': 'YCbCr', 'channel_order': None}, 'channel_order: .*got None'),
-    ({'type': 'YCbCr', 'channel_order': 3}, 'channel_order: .*got 3'),
     ({'type': 'BlockDCT', 'block_size': 0}, 'block_size: expected an integer >= 1, got 0'),
-    ({'type': 'BlockDCT', 'block_size': 8.0}, 'block_size: .*got 8.0'),
-    ({'type': 'BlockDCT', 'block_size': '8'}, "block_size: .*got '8'"),
     ({'type': 'BlockDCT', 'block_size': True}, 'block_size: .*got True'),
-    ({'type': 'BlockDCT', 'block_size': None}, 'block_size: .*got None'),
     ({'type': 'BlockDCT', 'upscale': 0}, 'upscale: expected an integer >= 1, got 0'),
-    ({'type': 'BlockDCT', 'upscale': 1.5}, 'upscale: .*got 1.5'),
-    ({'type': 'BlockDCT', 'upscale': '2'}, "upscale: .*got '2'"),
     ({'type': 'ChannelSelect', 'channels': '25S'}, "channels: expected one of 6S, 12S, .*got '25S'"),
     ({'type': 'ChannelSelect', 'channels': 24}, 'channels: expected a name or lists of indices, got int'),
-    ({'type': 'ChannelSelect', 'channels': None}, 'channels: .*got NoneType'),
-    ({'type': 'ChannelSelect', 'channels': []}, 'channels: expected at least one channel'),
-    ({'type': 'ChannelSelect', 'channels': [1, 1]}, r'channels: expected every index once, got \[1\]'),
-    ({'type': 'ChannelSelect', 'channels': [192]}, r'channels: expected integers in 0\.\.191, got 192'),
     ({'type': 'ChannelSelect', 'channels': '24S', 'block_size': 4}, 'block_size=4'),
     ({'type': 'ChannelSelect', 'channels': [0], 'block_size': 0}, 'block_size: .*got 0'),
-    ({'type': 'ChannelSelect', 'channels': [0], 'block_size': 8.0}, 'block_size: .*got 8.0'),
     ({'type': 'FreqNormalize', 'stats': 'imagenet'}, "stats: .*dctnet-classification.*got 'imagenet'"),
     ({'type': 'FreqNormalize', 'stats': {'mean': [0] * 24, 'std': [1] * 24}}, 'all 192 channels, got 24'),
     ({'type': 'FreqNormalize', 'stats': {'mean': [0] * 192, 'std': [1] * 191}}, 'of one length'),
     ({'type': 'FreqNormalize', 'stats': {**STATS, 'std': [0] + [1] * 191}}, 'stats: .*std > 0.*std=0.0 in channel 0'),
-    ({'type': 'FreqNormalize', 'stats': {**STATS, 'std': [1, -2] + [1] * 190}}, 'stats: .*std=-2.0 in channel 1'),
     ({'type': 'FreqNormalize', 'stats': {**STATS, 'mean': [float('nan')] * 192}}, r'mean=nan.*\(192 such channels\)'),
     ({'type': 'FreqNormalize', 'stats': {'mean': [0] * 192}}, r"stats: expected the keys mean and std, got \['mean'\]"),
     ({'type': 'FreqNormalize', 'stats': 'dctnet-classification', 'block_size': 4}, 'all 48 channels, got 192'),
     ({'type': 'FreqNormalize', 'stats': 'dctnet-classification', 'block_size': 0}, 'block_size: .*got 0'),
-    ({'type': 'FreqNormalize', 'stats': 5}, 'stats: .*got 5'),
     ({'type': 'FreqNormalize', 'stats': None}, 'stats: .*got None'),
     ({'type': 'FreqNormalize', 'stats': [[0] * 192, [1] * 192]}, 'stats: '),
 ])
@@ -350,13 +302,13 @@ def test_bad_arguments(config: dict, message: str) -> None:
 
 @pytest.mark.parametrize(('transform', 'results', 'message'), [
     (YCbCr(), {'img': np.zeros((8, 8, 3), np.float32)}, r'uint8 image \(H, W, 3\), got float32 \(8, 8, 3\)'),
-    (YCbCr(), {'img': np.zeros((8, 8), np.uint8)}, r'got uint8 \(8, 8\)'),
-    (YCbCr(), {'img': np.zeros((8, 8, 4), np.uint8)}, r'got uint8 \(8, 8, 4\)'),
     (YCbCr(), {'img': np.zeros((8, 8, 3), np.uint16)}, 'got uint16'),
     (YCbCr(), {'img': np.zeros((0, 8, 3), np.uint8)}, r'non-empty.*\(0, 8, 3\)'),
     (BlockDCT(), {'img': np.zeros((8, 8, 3), np.float32)}, 'uint8 image.*got float32'),
     (BlockDCT(), {'img': np.zeros((8, 8, 1), np.uint8)}, r'got uint8 \(8, 8, 1\)'),
     (BlockDCT(upscale=2), {'img': np.zeros((8, 8), np.uint8)}, r'got uint8 \(8, 8\)'),
+    (FusedBlockDCT('24S', STATS), {'img': np.zeros((8, 8), np.uint8)}, r'uint8 image.*got uint8 \(8, 8\)'),
+    (FusedBlockDCT('24S', STATS), {'img': np.zeros((0, 8, 3), np.uint8)}, r'non-empty.*\(0, 8, 3\)'),
     (ChannelSelect('24S'), {'img': np.zeros((8, 8, 24), np.float32)},
      r'ChannelSelect: expected all 192 channels of BlockDCT, got \(8, 8, 24\)'),
     (ChannelSelect([0], 4), {'img': np.zeros((8, 8, 192), np.float32)}, r'all 48 channels .*got \(8, 8, 192\)'),
@@ -449,11 +401,6 @@ def test_unreadable_files_are_named(content: bytes, backend: str, tmp_path: Path
     with pytest.raises((ValueError, AssertionError), match=re.escape(path)):
         loader({'img_path': path})
     assert LoadImageFromFile(ignore_empty=True)({'img_path': written(tmp_path, 'e.jpg', b'')}) is None
-
-
-def test_a_missing_file_stays_a_missing_file(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=re.escape(str(tmp_path / 'missing.jpg'))):
-        LoadImageFromFile()({'img_path': str(tmp_path / 'missing.jpg')})
 
 
 @pytest.mark.parametrize('transform', [YCbCr(), BlockDCT(), FusedBlockDCT('24S', 'photos-448')],

@@ -12,8 +12,6 @@ from skimage import data
 
 from mmfreq.dct import blocks as dct
 
-ODD_SIZES = [(1, 1), (3, 3), (7, 9), (17, 17), (427, 640)]
-
 
 def random_image(height: int, width: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
@@ -35,7 +33,7 @@ def smooth_image(height: int, width: int) -> np.ndarray:
     return np.rint(128 + 60 * np.stack(waves, axis=2)).astype(np.uint8)
 
 
-def photo(name: str, height: int, width: int) -> np.ndarray:
+def photograph(name: str, height: int, width: int) -> np.ndarray:
     """RGB upper left corner of a photograph that ships with scikit-image."""
     return np.ascontiguousarray(getattr(data, name)()[:height, :width])
 
@@ -81,27 +79,15 @@ COLORS = {'corners': corner_colors(), 'random': random_image(97, 131), 'grid': c
 
 
 @pytest.mark.parametrize('block_size', [2, 4, 8, 16])
-@pytest.mark.parametrize('make', [random_image, checkerboard, constant])
-def test_block_dct_is_scipys(make: Callable, block_size: int) -> None:
-    image = make(64, 96)
+@pytest.mark.parametrize(('make', 'height', 'width'), [
+    (random_image, 64, 96), (checkerboard, 64, 96), (constant, 64, 96), (random_image, 1, 1),
+    (random_image, 3, 3), (random_image, 7, 9), (random_image, 17, 17), (random_image, 107, 160)])
+def test_block_dct_is_scipys(make: Callable, height: int, width: int, block_size: int) -> None:
+    image = make(height, width)
     result = dct.block_dct(image, block_size)
     assert result.dtype == np.float32
-    assert result.shape == (64 // block_size, 96 // block_size, 3 * block_size**2)
+    assert result.shape == (-(-height // block_size), -(-width // block_size), 3 * block_size**2)
     np.testing.assert_allclose(result, scipy_block_dct(image, block_size), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize(('height', 'width'), ODD_SIZES)
-def test_block_dct_replicates_edges(height: int, width: int) -> None:
-    image = random_image(height, width)
-    result = dct.block_dct(image)
-    assert result.shape == (-(-height // 8), -(-width // 8), 192)
-    np.testing.assert_allclose(result, scipy_block_dct(image), rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize('block_size', [2, 4, 16])
-def test_block_dct_replicates_edges_of_other_blocks(block_size: int) -> None:
-    image = random_image(13, 35)
-    np.testing.assert_allclose(dct.block_dct(image, block_size), scipy_block_dct(image, block_size), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize('components', [1, 2, 4])
@@ -114,13 +100,6 @@ def test_block_dct_of_a_mirrored_view() -> None:
     image = random_image(40, 50)
     np.testing.assert_array_equal(dct.block_dct(image[:, ::-1]), dct.block_dct(image[:, ::-1].copy()))
     np.testing.assert_array_equal(dct.to_ycbcr(image[:, ::-1]), dct.to_ycbcr(image)[:, ::-1])
-
-
-def test_block_dct_keeps_its_input() -> None:
-    image = random_image(9, 9)
-    kept = image.copy()
-    dct.block_dct(dct.to_ycbcr(image))
-    np.testing.assert_array_equal(image, kept)
 
 
 @pytest.mark.parametrize('component', [0, 1, 2])
@@ -139,22 +118,6 @@ def test_one_cosine_is_one_channel(component: int, vertical: int, horizontal: in
     expected[1::2] *= (-1)**vertical
     expected[:, 1::2] *= (-1)**horizontal
     np.testing.assert_allclose(dct.block_dct(image), expected, rtol=0, atol=1e-9)
-
-
-@pytest.mark.parametrize(('level', 'dc'), [(0, -1024), (128, 0), (255, 1016)])
-def test_dc_range(level: int, dc: float) -> None:
-    result = dct.block_dct(np.full((8, 8, 1), level, dtype=np.uint8))
-    expected = np.zeros((1, 1, 64))
-    expected[0, 0, 0] = dc
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4)
-
-
-@pytest.mark.parametrize('block_size', [2, 8, 16])
-def test_parseval(block_size: int) -> None:
-    image = random_image(48, 64)
-    energy = np.square(image.astype(np.float64) - 128).sum()
-    result = dct.block_dct(image.astype(np.float64), block_size)
-    np.testing.assert_allclose(np.square(result).sum(), energy, rtol=1e-12)
 
 
 @pytest.mark.parametrize('block_size', [1, 2, 5, 8, 16])
@@ -197,11 +160,6 @@ def test_result_dtypes(given: type, expected: type) -> None:
     assert dct.block_idct(result).dtype == expected
 
 
-def test_float64_is_not_rounded_on_the_way() -> None:
-    image = np.random.default_rng(3).uniform(0, 255, (16, 16, 3))
-    np.testing.assert_allclose(dct.block_idct(dct.block_dct(image)), image, rtol=0, atol=1e-11)
-
-
 @pytest.mark.parametrize(('shape', 'block_size', 'upscale', 'expected'), [
     ((448, 448), 8, 1, (56, 56)),
     ((448, 448, 3), 8, 1, (56, 56)),
@@ -214,15 +172,6 @@ def test_float64_is_not_rounded_on_the_way() -> None:
 ])
 def test_grid_shape(shape: tuple, block_size: int, upscale: int, expected: tuple[int, int]) -> None:
     assert dct.grid_shape(shape, block_size, upscale) == expected
-
-
-def test_sizes_of_classification_and_detection() -> None:
-    image = random_image(448, 448)
-    assert dct.block_dct(image).shape == (56, 56, 192)
-    image = random_image(800, 1333)
-    enlarged = dct.upscale_image(image, 2)
-    assert enlarged.shape == (1600, 2666, 3)
-    assert dct.block_dct(enlarged).shape == (200, 334, 192)
 
 
 def test_upscale_image_worked_example() -> None:
@@ -247,27 +196,14 @@ def test_upscale_image_is_bilinear(factor: int) -> None:
 
 
 @pytest.mark.parametrize('colors', COLORS)
-def test_to_ycbcr_is_within_one_level_of_pillow(colors: str) -> None:
+def test_to_ycbcr_is_the_rounded_formula_and_within_one_level_of_pillow_and_opencv(colors: str) -> None:
     rgb = COLORS[colors]
-    pillow = np.asarray(Image.fromarray(rgb).convert('YCbCr'))
-    result = dct.to_ycbcr(rgb, 'rgb')
+    result, pillow = dct.to_ycbcr(rgb, 'rgb'), np.asarray(Image.fromarray(rgb).convert('YCbCr'))
     assert result.dtype == np.uint8
-    np.testing.assert_allclose(result.astype(int), pillow, rtol=0, atol=1)
-
-
-@pytest.mark.parametrize('colors', COLORS)
-def test_to_ycbcr_is_within_one_level_of_opencv(colors: str) -> None:
-    bgr = COLORS[colors]
-    y_cr_cb = cv2.cvtColor(bgr, cv2.COLOR_BGR2YCrCb)
-    np.testing.assert_allclose(dct.to_ycbcr(bgr).astype(int), y_cr_cb[:, :, [0, 2, 1]], rtol=0, atol=1)
-
-
-@pytest.mark.parametrize('colors', COLORS)
-def test_to_ycbcr_is_the_rounded_formula(colors: str) -> None:
-    rgb = COLORS[colors]
     expected = np.clip(np.rint(exact_ycbcr(rgb)), 0, 255)
-    result = dct.to_ycbcr(rgb, 'rgb').astype(int)
-    np.testing.assert_allclose(result, expected, rtol=0, atol=1)
+    opencv = cv2.cvtColor(rgb, cv2.COLOR_RGB2YCrCb)[:, :, [0, 2, 1]]
+    for reference in (pillow, opencv, expected):
+        np.testing.assert_allclose(result.astype(int), reference, rtol=0, atol=1)
     assert np.mean(result == expected) > 0.9
 
 
@@ -323,7 +259,7 @@ def test_from_ycbcr_clips() -> None:
 @pytest.mark.parametrize(('name', 'height', 'width'), [('astronaut', 512, 512), ('coffee', 187, 203)])
 def test_luma_is_what_a_jpeg_holds(name: str, height: int, width: int, encoder: str) -> None:
     """At quality 100 every quantiser is 1; 187 x 203 has padded blocks, where libjpeg replicates edges too."""
-    luma = np.array(Image.fromarray(photo(name, height, width)).convert('L'))
+    luma = np.array(Image.fromarray(photograph(name, height, width)).convert('L'))
     if encoder == 'opencv':
         encoded = cv2.imencode('.jpg', luma, [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     else:
@@ -335,7 +271,7 @@ def test_luma_is_what_a_jpeg_holds(name: str, height: int, width: int, encoder: 
 
 def test_all_channels_are_what_a_jpeg_holds() -> None:
     """Pillow hands a YCbCr image to libjpeg as it is: all 192 channels, in the order Y, Cb, Cr."""
-    ycbcr = dct.to_ycbcr(photo('astronaut', 187, 203), 'rgb')
+    ycbcr = dct.to_ycbcr(photograph('astronaut', 187, 203), 'rgb')
     image = Image.merge('YCbCr', [Image.fromarray(np.ascontiguousarray(ycbcr[:, :, c])) for c in range(3)])
     encoded = jpeg(image, quality=100, subsampling=0)
     difference = np.abs(dct.block_dct(ycbcr) - read_coefficients(encoded))
@@ -343,9 +279,9 @@ def test_all_channels_are_what_a_jpeg_holds() -> None:
     assert difference.mean() < 0.3
 
 
-def test_photo_to_coefficients_as_a_jpeg_encoder_does() -> None:
+def test_image_to_coefficients_as_a_jpeg_encoder_does() -> None:
     """Colour conversion included, where single levels may differ by 1 and a coefficient by a little more."""
-    rgb = photo('coffee', 187, 203)
+    rgb = photograph('coffee', 187, 203)
     expected = read_coefficients(jpeg(Image.fromarray(rgb), quality=100, subsampling=0))
     difference = np.abs(dct.block_dct(dct.to_ycbcr(rgb, 'rgb')) - expected)
     assert difference.max() <= 4
@@ -354,16 +290,17 @@ def test_photo_to_coefficients_as_a_jpeg_encoder_does() -> None:
 
 def test_jpeg_coefficients_reads_what_pillow_decodes() -> None:
     """The reference itself: coefficients of a quantised JPEG, through scipy's inverse, are Pillow's pixels."""
-    encoded = jpeg(Image.fromarray(photo('coffee', 64, 88)).convert('L'), quality=75)
+    encoded = jpeg(Image.fromarray(photograph('coffee', 64, 88)).convert('L'), quality=75)
     coefficients = read_coefficients(encoded).reshape(8, 11, 8, 8)
     pixels = idctn(coefficients, axes=(2, 3), norm='ortho').transpose(0, 2, 1, 3).reshape(64, 88) + 128
     np.testing.assert_allclose(np.clip(pixels, 0, 255), np.array(Image.open(io.BytesIO(encoded))), rtol=0, atol=1)
 
 
-@pytest.mark.parametrize(('height', 'width'), [(48, 64), (17, 23), (1, 1)])
-def test_coefficients_to_bgr_with_all_channels(height: int, width: int) -> None:
+@pytest.mark.parametrize(('height', 'width', 'n'), [(48, 64, 8), (17, 23, 8), (1, 1, 8), (32, 20, 4)])
+def test_coefficients_to_bgr_with_all_channels(height: int, width: int, n: int) -> None:
     image = random_image(height, width)
-    result = dct.coefficients_to_bgr(dct.block_dct(dct.to_ycbcr(image)), image_shape=(height, width))
+    cube = dct.block_dct(dct.to_ycbcr(image), n)
+    result = dct.coefficients_to_bgr(cube, image_shape=(height, width), block_size=n)
     assert result.dtype == np.uint8
     np.testing.assert_allclose(result.astype(int), image, rtol=0, atol=2)
 
@@ -398,7 +335,7 @@ def test_coefficients_to_bgr_puts_channels_where_they_belong() -> None:
 
 
 @pytest.mark.parametrize('upscale', [2, 3])
-def test_coefficients_to_bgr_undoes_the_enlargement(upscale: int) -> None:
+def test_coefficients_to_bgr_undoes_the_upscale(upscale: int) -> None:
     image = smooth_image(61, 90)
     cube = dct.block_dct(dct.upscale_image(dct.to_ycbcr(image), upscale))
     result = dct.coefficients_to_bgr(cube, image_shape=image.shape, upscale=upscale)
@@ -407,17 +344,11 @@ def test_coefficients_to_bgr_undoes_the_enlargement(upscale: int) -> None:
     assert np.abs(result.astype(int) - image).mean() < 1
 
 
-def test_coefficients_to_bgr_averages_the_enlarged_pixels() -> None:
+def test_coefficients_to_bgr_averages_upscaled_pixels() -> None:
     ycbcr = np.random.default_rng(4).uniform(0, 255, (32, 48, 3))
     expected = dct.from_ycbcr(ycbcr.reshape(16, 2, 24, 2, 3).mean(axis=(1, 3)))
     result = dct.coefficients_to_bgr(dct.block_dct(ycbcr), upscale=2)
     np.testing.assert_allclose(result.astype(int), expected, rtol=0, atol=1)
-
-
-def test_coefficients_to_bgr_with_other_blocks() -> None:
-    image = random_image(32, 20)
-    result = dct.coefficients_to_bgr(dct.block_dct(dct.to_ycbcr(image), 4), block_size=4)
-    np.testing.assert_allclose(result.astype(int), image, rtol=0, atol=2)
 
 
 CUBE = np.zeros((2, 2, 192), dtype=np.float32)
@@ -425,32 +356,26 @@ CUBE = np.zeros((2, 2, 192), dtype=np.float32)
 
 @pytest.mark.parametrize(('call', 'message'), [
     (lambda: dct.to_ycbcr(np.zeros((4, 4), np.uint8)), r'uint8 image \(H, W, 3\), got uint8 \(4, 4\)'),
-    (lambda: dct.to_ycbcr(np.zeros((4, 4, 4), np.uint8)), r'got uint8 \(4, 4, 4\)'),
     (lambda: dct.to_ycbcr(np.zeros((4, 4, 3), np.float32)), r'got float32 \(4, 4, 3\)'),
     (lambda: dct.to_ycbcr(np.zeros((0, 4, 3), np.uint8)), r'non-empty.*got uint8 \(0, 4, 3\)'),
     (lambda: dct.to_ycbcr(random_image(4, 4), 'gbr'), "channel_order: expected 'bgr' or 'rgb', got 'gbr'"),
-    (lambda: dct.to_ycbcr(random_image(4, 4), None), "channel_order: expected 'bgr' or 'rgb', got None"),
     (lambda: dct.from_ycbcr(np.zeros((4, 4))), r'\(H, W, 3\), got \(4, 4\)'),
-    (lambda: dct.from_ycbcr(np.zeros((4, 4, 1))), r'\(H, W, 3\), got \(4, 4, 1\)'),
     (lambda: dct.from_ycbcr(np.zeros((4, 4, 3)), 'BGR'), "got 'BGR'"),
     (lambda: dct.block_dct(np.zeros((4, 4), np.uint8)), r'\(H, W, C\), got \(4, 4\)'),
     (lambda: dct.block_dct(np.zeros((4, 0, 3), np.uint8)), r'non-empty.*got \(4, 0, 3\)'),
     (lambda: dct.block_dct(random_image(8, 8), 0), 'block_size: expected an integer >= 1, got 0'),
-    (lambda: dct.block_dct(random_image(8, 8), -8), 'block_size: .*got -8'),
-    (lambda: dct.block_dct(random_image(8, 8), 2.5), 'block_size: .*got 2.5'),
     (lambda: dct.block_dct(random_image(8, 8), '8'), "block_size: .*got '8'"),
     (lambda: dct.block_idct(CUBE[:, :, :100]), r'\(h, w, C\*64\), got \(2, 2, 100\)'),
     (lambda: dct.block_idct(CUBE[0]), r'\(h, w, C\*64\), got \(2, 192\)'),
     (lambda: dct.block_idct(CUBE, 0), 'block_size: expected an integer >= 1, got 0'),
-    (lambda: dct.upscale_image(random_image(4, 4), 0), 'upscale: expected an integer >= 1, got 0'),
-    (lambda: dct.upscale_image(random_image(4, 4), 1.5), 'upscale: .*got 1.5'),
     (lambda: dct.upscale_image(random_image(4, 4), True), 'upscale: .*got True'),
     (lambda: dct.coefficients_to_bgr(CUBE[:, :, :24]), r'\(h, w, 192\), got \(2, 2, 24\)'),
     (lambda: dct.coefficients_to_bgr(CUBE, [0, 1]), r'\(h, w, 2\), got \(2, 2, 192\)'),
     (lambda: dct.coefficients_to_bgr(CUBE, upscale=0), 'upscale: expected an integer >= 1, got 0'),
     (lambda: dct.coefficients_to_bgr(CUBE[:, :, :1], [192]), 'channels: .*192'),
     (lambda: dct.coefficients_to_bgr(CUBE[:, :, :1], [-1]), 'channels: .*-1'),
-    (lambda: dct.coefficients_to_bgr(CUBE, image_shape=(17, 16)), r'image_shape: expected \(1, 1\) to \(16, 16\), got \(17, 16\)'),
+    (lambda: dct.coefficients_to_bgr(CUBE, image_shape=(17, 16)),
+     r'image_shape: expected \(1, 1\) to \(16, 16\), got \(17, 16\)'),
 ], ids=lambda value: value if isinstance(value, str) else '')
 def test_bad_input(call: Callable[[], Optional[np.ndarray]], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,4 +1,4 @@
-"""Channel lists of mmfreq.dct.channels: the published patterns, the zigzag and every way of naming channels."""
+"""Check the published selections, the zigzag and every way of naming channels."""
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ from jpeg_coefficients import ZIGZAG
 from mmfreq.dct.channels import CHANNEL_NAMES, channel_indices, zigzag_order
 
 # Frequencies 8 * vertical + horizontal of Y and of each of Cb and Cr, as listed in the released DCTNet code
-# (Xu et al., "Learning in the Frequency Domain", CVPR 2020). 12S has no published list; see mmfreq/channels.py.
+# (Xu et al., "Learning in the Frequency Domain", CVPR 2020). 12S has no published list; see mmfreq/dct/channels.py.
 PATTERNS = {
     '6S': ([0, 1, 8, 9], [0]),
     '12S': ([0, 1, 2, 8, 9, 10, 16, 17], [0, 1]),
@@ -63,26 +63,13 @@ def test_names_say_how_many_and_ascend(name: str) -> None:
     assert indices == sorted(set(indices))
 
 
-@pytest.mark.parametrize('name', CHANNEL_NAMES)
-def test_results_are_fresh_lists(name: str) -> None:
-    first = channel_indices(name)
-    kept = list(first)
-    first.clear()
-    assert channel_indices(name) == kept
-
-
-def test_zigzag_is_that_of_the_standard() -> None:
-    assert zigzag_order() == list(ZIGZAG)
-    assert zigzag_order(8) == list(ZIGZAG)
-
-
 @pytest.mark.parametrize(('block_size', 'expected'), [
     (1, [0]),
-    (2, [0, 1, 2, 3]),
+    (8, list(ZIGZAG)),
     (3, [0, 1, 3, 6, 4, 2, 5, 7, 8]),
     (4, [0, 1, 4, 8, 5, 2, 3, 6, 9, 12, 13, 10, 7, 11, 14, 15]),
 ])
-def test_zigzag_of_other_blocks(block_size: int, expected: list[int]) -> None:
+def test_zigzag(block_size: int, expected: list[int]) -> None:
     assert zigzag_order(block_size) == expected
 
 
@@ -116,12 +103,9 @@ def test_lists_for_other_blocks(channels: Any, block_size: int, expected: list[i
 
 @pytest.mark.parametrize(('channels', 'message'), [
     ('24X', "expected one of 6S, 12S, .*24D, 192, the path of a JSON file or lists of indices, got '24X'"),
-    ('24s', "got '24s'"),
     ('12D', "got '12D'"),
-    ('', "got ''"),
     (24, 'a name or lists of indices, got int'),
     (None, 'a name or lists of indices, got NoneType'),
-    ({0, 1}, 'a name or lists of indices, got set'),
     (np.arange(3), 'a name or lists of indices, got ndarray'),
     (b'24S', 'a name or lists of indices, got bytes'),
     ([], 'at least one channel, got an empty list'),
@@ -133,13 +117,9 @@ def test_lists_for_other_blocks(channels: Any, block_size: int, expected: list[i
     ([3, 4, 3, 4], r'every index once, got \[3, 4\] more than once'),
     ([[0, 5, 5], [0], [0]], r'Y: expected every index once, got \[5\] more than once'),
     ([0.0, 1.0], r'integers in 0\.\.191, got 0\.0'),
-    ([np.float32(2)], 'expected integers'),
     ([True, False], 'integers in .*got True'),
     ([[0], [True], [0]], 'Cb: expected integers in .*got True'),
-    ([None], 'integers in .*got None'),
     ([[0], [1]], r'three index lists, for Y, Cb and Cr, got \[\[0\], \[1\]\]'),
-    ([[0], [1], [2], [3]], 'three index lists'),
-    ([[0], 1, [2]], 'three index lists'),
     (['0', '1', '2'], 'three index lists'),
     (['24S'], 'three index lists'),
     ([[[0]], [[1]], [[2]]], r'Y: expected integers in 0\.\.63, got \[0\]'),
@@ -156,16 +136,12 @@ def test_names_are_for_blocks_of_eight(name: str, block_size: int) -> None:
         channel_indices(name, block_size)
 
 
-@pytest.mark.parametrize('block_size', [0, -4, 8.0, '8'])
-def test_bad_block_size(block_size: Any) -> None:
-    with pytest.raises(ValueError, match=f'block_size.* got {block_size!r}'):
-        channel_indices([[0], [0], [0]], block_size)
-
-
-@pytest.mark.parametrize(('channels', 'message'), [
-    ([48], r'integers in 0\.\.47, got 48'),
-    ([[16], [], []], r'Y: expected integers in 0\.\.15, got 16'),
+@pytest.mark.parametrize(('channels', 'block_size', 'message'), [
+    ([48], 4, r'integers in 0\.\.47, got 48'),
+    ([[16], [], []], 4, r'Y: expected integers in 0\.\.15, got 16'),
+    ([0], 0, 'block_size.* got 0'),
+    ([0], 8.0, r'block_size.* got 8\.0'),
 ])
-def test_ranges_follow_the_block_size(channels: Any, message: str) -> None:
+def test_ranges_follow_the_block_size(channels: Any, block_size: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        channel_indices(channels, 4)
+        channel_indices(channels, block_size)

@@ -1,8 +1,10 @@
-"""Statistics of DCT channels: the one-pass sums against numpy, the JSON files, files written whole or not at all."""
+"""Guard statistics of DCT channels by numpy; check their JSON files."""
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -53,11 +55,6 @@ def test_merging_groups_of_groups() -> None:
     assert_are_statistics_of(merged(groups).finish({}), values)
 
 
-def test_single_samples() -> None:
-    values = samples(700, 2, count=60)
-    assert_are_statistics_of(merged([RunningStats.of(row) for row in values]).finish({}), values)
-
-
 def test_worked_example() -> None:
     running = RunningStats.of(np.array([[1., 10.], [3., 10.]]))
     running.merge(RunningStats.of(np.array([[8., 40.]])))
@@ -69,12 +66,7 @@ def test_worked_example() -> None:
     assert stats.meta == {'source': 'hand', 'count': 3}
 
 
-def test_all_axes_but_the_last_are_samples() -> None:
-    cube = np.random.default_rng(0).normal(5, 2, (7, 9, 4))
-    assert_are_statistics_of(RunningStats.of(cube).finish({}), cube.reshape(63, 4))
-
-
-def test_float32_samples_are_summed_in_float64() -> None:
+def test_all_axes_but_the_last_are_samples_summed_in_float64() -> None:
     cube = np.random.default_rng(0).normal(1000, 0.5, (200, 300, 2)).astype(np.float32)
     assert_are_statistics_of(RunningStats.of(cube).finish({}), cube.reshape(-1, 2).astype(np.float64))
 
@@ -121,6 +113,15 @@ def test_saved_file_is_plain_json_with_provenance_first(tmp_path: Path) -> None:
     assert list(values.items()) == [('source', 'x'), ('mean', [1.5]), ('std', [0.1])]
 
 
+def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / 's.json'
+    path.write_text('old')
+    monkeypatch.setattr(os, 'replace', Mock(side_effect=KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        save_stats(FreqStats(np.array([1.5]), np.array([0.1])), str(path))
+    assert [(p.name, p.read_text()) for p in tmp_path.iterdir()] == [('s.json', 'old')]
+
+
 def test_the_published_sets_are_shipped() -> None:
     assert {'dctnet-classification', 'dctnet-instance-segmentation'} <= set(named_sets())
     assert named_sets() == sorted(named_sets())
@@ -155,17 +156,14 @@ GOOD = {'mean': [1, 2], 'std': [3, 4]}
 
 @pytest.mark.parametrize(('content', 'message'), [
     ('{"mean": [1, 2], ', 'not a JSON file'),
-    ('', 'not a JSON file'),
     (b'\xff\xfe\x00', 'not a JSON file'),
     ([1, 2, 3], 'a JSON object with mean and std, got a list'),
     ('null', 'got a NoneType'),
     ({'mean': [1, 2]}, r"the keys mean and std, got \['mean'\]"),
-    ({'count': 3}, r"the keys mean and std, got \['count'\]"),
     ({**GOOD, 'std': [3]}, r'mean and std of one length, got \(2,\) and \(1,\)'),
     ({'mean': [[1, 2]], 'std': [[3, 4]]}, r'mean and std of one length, got \(1, 2\)'),
     ({'mean': [[1], [2, 3]], 'std': [3, 4]}, 'inhomogeneous'),
     ({**GOOD, 'std': [3, 0]}, r'std > 0, got mean=2\.0, std=0\.0 in channel 1'),
-    ({**GOOD, 'std': [-3, 4]}, r'std > 0, got mean=1\.0, std=-3\.0 in channel 0'),
     ({**GOOD, 'std': [float('nan'), 4]}, r'std=nan in channel 0'),
     ({**GOOD, 'mean': [1, float('inf')]}, r'finite means and std > 0, got mean=inf, std=4\.0 in channel 1'),
     ({**GOOD, 'mean': [1, 'two']}, 'could not convert string'),

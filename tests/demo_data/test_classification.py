@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip('skimage')
 
-from mmfreq.demo_data import classification, images, make_demo_data
+from mmfreq.demo_data import classification, make_demo_data
 from mmfreq.demo_data.images import IMAGES
 
 SOURCE_FOLDER = Path(importlib.util.find_spec('skimage').origin).parent / 'data'
@@ -92,18 +92,3 @@ def test_sizes_and_flips(made: tuple[Path, list]) -> None:
     short = np.array([min(entry['size']) for entry in made[1]])
     assert 224 <= short.min() <= short.max() <= 288
     assert 0.35 < np.mean([entry['flip'] for entry in made[1]]) < 0.65
-
-
-def test_cells_of_worked_example() -> None:
-    assert classification.cells_of('train', 30, 20) == [
-        (0, 0, 10, 10), (20, 0, 30, 10), (10, 10, 20, 20)]
-    assert classification.cells_of('val', 30, 20) == [
-        (10, 0, 20, 10), (0, 10, 10, 20), (20, 10, 30, 20)]
-
-
-def test_cut_worked_example() -> None:
-    image = np.arange(4 * 6 * 3, dtype=np.uint8).reshape(4, 6, 3)
-    kept = images.cut(image, (1, 2, 4, 4), False, (3, 2))
-    np.testing.assert_array_equal(kept, image[2:4, 1:4])
-    mirrored = images.cut(image, (1, 2, 4, 4), True, (3, 2))
-    np.testing.assert_array_equal(mirrored, image[2:4, 3:0:-1])

@@ -202,26 +202,6 @@ def test_objects_stand_out(made: Path, scenes: Scenes) -> None:
             assert local_contrasts(jpeg, mask).mean() > detection.MIN_CONTRAST, entry['path']
 
 
-def test_contrast_worked_examples() -> None:
-    mask = np.zeros((40, 60), np.uint8)
-    mask[10:30, 20:40] = 1
-    picture = np.full((40, 60, 3), 100, np.uint8)
-    assert detection.outline_contrast(picture, mask) == 0
-    picture[mask == 1] = (130, 100, 85)  # differs by 30, 0 and 15: by 15 in the mean
-    assert detection.outline_contrast(picture, mask) == pytest.approx(15, abs=1e-4)
-    picture[:, 20:24] = 7  # a fifth of the object is like what surrounds it: it does not stand out
-    picture[:, :20] = 7
-    assert detection.outline_contrast(picture, mask) < 5
-
-
-def test_area_and_bounds_worked_example() -> None:
-    polygon = [1.25, 2.0, 5.25, 2.0, 5.25, 4.5]
-    for corners in (polygon, [*polygon[4:], *polygon[2:4], *polygon[:2]]):  # either way round
-        made = detection.annotation(7, 3, dict(polygon=corners, category='disc'))
-        assert (made['area'], made['bbox']) == (5.0, [1.25, 2.0, 4.0, 2.5])
-        assert (made['id'], made['image_id'], made['category_id']) == (7, 3, 2)
-
-
 def test_classes_sizes_and_counts_vary(cocos: dict[str, COCO]) -> None:
     everything = [*cocos['train'].anns.values(), *cocos['val'].anns.values()]
     classes = Counter(annotation['category_id'] for annotation in everything)
@@ -286,34 +266,3 @@ def test_crops_are_as_large_as_zoom_and_source_allow(zoom: float, expected: tupl
         assert min(box) >= 0
         assert box[2] <= 120
         assert box[3] <= 90
-
-
-def test_object_without_a_place_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([False] * 500 + [True] + [False] * 1000)
-    monkeypatch.setattr(detection, '_paste', lambda *_: next(answers))
-    sources = {'coins': np.zeros((303, 384, 3), np.uint8)}
-    image = np.zeros((240, 320, 3), np.uint8)
-    assert len(detection._add_objects(image, sources, 3, random.Random(0))) == 1
-    assert sum(1 for _ in answers) == 800
-
-
-@pytest.mark.parametrize('split', ['train', 'val'])
-def test_mmdet_reads_it(split: str, made: Path, cocos: dict[str, COCO]) -> None:
-    from mmdet.datasets import CocoDataset
-
-    dataset = CocoDataset(
-        data_root=str(made),
-        ann_file=f'annotations/{split}.json',
-        data_prefix=dict(img=f'{split}/'),
-        metainfo=dict(classes=CLASSES),
-        filter_cfg=dict(filter_empty_gt=True, min_size=32),
-        pipeline=[],
-    )
-    assert len(dataset) == COUNTS[split]
-    for index in range(len(dataset)):
-        info = dataset.get_data_info(index)
-        assert Path(info['img_path']).is_file()
-        expected = cocos[split].loadAnns(cocos[split].getAnnIds(info['img_id']))
-        labels = [instance['bbox_label'] + 1 for instance in info['instances']]
-        assert labels == [annotation['category_id'] for annotation in expected]
-        assert [i['mask'] for i in info['instances']] == [a['segmentation'] for a in expected]

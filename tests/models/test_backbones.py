@@ -1,10 +1,8 @@
-"""Backbones other than ResNet, in both hosts: shapes, sizes, weights and options against the stock classes; configs."""
+"""Guard backbones other than ResNet, in both hosts, by the stock classes; check their configs."""
 import copy
-import logging
 import pickle
 import re
 import runpy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from backbone_checks import StateDict, assert_same, clone, load, log, outputs, randomized, said
 from mmcv.transforms import Compose
 from mmengine.config import Config, ConfigDict
 from mmengine.hub import get_config
-from mmengine.logging import MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
@@ -35,6 +33,7 @@ from mmdet.structures.mask import BitmapMasks  # isort: skip
 from mmpretrain.models.utils.batch_augments import CutMix, Mixup  # isort: skip
 from mmpretrain.structures import DataSample  # isort: skip
 
+__all__ = ['log']  # a fixture
 ROOT = Path(__file__).parents[2]
 STEM = ('conv1.', 'bn1.', 'stem.')
 NARROW = dict(depth=50, base_channels=16, stem_channels=16)
@@ -78,29 +77,10 @@ ADDED = {
     'VisionTransformer': 32 * 24 * 4 * 4 - 32 * 3 * 16 * 16,
 }
 FIRST_WEIGHT = {'ConvNeXt': 'downsample_layers.0.0.weight'}
-StateDict = dict[str, torch.Tensor]
-
-
 @pytest.fixture(autouse=True)
 def seeded() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """What the backbones log."""
-    messages: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: messages.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield messages
-    logger.removeHandler(handler)
-
-
-def said(log: list[str]) -> list[str]:
-    return [line for line in log if line.startswith('Freq')]
 
 
 def stock(family: str, **changes: Any) -> nn.Module:
@@ -123,26 +103,6 @@ def first_weight(family: str) -> str:
     return FIRST_WEIGHT.get(kind(family), 'patch_embed.projection.weight')
 
 
-def randomized(model: nn.Module) -> nn.Module:
-    """Every weight and buffer random, norms and position embeddings included; running variances positive."""
-    for name, value in model.state_dict().items():
-        if value.is_floating_point():
-            noise = torch.randn(value.shape) * (0.1 if value.ndim < 2 else value[0].numel()**-0.5)
-            value.copy_(noise + (value.ndim == 1 and not name.endswith('mean')))
-            value.copy_(value.abs() if 'running_var' in name else value)
-    return model
-
-
-def outputs(model: nn.Module, x: torch.Tensor) -> list[torch.Tensor]:
-    model.eval()
-    with torch.no_grad():
-        return list(model(x))
-
-
-def clone(model: nn.Module) -> StateDict:
-    return {key: value.clone() for key, value in model.state_dict().items()}
-
-
 def expected_weights(family: str, given: StateDict, fresh: StateDict) -> StateDict:
     """The documented result of loading stock weights into a model whose weights are ``fresh``."""
     expected = {key: value.clone() for key, value in fresh.items()}
@@ -157,12 +117,6 @@ def expected_weights(family: str, given: StateDict, fresh: StateDict) -> StateDi
         else:
             expected[key][:, :shared] = value[:, :shared]
     return expected
-
-
-def assert_same(actual: StateDict, expected: StateDict) -> None:
-    assert actual.keys() == expected.keys()
-    for key, value in expected.items():
-        np.testing.assert_array_equal(actual[key].numpy(), value.numpy(), err_msg=key)
 
 
 # Networks
@@ -310,29 +264,17 @@ def test_the_gate_keeps_its_start_when_the_stock_class_initialises(family: str) 
 # Checkpoints
 
 
-@pytest.mark.parametrize('channels', [12, 24, 64])
+@pytest.mark.parametrize(('channels', 'how'), [(12, 'load_state_dict'), (24, 'init_cfg'), (64, 'load_state_dict')])
 @pytest.mark.parametrize('family', FAMILIES)
-def test_stock_weights_load(family: str, channels: int, log: list[str]) -> None:
-    given, model = clone(randomized(stock(family))), freq(family, channels)
-    fresh = clone(model)
-    model.load_state_dict(given, strict=True)
-    assert_same(clone(model), expected_weights(family, given, fresh))
+def test_stock_weights_load(family: str, channels: int, how: str, log: list[str], tmp_path: Path) -> None:
+    given = clone(randomized(stock(family)))
+    fresh, loaded = load(how, freq(family, channels), given, tmp_path)
+    assert_same(loaded, expected_weights(family, given, fresh))
     line, = said(log)
     assert f'Freq{kind(family)}: stock RGB weights loaded into {channels} DCT channels' in line
     assert first_weight(family) in line
     assert ('newly made, (' in line) == (family in PATCHES)
     assert ('stem dropped' in line) == (family in STEMS)
-
-
-@pytest.mark.parametrize('family', FAMILIES)
-def test_stock_weights_load_by_init_cfg(family: str, log: list[str], tmp_path: Path) -> None:
-    given = clone(randomized(stock(family)))
-    torch.save(dict(state_dict={f'backbone.{key}': value for key, value in given.items()}), tmp_path / 'stock.pth')
-    model = freq(family, init_cfg=dict(type='Pretrained', checkpoint=str(tmp_path / 'stock.pth'), prefix='backbone.'))
-    fresh = clone(model)
-    model.init_weights()
-    assert_same(clone(model), expected_weights(family, given, fresh))
-    assert len(said(log)) == 1
 
 
 @pytest.mark.parametrize('family', FAMILIES)
@@ -352,8 +294,8 @@ def test_weights_for_other_channels_are_refused(family: str) -> None:
 
 def test_weights_for_other_patches_are_refused() -> None:
     family = 'mmpretrain.VisionTransformer'
-    with pytest.raises(ValueError, match=r'or a stock one with its stem or patch embedding; .*\(32, 3, 32, 32\).* instead of '
-                       r'\(32, 24, 4, 4\)'):
+    with pytest.raises(ValueError, match=r'or a stock one with its stem or patch embedding; '
+                       r'.*\(32, 3, 32, 32\).* instead of \(32, 24, 4, 4\)'):
         freq(family).load_state_dict(stock(family, patch_size=32).state_dict(), strict=False)
 
 
@@ -434,34 +376,20 @@ def test_backbones_take_each_others_weights_across_the_hosts(name: str, changes:
     assert_same(clone(back), clone(classifier))
 
 
-# In a detector
-
-
-@pytest.mark.parametrize('family', [family for family in FAMILIES if 'mmdet' in family] + ['mmpretrain.ConvNeXt'])
-def test_levels_fit_a_feature_pyramid(family: str) -> None:
-    with DefaultScope.overwrite_default_scope('mmdet'):
-        backbone = freq(family)
-        levels = backbone(torch.rand(2, 24, 40, 24))
-        neck = MODELS.build(dict(type='mmdet.FPN', in_channels=[level.shape[1] for level in levels], out_channels=8,
-                                 num_outs=5))
-    expected = [(2, 8, -(-40 // stride), -(-24 // stride)) for stride in (1, 2, 4, 8, 16)]
-    assert [tuple(level.shape) for level in neck(levels)] == expected
-
-
 # Batch augmentations on channels
 
 
-def coefficients(photos: np.ndarray) -> torch.Tensor:
-    """Normalised channels, float64 (N, 192, h, w), of photos (N, H, W, 3) in YCbCr."""
+def coefficients(images: np.ndarray) -> torch.Tensor:
+    """Normalised channels, float64 (N, 192, h, w), of images (N, H, W, 3) in YCbCr."""
     normalize = FreqNormalize('photos-448')
-    cells = [(dct.block_dct(photo.astype(np.float64)) - normalize._mean) / normalize._std for photo in photos]
+    cells = [(dct.block_dct(image.astype(np.float64)) - normalize._mean) / normalize._std for image in images]
     return torch.from_numpy(np.stack(cells)).permute(0, 3, 1, 2)
 
 
 def test_mixup_of_channels_is_the_dct_of_mixed_pixels() -> None:
-    photos = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 3)).astype(np.float64)
+    images = np.random.default_rng(0).integers(0, 256, (4, 32, 48, 3)).astype(np.float64)
     results = []
-    for batch in (coefficients(photos), torch.from_numpy(photos)):
+    for batch in (coefficients(images), torch.from_numpy(images)):
         np.random.seed(1)
         torch.manual_seed(1)
         results.append(Mixup(0.8)(batch, torch.eye(4)))
@@ -472,13 +400,13 @@ def test_mixup_of_channels_is_the_dct_of_mixed_pixels() -> None:
 
 @pytest.mark.parametrize('seed', range(4))
 def test_cutmix_of_channels_pastes_whole_blocks_and_shares_the_labels_by_area(seed: int) -> None:
-    photos = np.random.default_rng(0).integers(0, 256, (2, 56 * 8, 56 * 8, 3)).astype(np.float64)
+    images = np.random.default_rng(0).integers(0, 256, (2, 56 * 8, 56 * 8, 3)).astype(np.float64)
     np.random.seed(seed)
     torch.manual_seed(seed)
-    before = coefficients(photos)
+    before = coefficients(images)
     after, scores = CutMix(1.0)(before.clone(), torch.eye(2))
     pasted = (after != before).any(dim=1).numpy()  # (N, 56, 56)
-    mixed = np.where(pasted.repeat(8, axis=1).repeat(8, axis=2)[..., None], photos[::-1], photos)
+    mixed = np.where(pasted.repeat(8, axis=1).repeat(8, axis=2)[..., None], images[::-1], images)
     torch.testing.assert_close(after, coefficients(mixed), rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(1 - scores.diagonal(), pasted.mean(axis=(1, 2)), atol=1e-6)
 

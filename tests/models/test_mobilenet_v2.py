@@ -1,15 +1,11 @@
-"""MobileNetV2 without its stem, in both hosts: shapes, numbers and checkpoints against the stock networks."""
+"""Guard MobileNetV2 without its stem, in both hosts, by the stock networks: shapes, numbers, checkpoints."""
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
-from mmengine.runner import load_checkpoint
+from backbone_checks import StateDict, assert_same, clone, load, log, over_ways, randomized, said
 from numpy.testing import assert_allclose
-from test_stem import assert_equal, clone, evaluating, log, randomized, shapes
-from torch import nn
 
 import mmfreq.models.cls as cls
 import mmfreq.models.det as det
@@ -17,19 +13,21 @@ import mmfreq.models.det as det
 import mmdet.models.backbones as det_stock  # isort: skip
 import mmpretrain.models.backbones as cls_stock  # isort: skip
 
+__all__ = ['log']  # a fixture
+
 # Modified and stock class of each host, and what the convolutions of its first block are called.
 HOSTS = {
     'mmpretrain': (cls.FreqMobileNetV2, cls_stock.MobileNetV2, 'layer1.0.conv.0.', 'layer1.0.conv.1.'),
     'mmdet': (det.FreqMobileNetV2, det_stock.MobileNetV2, 'layer1.0.depthwise_conv.', 'layer1.0.linear_conv.'),
 }
-__all__ = ['log']  # a fixture
-StateDict = dict[str, torch.Tensor]
-
-
 @pytest.fixture(params=HOSTS)
 def host(request: pytest.FixtureRequest) -> tuple[type, type, str, str]:
     torch.manual_seed(0)
     return HOSTS[request.param]
+
+
+def shapes(state: StateDict) -> dict[str, tuple[int, ...]]:
+    return {key: tuple(value.shape) for key, value in state.items()}
 
 
 def expected_weights(stock: StateDict, fresh: StateDict, depthwise: str, linear: str) -> StateDict:
@@ -62,9 +60,11 @@ def test_names_and_shapes_are_the_stock_ones_but_for_the_first_block(host: tuple
 def test_behind_the_stock_stem_it_is_the_stock_network(host: tuple, widen_factor: float) -> None:
     freq, stock, *_ = host
     options = dict(widen_factor=widen_factor, out_indices=(0, 2, 6, 7))
-    reference = evaluating(randomized(stock(**options)))
-    model = evaluating(freq(in_channels=round(32 * widen_factor), **options))
+    reference = randomized(stock(**options))
+    reference.eval()
+    model = freq(in_channels=round(32 * widen_factor), **options)
     model.load_state_dict(reference.state_dict(), strict=True)
+    model.eval()  # the stock train() returns nothing
     x = torch.randn(2, 3, 32, 48)
     with torch.no_grad():
         actual, expected = model(reference.conv1(x)), reference(x)
@@ -77,7 +77,8 @@ def test_behind_the_stock_stem_it_is_the_stock_network(host: tuple, widen_factor
 @pytest.mark.parametrize('channels', [6, 192])
 def test_the_first_block_by_hand(host: tuple, channels: int) -> None:
     freq, _, depthwise, linear = host
-    model = evaluating(randomized(freq(in_channels=channels, out_indices=(0, ))))
+    model = randomized(freq(in_channels=channels, out_indices=(0, )))
+    model.eval()
     weights, x = model.state_dict(), torch.randn(2, channels, 8, 10)
 
     def norm(values: torch.Tensor, prefix: str) -> torch.Tensor:
@@ -91,39 +92,17 @@ def test_the_first_block_by_hand(host: tuple, channels: int) -> None:
         assert_allclose(model(x)[0].numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-@pytest.fixture(params=['load_from', 'init_cfg', 'load_state_dict'])
-def load(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
-    """Loads backbone weights as that entry of a config does, or as torch; gives the weights before and after."""
-
-    def loaded(freq: type, channels: int, state: StateDict, **kwargs: Any) -> tuple[StateDict, StateDict]:
-        file = str(tmp_path / 'weights.pth')
-        torch.save(dict(state_dict={f'backbone.{key}': value for key, value in state.items()}, meta={}), file)
-        init_cfg = dict(type='Pretrained', checkpoint=file, prefix='backbone.')
-        model = freq(in_channels=channels, **kwargs, **(dict(init_cfg=init_cfg) if request.param == 'init_cfg' else {}))
-        fresh = clone(model.state_dict())
-        if request.param == 'init_cfg':
-            model.init_weights()
-        elif request.param == 'load_from':
-            whole = nn.Module()
-            whole.backbone = model
-            load_checkpoint(whole, file, map_location='cpu', logger=MMLogger.get_current_instance())
-        else:
-            model.load_state_dict(state, strict=True)
-        return fresh, model.state_dict()
-
-    return loaded
-
-
+@over_ways
 @pytest.mark.parametrize('channels', [6, 32, 48])
-def test_stock_checkpoint_loads(host: tuple, load: Any, channels: int, log: list[str]) -> None:
+def test_stock_checkpoint_loads(host: tuple, how: str, channels: int, log: list[str], tmp_path: Path) -> None:
     freq, stock, depthwise, linear = host
     state = randomized(stock()).state_dict()
     before = clone(state)
-    fresh, loaded = load(freq, channels, state)
-    assert_equal(loaded, expected_weights(state, fresh, depthwise, linear))
-    assert_equal(state, before)
+    fresh, loaded = load(how, freq(in_channels=channels), state, tmp_path)
+    assert_same(loaded, expected_weights(state, fresh, depthwise, linear))
+    assert_same(state, before)
     assert not [line for line in log if 'unexpected key' in line or 'do not match' in line]
-    line, = (line for line in log if line.startswith('FreqMobileNetV2'))
+    line, = said(log)
     assert f'into {channels} DCT channels' in line
     assert 'stem dropped (6 tensors)' in line
     assert ('first 6 of 32 channels' in line, 'first 32 of 32 channels' in line) == (channels == 6, channels == 48)
@@ -134,22 +113,24 @@ def test_stock_checkpoint_loads(host: tuple, load: Any, channels: int, log: list
 def test_stock_weights_in_frozen_stages_are_a_warning(frozen: int, told: bool, log: list[str]) -> None:
     model = cls.FreqMobileNetV2(in_channels=24, frozen_stages=frozen)
     model.load_state_dict(cls_stock.MobileNetV2().state_dict())
-    line, = (line for line in log if line.startswith('FreqMobileNetV2'))
+    line, = said(log)
     assert (f'frozen_stages={frozen} keeps layer1.0.conv.0.conv.weight from being trained' in line) == told
 
 
-def test_own_checkpoint_reloads_without_a_word(host: tuple, load: Any, log: list[str]) -> None:
+@over_ways
+def test_own_checkpoint_reloads_without_a_word(host: tuple, how: str, log: list[str], tmp_path: Path) -> None:
     freq, *_ = host
     state = randomized(freq(in_channels=24)).state_dict()
-    assert_equal(load(freq, 24, state)[1], state)
-    assert not [line for line in log if line.startswith('FreqMobileNetV2') or 'do not match' in line]
+    assert_same(load(how, freq(in_channels=24), state, tmp_path)[1], state)
+    assert not [line for line in log if line.startswith('Freq') or 'do not match' in line]
 
 
-def test_checkpoint_for_other_channels_is_refused(host: tuple, load: Any) -> None:
+@over_ways
+def test_checkpoint_for_other_channels_is_refused(host: tuple, how: str, tmp_path: Path) -> None:
     freq, _, depthwise, _ = host
     with pytest.raises(ValueError, match=rf'FreqMobileNetV2: .*in_channels=12,.* \S*{depthwise}conv.weight has shape '
                        r'\(24, 1, 3, 3\), 24 input channels'):
-        load(freq, 12, freq(in_channels=24).state_dict())
+        load(how, freq(in_channels=12), freq(in_channels=24).state_dict(), tmp_path)
 
 
 def test_stock_weights_that_lost_their_stem_are_refused(host: tuple) -> None:

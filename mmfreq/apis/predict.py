@@ -11,6 +11,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
 from mmfreq.apis.checks import check_checkpoint
+
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
 

@@ -34,9 +34,9 @@ def check_versions() -> None:
         name, found = _installed(distributions)
         if not found and host in _REQUIRED:
             raise ImportError(f"mmfreq needs {host}: pip install 'mmfreq[hosts]' brings OneDL's "
-                              'builds of mmengine, mmcv, mmpretrain and mmdet; the originals work '
-                              'too (pip install mmengine mmcv-lite mmpretrain mmdet), but never '
-                              'install both')
+                              'builds of mmengine, mmcv, mmpretrain and mmdet; the originals '
+                              'work too (pip install mmengine mmcv-lite mmpretrain mmdet), but '
+                              'never install both')
         if found and not Version(lowest) <= Version(found) < Version(beyond):
-            raise ImportError(f'mmfreq needs {host} >= {lowest}, < {beyond}, found {name} '
-                              f'{found}: pip install "{name}>={lowest},<{beyond}"')
+            raise ImportError(f'mmfreq needs {host} >= {lowest}, < {beyond}, found {name} {found}: '
+                              f'pip install "{name}>={lowest},<{beyond}"')

@@ -386,8 +386,8 @@ def test_an_rgb_config_with_a_dct_checkpoint_is_refused(data: Path, trained: Pat
 
 
 @pytest.mark.parametrize(('split', 'name', 'message'), [
-    ('val', 'squares', 'classes of val_dataloader are not those of train_dataloader: squares extra'),
-    ('train', 'squares', 'classes of val_dataloader .*: squares missing')])
+    ('val', 'squares', 'class folders of val_dataloader are not those of train_dataloader: squares extra'),
+    ('train', 'squares', 'class folders of val_dataloader .*: squares missing')])
 def test_class_folders_that_differ(split: str, name: str, message: str, data: Path, tmp_path: Path) -> None:
     shutil.copytree(data, tmp_path / 'data')
     shutil.copytree(data / split / 'rows', tmp_path / 'data' / split / name)

@@ -2,6 +2,7 @@
 import logging
 from collections import OrderedDict
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Iterator, Optional
 
 from mmengine.config import Config
@@ -24,11 +25,13 @@ _SPLITS = {'train', 'val', 'test', 'training', 'validation'}
 
 
 def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
-    """Check that the folders of class-folder and COCO data sets on this machine's disk are there.
+    """Check the folders of class-folder and COCO data sets on this machine's disk.
 
     Raises:
-        ValueError: One is not; the message has the folder and the expected layout.
+        ValueError: One is not there, and the message has the folder and the expected layout; or
+            the folders of classes differ, or are not as many as the head has classes.
     """
+    found: dict[str, Any] = {}
     for loader in loaders:
         nodes = list(iter_dicts((cfg.get(loader) or {}).get('dataset')))
         backends = [node['backend_args'] for node in nodes if node.get('backend_args')]
@@ -36,15 +39,21 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             kind = transform_type(node)
             is_coco = 'Coco' in kind
             if not backends and (is_coco or kind in ('CustomDataset', 'ImageNet')):
-                _check_data_folder(loader, node, is_coco)
+                folders = _check_data_folder(loader, node, is_coco)
+                if folders:
+                    found[loader] = SimpleNamespace(folder_to_idx=folders)
+    head = (cfg.get('model') or {}).get('head')
+    count = head.get('num_classes') if isinstance(head, dict) else None
+    check_classes({'model.head': count} if count else {}, found)
 
 
-def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> None:
+def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> list[str]:
+    """Check the files of a data set; return its folders of classes, if it has such."""
     root, annotations = Path(dataset.get('data_root') or ''), dataset.get('ann_file')
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
     prefixes = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
     if '://' in str([dataset.get('data_root'), *prefixes]):
-        return
+        return []
     folders = [root / (part or '') for part in prefixes]
     layout = f'{folders[0]}/<class>/<image>'
     if annotations:
@@ -55,12 +64,14 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> None:
             raise ValueError(f'{loader}: no such file or folder: {path}; expected {layout}'
                              + (f'; {root} has {", ".join(there)}' if there else '')
                              + '; set its data_root')
-    if not annotations and not is_coco and dataset.get('with_label', True):
-        classes = {path.name for path in folders[0].iterdir() if path.is_dir()}
-        if classes <= _SPLITS:
-            raise ValueError(f'{loader}: expected {layout}, but {folders[0]} has '
-                             f'{", ".join(sorted(classes)) or "no folders"} instead of a folder '
-                             'for each class; set its data_root or data_prefix')
+    if annotations or is_coco or not dataset.get('with_label', True):
+        return []
+    classes = sorted(path.name for path in folders[0].iterdir() if path.is_dir())
+    if set(classes) <= _SPLITS:
+        raise ValueError(f'{loader}: expected {layout}, but {folders[0]} has '
+                         f'{", ".join(classes) or "no folders"} instead of a folder for each '
+                         'class; set its data_root or data_prefix')
+    return classes
 
 
 def check_initial_weights(cfg: Config) -> None:
@@ -115,11 +126,11 @@ def _stock_options(cfg: Config) -> str:
 # Classes
 
 
-def check_classes(model: nn.Module, datasets: dict[str, Any]) -> None:
-    """Check that data sets have the same classes, as many as the heads of ``model`` have outputs.
+def check_classes(heads: dict[str, int], datasets: dict[str, Any]) -> None:
+    """Check that data sets have the same classes, as many as the heads have.
 
     Args:
-        model (nn.Module): A host's model.
+        heads (dict[str, int]): ``num_classes`` by the name of a head.
         datasets (dict): Data sets by the name of their dataloader.
 
     Raises:
@@ -133,15 +144,23 @@ def check_classes(model: nn.Module, datasets: dict[str, Any]) -> None:
                 if classes != expected:
                     raise ValueError(f'{what} of {name} are not those of {origin}: '
                                      f'{_difference(classes, expected)}')
+    for name, count in heads.items():
+        for what, (origin, classes) in first.items():
+            if count != len(classes):
+                raise ValueError(f'{name}: num_classes={count}, but {origin} has {len(classes)} '
+                                 f'{what}: {_list(classes)}; set num_classes, or data_root and '
+                                 'classes of the data')
+
+
+def model_heads(model: nn.Module) -> dict[str, int]:
+    """Return ``num_classes`` of the heads that predict the classes of the data, by name."""
+    heads = {}
     for name, module in model.named_modules():
         last, count = name.rpartition('.')[2], getattr(module, 'num_classes', None)
-        if 'head' not in last or last in ('rpn_head', 'semantic_head', 'mask_iou_head'):
-            continue
-        if 'classes' in first and isinstance(count, int) and count != len(first['classes'][1]):
-            origin, classes = first['classes']
-            raise ValueError(f'{name}: num_classes={count}, but {origin} has {len(classes)} '
-                             f'classes: {_list(classes)}; set num_classes, or data_root and '
-                             'classes of the data')
+        others = last in ('rpn_head', 'semantic_head', 'mask_iou_head')
+        if 'head' in last and not others and isinstance(count, int):
+            heads[name] = count
+    return heads
 
 
 def _leaves(dataset: Any) -> Iterator[Any]:

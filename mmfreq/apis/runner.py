@@ -240,7 +240,7 @@ def _check_datasets(runner: Runner, *modes: str) -> None:
     with explain_build():
         loops = {f'{mode}_dataloader': getattr(runner, f'{mode}_loop') for mode in modes}
         datasets = {name: loop.dataloader.dataset for name, loop in loops.items() if loop}
-        checks.check_classes(runner.model, datasets)
+        checks.check_classes(checks.model_heads(runner.model), datasets)
 
 
 class _SayFinished(Hook):

@@ -86,7 +86,8 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
         mean = mean + np.array(preprocessor['mean'], float) * std
         std = std * np.array(preprocessor['std'], float)
     upscale = steps.get('BlockDCT', {}).get('upscale', 1)
-    colours = f'YCbCr of {steps["YCbCr"].get("channel_order", "bgr")}' if 'YCbCr' in steps else 'BGR'
+    order = steps.get('YCbCr', {}).get('channel_order', 'bgr')
+    colours = f'YCbCr of {order}' if 'YCbCr' in steps else 'BGR'
     if any(preprocessor.get(key) for key in _CONVERSIONS):
         colours += ', reversed'
     said = {key: normalize[key] for key in ('stats', 'dtype', 'scale') if key in normalize}

@@ -20,6 +20,7 @@ from mmfreq.apis.checks import (
     check_trained_classes,
     check_trained_front_end,
     check_weights,
+    model_heads,
 )
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
@@ -56,7 +57,7 @@ def test_class_folders_missing_or_one_level_off(root: str, message: str, tmp_pat
 
 def test_class_folders_one_level_too_high(tmp_path: Path) -> None:
     class_folders(tmp_path, 'train', 'val')
-    cfg = load(DEMO24, train_dataloader__dataset__data_root=str(tmp_path))
+    cfg = load(DEMO24, train_dataloader__dataset__data_root=str(tmp_path), model__head__num_classes=2)
     check_data_folders(cfg, ('train_dataloader', ))
     cfg.train_dataloader.dataset.data_prefix = ''
     with pytest.raises(ValueError, match='has train, val instead of a folder for each class'):
@@ -146,14 +147,27 @@ def network(count: int) -> nn.Module:
 ])
 def test_classes_that_differ_are_named(val: Any, message: str) -> None:
     train = dataset('bird', 'cat', 'dog', folders=('a', 'b', 'c'))
-    check_classes(network(3), dict(train=train, val=dataset('bird', 'cat', 'dog')))
+    check_classes({'head': 3}, dict(train=train, val=dataset('bird', 'cat', 'dog')))
     with pytest.raises(ValueError, match=message):
-        check_classes(network(3), dict(train=train, val=val))
+        check_classes({'head': 3}, dict(train=train, val=val))
 
 
 def test_as_many_logits_as_classes() -> None:
+    assert model_heads(network(1000)) == {'head': 1000}
     with pytest.raises(ValueError, match='head: num_classes=1000, but train has 2 classes: cat, dog; set num_classes'):
-        check_classes(network(1000), dict(train=dataset('cat', 'dog')))
+        check_classes({'head': 1000}, dict(train=dataset('cat', 'dog')))
+
+
+def test_class_folders_are_compared_before_anything_is_built(tmp_path: Path) -> None:
+    class_folders(tmp_path, 'train', 'val')
+    root = {f'{name}_dataloader__dataset__data_root': str(tmp_path) for name in ('train', 'val')}
+    loaders = ('train_dataloader', 'val_dataloader')
+    with pytest.raises(ValueError, match='num_classes=12, but train_dataloader has 2 class folders: cat, dog'):
+        check_data_folders(load(DEMO24, **root), loaders)
+    check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
+    (tmp_path / 'val' / 'eel').mkdir()
+    with pytest.raises(ValueError, match='class folders of val_dataloader .* train_dataloader: eel extra'):
+        check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
 
 
 def test_classes_of_the_checkpoint() -> None:

@@ -14,8 +14,8 @@ from mmfreq.apis.browse import Browser
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
 from mmfreq.apis.runner import flip_tta_pipeline
-from mmfreq.config.reader import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
-from mmfreq.config.reader import single_transforms as singles
+from mmfreq.config.inspect import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
+from mmfreq.config.inspect import single_transforms as singles
 from mmfreq.dct.channels import channel_indices
 from mmfreq.selection.gate import ChannelGate
 from mmfreq.selection.rates import gate_channels

@@ -26,12 +26,12 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmfreq.apis.measure import Entry, build_model, peak_memory, synchronize, time_interleaved
+from mmfreq.config.inspect import check_channels, device_freq, pipelines, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.config.reader import check_channels, device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.demo_data.images import IMAGES, load_image
-from mmfreq.models.preprocessor import BlockDCTLayer
+from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
 IMAGE_SIZE = (500, 375)

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
-from mmfreq.config.reader import (
+from mmfreq.config.inspect import (
     datasets_with_pipeline,
     device_freq,
     iter_dicts,
@@ -20,7 +20,7 @@ from mmfreq.config.reader import (
 )
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.channels import channel_indices
-from mmfreq.models.preprocessor import BlockDCTLayer
+from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.transforms import FreqNormalize
 
 

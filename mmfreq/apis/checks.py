@@ -13,8 +13,8 @@ from mmengine.runner import CheckpointLoader, Runner
 from torch import nn
 
 from mmfreq.config.checks import FrontEnd, check_same, front_ends, literal_config
+from mmfreq.config.inspect import iter_dicts, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.config.reader import iter_dicts, transform_type
 from mmfreq.config.writer import stock_base
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 

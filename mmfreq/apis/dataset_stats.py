@@ -12,7 +12,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmfreq.config.reader import (
+from mmfreq.config.inspect import (
     datasets_with_pipeline,
     dct_channels,
     network_pipeline,

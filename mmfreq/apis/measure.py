@@ -14,7 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 from tqdm import tqdm
 
-from mmfreq.config.reader import iter_dicts, pipelines, transform_type
+from mmfreq.config.inspect import iter_dicts, pipelines, transform_type
 
 
 @dataclass

@@ -22,13 +22,13 @@ from mmengine.runner import Runner, find_latest_checkpoint
 
 from mmfreq.apis import checks
 from mmfreq.config.checks import check_config, merge_options
-from mmfreq.config.paths import config_path
-from mmfreq.config.reader import (
+from mmfreq.config.inspect import (
     DATALOADERS,
     datasets_with_pipeline,
     iter_dicts,
     transform_type,
 )
+from mmfreq.config.paths import config_path
 from mmfreq.files import atomic_write_text
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed

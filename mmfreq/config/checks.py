@@ -11,7 +11,7 @@ from mmengine import registry
 from mmengine.config import Config
 from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, TestLoop, ValLoop
 
-from mmfreq.config.reader import (
+from mmfreq.config.inspect import (
     DATALOADERS,
     check_channels,
     dct_channels,

@@ -28,7 +28,7 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.registry import HOOKS, MODELS
 from mmpretrain.structures import DataSample
 
-from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.pretrained import StateDict
 from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
@@ -134,7 +134,7 @@ class FreqDataPreprocessor(PlacementMixin, ClsDataPreprocessor):
     """mmpretrain's ClsDataPreprocessor that can compute DCT channels on the network's device.
 
     Batch augmentations work on the channels. Arguments are those of
-    :class:`~mmfreq.models.preprocessor.PlacementMixin` and of the stock class.
+    :class:`~mmfreq.models.dct_layer.PlacementMixin` and of the stock class.
     """
 
     def forward(self, data: dict, training: bool = False) -> dict:

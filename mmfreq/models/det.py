@@ -23,9 +23,9 @@ from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import DATASETS, MODELS
 from mmengine.logging import print_log
 
-from mmfreq.config.reader import DEFAULT_STRIDE
+from mmfreq.config.inspect import DEFAULT_STRIDE
 from mmfreq.dct.blocks import check_positive_int, grid_shape
-from mmfreq.models.preprocessor import PlacementMixin
+from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
 
@@ -119,7 +119,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
             ``[0]`` undoes ``FreqNormalize(..., dtype='int8', scale=s)``. Defaults to None.
         std (Sequence[float], optional): As many, to divide by; ``[s]`` undoes that transform.
         placement (str): Where images become DCT channels; see
-            :class:`~mmfreq.models.preprocessor.PlacementMixin`. Defaults to ``'cpu'``.
+            :class:`~mmfreq.models.dct_layer.PlacementMixin`. Defaults to ``'cpu'``.
         freq (dict, optional): See there; needed with ``placement='device'``.
         **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``,
             ``boxtype2tensor`` and ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.

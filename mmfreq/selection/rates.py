@@ -12,7 +12,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from tqdm import tqdm
 
-from mmfreq.config.reader import dct_channels, network_pipeline, pipelines
+from mmfreq.config.inspect import dct_channels, network_pipeline, pipelines
 from mmfreq.dct.channels import COMPONENTS, zigzag_order
 from mmfreq.files import atomic_write_text
 from mmfreq.selection.gate import ChannelGate, find_gate

@@ -15,7 +15,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmfreq.apis.freqify.convert import freq_name, freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise, write_noise
-from mmfreq.config.reader import check_channels, iter_dicts, network_pipeline, transform_type, unfused
+from mmfreq.config.inspect import check_channels, iter_dicts, network_pipeline, transform_type, unfused
 from mmfreq.config.writer import child_text, plain_config
 from mmfreq.models.cls import FreqResNet
 

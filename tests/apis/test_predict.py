@@ -19,7 +19,7 @@ from pycocotools import mask as coco_mask
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.predict import Predictor, find_images
-from mmfreq.config.reader import pipelines
+from mmfreq.config.inspect import pipelines
 
 ROOT = Path(__file__).parents[2]
 CLASSIFICATION = 'configs/demo/resnet18-dct24s_demo.py'

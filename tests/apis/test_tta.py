@@ -15,7 +15,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.runner import flip_tta_pipeline
-from mmfreq.config.reader import pipelines, transform_type
+from mmfreq.config.inspect import pipelines, transform_type
 
 ROOT = Path(__file__).parents[2]
 DETECTION = ['configs/demo/mask-rcnn_r18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18_demo.py',

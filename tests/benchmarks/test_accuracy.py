@@ -10,7 +10,7 @@ from mmengine.config import Config
 from rows import HERE, ROWS
 from summary import describe_selection, difference, estimate, frequency_correlation, rank_correlation, top1
 
-from mmfreq.config.reader import check_channels
+from mmfreq.config.inspect import check_channels
 from mmfreq.dct.channels import channel_indices, zigzag_order
 
 

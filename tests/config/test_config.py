@@ -26,8 +26,7 @@ from test_rows import CLASSIFICATION, NO_ROWS
 from torch import nn
 
 from mmfreq.apis import runner as cli
-from mmfreq.config.paths import config_path
-from mmfreq.config.reader import (
+from mmfreq.config.inspect import (
     check_channels,
     iter_dicts,
     network_pipeline,
@@ -35,6 +34,7 @@ from mmfreq.config.reader import (
     pipelines,
     transform_type,
 )
+from mmfreq.config.paths import config_path
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / 'configs'

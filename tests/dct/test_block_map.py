@@ -19,14 +19,14 @@ from mmengine.registry import init_default_scope
 from scipy.fft import dctn
 from skimage import data
 
-from mmfreq.config.reader import single_transforms
+from mmfreq.config.inspect import single_transforms
 from mmfreq.dct import kernel
 from mmfreq.dct.block_map import BlockMap, upscale_matrix
 from mmfreq.dct.channels import CHANNEL_NAMES, channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.models.cls import FreqDataPreprocessor
+from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.models.det import FreqDetDataPreprocessor
-from mmfreq.models.preprocessor import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
 from mmdet.structures import DetDataSample  # isort: skip

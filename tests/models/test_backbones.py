@@ -22,7 +22,7 @@ from torch import nn
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (both register the backbones)
-from mmfreq.config.reader import check_channels, pipelines, transform_type
+from mmfreq.config.inspect import check_channels, pipelines, transform_type
 from mmfreq.dct import blocks as dct
 from mmfreq.models.stem import grid_projection
 from mmfreq.selection.gate import find_gate

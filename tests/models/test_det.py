@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 
-from mmfreq.config.reader import check_channels
+from mmfreq.config.inspect import check_channels
 from mmfreq.models.det import FreqDetDataPreprocessor
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip

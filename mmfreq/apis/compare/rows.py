@@ -21,7 +21,7 @@ from mmfreq.apis.measure import (
     synchronize,
     time_interleaved,
 )
-from mmfreq.config.reader import device_freq, transform_type
+from mmfreq.config.inspect import device_freq, transform_type
 from mmfreq.dct.blocks import check_positive_int
 
 Work = tuple[Callable[[], Any], int]  # a piece of work and the number of its images

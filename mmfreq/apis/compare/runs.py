@@ -9,8 +9,8 @@ from typing import Any, Optional
 import yaml
 from mmengine.config import Config
 
+from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.config.reader import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.files import read_json
 
 # Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.

@@ -17,8 +17,8 @@ from mmfreq.apis.freqify.model import (
 )
 from mmfreq.apis.freqify.pipelines import CROPS, RESIZES, check_pipelines, convert_pipelines
 from mmfreq.apis.freqify.trial import try_config
+from mmfreq.config.inspect import DATALOADERS, check_channels, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.config.reader import DATALOADERS, check_channels, iter_dicts, transform_type
 from mmfreq.config.writer import child_text, plain_config
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import named_sets

@@ -1,7 +1,7 @@
 """Put the DCT into pipelines: sizes in pixels grow, the transform goes before the packer."""
 from typing import Any
 
-from mmfreq.config.reader import (
+from mmfreq.config.inspect import (
     DATALOADERS,
     datasets_with_pipeline,
     iter_dicts,

@@ -15,7 +15,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
-from mmfreq.config.reader import DATALOADERS
+from mmfreq.config.inspect import DATALOADERS
 
 _SHAPE = (480, 640)  # pixels of the noise image
 _PIXELS = ('YCbCr', 'FusedBlockDCT')  # the transforms that take uint8 images

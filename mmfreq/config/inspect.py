@@ -1,4 +1,4 @@
-"""Read OpenMMLab configs: their pipelines, and whether the channels they select fit their model."""
+"""Look into OpenMMLab configs: their pipelines, and the channels that these give."""
 from typing import Any, Iterator, Optional
 
 from mmengine.config import Config

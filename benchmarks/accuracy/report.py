@@ -2,7 +2,7 @@
 """Write the study's tables and pictures from the results that are there.
 
 The tables go between the marks in ../ACCURACY.md; pareto.png has accuracy over training time and over input,
-heatmap.png what the gates keep.
+docs/gate_heatmap.png what the gates keep.
 """
 import json
 from typing import Any, Optional
@@ -44,7 +44,7 @@ def main() -> None:
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
     if rates:
         text += f'\n{gate_table(rates)}'
-        draw_gates(rates, str(HERE / 'heatmap.png'))
+        draw_gates(rates, str(HERE.parents[1] / 'docs/gate_heatmap.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
     atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
     print(text)
@@ -136,10 +136,10 @@ def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
 def draw_gates(rates: list[OnRates], path: str) -> None:
     """Draw the mean probability of each channel over several gates, and below it the standard deviation."""
     probability = np.array([rate.probability for rate in rates])
-    parts = [('mean', probability.mean(axis=0), 1.)]
+    parts = [('probability of being kept, mean', probability.mean(axis=0), 1.)]
     if len(rates) > 1:
         parts.append(('deviation between seeds', probability.std(axis=0, ddof=1), 0.6))
-    figure = Figure(figsize=(10.6, 3.5 * len(parts) + 0.1), layout='constrained')
+    figure = Figure(figsize=(7.8, 2.6 * len(parts) + 0.1), layout='constrained')
     for line, (title, values, top) in zip(figure.subfigures(len(parts), 1, squeeze=False)[:, 0], parts):
         axes = line.subplots(1, 3)
         for axis, component, grid in zip(axes, ('Y', 'Cb', 'Cr'), values.reshape(3, 8, 8)):
@@ -150,9 +150,9 @@ def draw_gates(rates: list[OnRates], path: str) -> None:
             for zigzag, index in enumerate(zigzag_order()):
                 row, column = divmod(index, 8)
                 color = 'black' if grid[row, column] > 0.6 * top else 'white'
-                label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=8, color=color)
+                label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=7, color=color)
                 label.set_in_layout(False)
-        line.colorbar(image, ax=axes, shrink=0.9, label=f'probability of being kept, {title}')
+        line.colorbar(image, ax=axes, shrink=0.9, label=title)
     save_figure(figure, path)
 
 

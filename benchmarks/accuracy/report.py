@@ -119,17 +119,22 @@ def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
     axes[0].set_ylabel('top-1 (%)', color=INK)
-    for row in rows:
+    order = sorted(rows, key=lambda row: top1(results, row).mean)
+    for row, above in zip(order, [*order[1:], None]):
         cost, epochs = speed[ROWS[row].config], next(iter(results[row].values()))['epochs']
         value = top1(results, row)
+        pixels = row.startswith(('rgb', 'ycbcr'))
+        close = above is not None and top1(results, above).mean - value.mean < 0.4
         spots = (cost['time_ratio'] * epochs / base, cost['values'] / speed['rgb']['values'])
-        for axis, spot in zip(axes, spots):
-            color = BASELINE if row.startswith(('rgb', 'ycbcr')) else OTHERS
-            axis.errorbar(spot, value.mean, value.error, fmt='o', color=color, capsize=3, markersize=5)
-            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(6, 4), textcoords='offset points', fontsize=8,
-                          color=INK)
-    for axis in axes:
-        axis.set_xlim(0, 1.25 * axis.get_xlim()[1])
+        for axis, spot, left in zip(axes, spots, (not pixels, False)):
+            axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if pixels else OTHERS, capsize=3,
+                          markersize=5)
+            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(-6 if left else 6, -10 if close else 4),
+                          textcoords='offset points', ha='right' if left else 'left', fontsize=8, color=INK)
+    axes[0].set_xlim(0, 1.25 * axes[0].get_xlim()[1])
+    axes[1].set_xscale('log', base=2)
+    axes[1].set_xlim(0.4, 4 * axes[1].get_xlim()[1])
+    axes[1].xaxis.set_major_formatter('{x:g}')
     save_figure(figure, path)
 
 

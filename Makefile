@@ -1,6 +1,6 @@
 # make demo    set up, train RGB and frequency-domain ResNet-18 on real photos, compare
 # make demo-detection    the same with Mask R-CNN on real photos with pasted objects
-# make demo-gate         train a gate over all 192 channels, draw what it keeps, train on the best 24, compare
+# make demo-gate         train a gate over all 192 channels, draw what it keeps, train on the best 6, compare
 # make test    set up, run the test suite
 # make test-openmmlab     the suite's core with the originals: current torch, then torch 2.1 (PYTHON311=python3.11)
 # make lint    set up, run the linter
@@ -22,7 +22,7 @@ DETECTION_DATA := data/demo_detection/manifest.json
 DEMO_RUNS := resnet18_demo resnet18-dct24s_demo
 DETECTION_RUNS := mask-rcnn_r18_demo mask-rcnn_r18-dct24s_demo
 GATED := resnet18-dct192-gate_demo
-LEARNED := resnet18-dct24-learned_demo
+LEARNED := resnet18-dct6-learned_demo
 GATE_RUNS := $(GATED) $(LEARNED) resnet18-dct24s_demo
 
 help:
@@ -63,7 +63,7 @@ demo-detection: $(DETECTION_RUNS:%=$(WORK)/%/metrics.json)
 
 $(WORK)/demo-gate/selection.json: | $(WORK)/$(GATED)/metrics.json
 	$(BIN)/python tools/gate_heatmap.py configs/demo/$(GATED).py $(WORK)/$(GATED) --out $(WORK)/demo-gate/heatmap
-	$(BIN)/python tools/select_channels.py $(WORK)/demo-gate/heatmap.json --channels 24 --out $@
+	$(BIN)/python tools/select_channels.py $(WORK)/demo-gate/heatmap.json --channels 6 --out $@
 
 $(WORK)/$(LEARNED)/metrics.json: | $(WORK)/demo-gate/selection.json
 	$(BIN)/python tools/train.py $(WORK)/demo-gate/$(LEARNED).py --work-dir $(@D) --resume

@@ -208,8 +208,8 @@ def test_show_dir_has_a_picture_of_every_image(data: Path, predictions: tuple[li
     written = sorted(predictions[1].iterdir())
     photos = sorted((data / 'val').glob('*/*.jpg'))
     assert len(written) == len(photos) == 8
-    for picture_file, photo in zip(written, photos):
-        assert picture_file.name.startswith(f'{photo.parent.name}-{photo.name}')
+    for i, (picture_file, photo) in enumerate(zip(written, photos)):
+        assert picture_file.name.startswith(f'{i}-{photo.parent.name}-{photo.name}')
         drawn = cv2.imread(str(picture_file))
         assert_allclose(drawn.shape[0] / drawn.shape[1], 1, atol=0.05)
         assert drawn.std() > 10
@@ -598,7 +598,7 @@ def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
 
 def test_comparison_as_numbers(comparison: Path, trained: Path) -> None:
     rgb, freq = json.loads(comparison.with_suffix('.json').read_text())
-    assert (freq['channels'], freq['size_per_channel'], freq['normalised_size']) == (24, [8, 8], 1536 / 37632)
+    assert (freq['input_shape'], freq['normalised_size']) == ([24, 8, 8], 1536 / 37632)
     assert freq['parameters'] == parameters_of_resnet18(24, 2)
     # the first block holds its input and two results of 64 x 8 x 8; oneDNN may copy the largest weights
     assert 4 * (24 + 2 * 64) * 8 * 8 < freq['memory'] < 4 * (10 * 64 * 8 * 8 + 9 * 512 * 512)

@@ -23,6 +23,7 @@ def read_result(work_dir: Path) -> dict[str, Any]:
     return dict(
         top1=top1[last], best_top1=max(top1.values()), top1_by_epoch=top1,
         loss=statistics.mean(record['loss'] for record in final), epochs=last, iterations=iterations,
+        starts=len(list(work_dir.glob('*/vis_data/scalars.json'))),  # more than one: it was interrupted and resumed
         seconds_per_epoch=statistics.median(record['time'] for record in steps) * iterations / last,
         machine=machine(), date=datetime.date.today().isoformat(), commit=commit())
 

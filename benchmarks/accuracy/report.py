@@ -2,7 +2,7 @@
 """Write the study's tables and pictures from the results that are there.
 
 The tables go between the marks in ../ACCURACY.md; pareto.png has accuracy over training time and over input,
-heatmap.png what the gates keep.
+docs/gate_heatmap.png what the gates keep.
 """
 import json
 from typing import Any, Optional
@@ -30,7 +30,7 @@ PAGE = HERE.parent / 'ACCURACY.md'
 MARKS = ('<!-- begin of the tables of report.py -->', '<!-- end of the tables of report.py -->')
 PAIRS = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
          ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s', 'dct24s'),
-         ('late96-17epochs', 'dct24s')]  # differences worth a line
+         ('late96', 'dct24s'), ('late96-17epochs', 'dct24s')]  # differences worth a line
 HEAD = ('row', 'seeds', 'top-1 (%), mean ± deviation', 'difference to RGB ± standard error (pairs)', 'epochs',
         'time per image', 'multiply-adds (M)', 'values', 'bytes')
 
@@ -44,7 +44,7 @@ def main() -> None:
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
     if rates:
         text += f'\n{gate_table(rates)}'
-        draw_gates(rates, str(HERE / 'heatmap.png'))
+        draw_gates(rates, str(HERE.parents[1] / 'docs/gate_heatmap.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
     atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
     print(text)
@@ -119,27 +119,32 @@ def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
     axes[0].set_ylabel('top-1 (%)', color=INK)
-    for row in rows:
+    order = sorted(rows, key=lambda row: top1(results, row).mean)
+    for row, above in zip(order, [*order[1:], None]):
         cost, epochs = speed[ROWS[row].config], next(iter(results[row].values()))['epochs']
         value = top1(results, row)
+        pixels = row.startswith(('rgb', 'ycbcr'))
+        close = above is not None and top1(results, above).mean - value.mean < 0.4
         spots = (cost['time_ratio'] * epochs / base, cost['values'] / speed['rgb']['values'])
-        for axis, spot in zip(axes, spots):
-            color = BASELINE if row.startswith(('rgb', 'ycbcr')) else OTHERS
-            axis.errorbar(spot, value.mean, value.error, fmt='o', color=color, capsize=3, markersize=5)
-            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(6, 4), textcoords='offset points', fontsize=8,
-                          color=INK)
-    for axis in axes:
-        axis.set_xlim(0, 1.25 * axis.get_xlim()[1])
+        for axis, spot, left in zip(axes, spots, (not pixels, False)):
+            axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if pixels else OTHERS, capsize=3,
+                          markersize=5)
+            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(-6 if left else 6, -10 if close else 4),
+                          textcoords='offset points', ha='right' if left else 'left', fontsize=8, color=INK)
+    axes[0].set_xlim(0, 1.25 * axes[0].get_xlim()[1])
+    axes[1].set_xscale('log', base=2)
+    axes[1].set_xlim(0.4, 4 * axes[1].get_xlim()[1])
+    axes[1].xaxis.set_major_formatter('{x:g}')
     save_figure(figure, path)
 
 
 def draw_gates(rates: list[OnRates], path: str) -> None:
     """Draw the mean probability of each channel over several gates, and below it the standard deviation."""
     probability = np.array([rate.probability for rate in rates])
-    parts = [('mean', probability.mean(axis=0), 1.)]
+    parts = [('probability of being kept, mean', probability.mean(axis=0), 1.)]
     if len(rates) > 1:
         parts.append(('deviation between seeds', probability.std(axis=0, ddof=1), 0.6))
-    figure = Figure(figsize=(10.6, 3.5 * len(parts) + 0.1), layout='constrained')
+    figure = Figure(figsize=(7.8, 2.6 * len(parts) + 0.1), layout='constrained')
     for line, (title, values, top) in zip(figure.subfigures(len(parts), 1, squeeze=False)[:, 0], parts):
         axes = line.subplots(1, 3)
         for axis, component, grid in zip(axes, ('Y', 'Cb', 'Cr'), values.reshape(3, 8, 8)):
@@ -150,9 +155,9 @@ def draw_gates(rates: list[OnRates], path: str) -> None:
             for zigzag, index in enumerate(zigzag_order()):
                 row, column = divmod(index, 8)
                 color = 'black' if grid[row, column] > 0.6 * top else 'white'
-                label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=8, color=color)
+                label = axis.text(column, row, zigzag, ha='center', va='center', fontsize=7, color=color)
                 label.set_in_layout(False)
-        line.colorbar(image, ax=axes, shrink=0.9, label=f'probability of being kept, {title}')
+        line.colorbar(image, ax=axes, shrink=0.9, label=title)
     save_figure(figure, path)
 
 

@@ -1,4 +1,4 @@
-# All 192 channels behind a gate that ends with 24: which ones do these photos need?
+# All 192 channels behind a gate that ends with 6: which ones do these photos need?
 _base_ = './resnet18-dct24s_demo.py'
 
 model = dict(backbone=dict(in_channels=192, gate=dict()))
@@ -15,4 +15,4 @@ param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=38),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6, convert_to_iter_based=True),
 ]
-custom_hooks = [dict(type='GateLossHook', target=24)]
+custom_hooks = [dict(type='GateLossHook', target=6)]

@@ -9,7 +9,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
-from mmengine.runner import CheckpointLoader, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 
 from mmfreq.config.checks import FrontEnd, check_same, front_ends, literal_config
@@ -317,7 +317,8 @@ class CheckpointCheckHook(Hook):
         try:
             check_weights(runner.model, checkpoint)
             check_trained_front_end(runner.cfg, meta)
-            loop = runner._test_loop or runner._train_loop
-            check_trained_classes(meta, loop.dataloader.dataset)
+            for loop in (runner._train_loop, runner._test_loop):
+                if isinstance(loop, BaseLoop):  # the other one is a config still
+                    check_trained_classes(meta, loop.dataloader.dataset)
         except RefusedCheckpointError as error:
             raise RefusedCheckpointError(f'checkpoint: {runner._load_from}: {error}') from error

@@ -66,6 +66,7 @@ def test_logs_of_a_training_that_was_resumed(tmp_path: Path) -> None:
     assert result['top1'] == 59.0
     assert result['best_top1'] == 60.0
     assert result['loss'] == 1.5
+    assert result['starts'] == 2
     assert (result['epochs'], result['iterations']) == (2, 20)
     assert result['seconds_per_epoch'] == pytest.approx(5.0)
 

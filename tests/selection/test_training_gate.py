@@ -29,7 +29,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         'param_scheduler.0.end': 2,
         'default_hooks.logger.interval': 1,
         'custom_hooks.0.loss_weight': 1.0,
-        'custom_hooks.0.target': '_delete_',
+        'custom_hooks.0.target': None,
     }
     tool('train', CONFIG, '--work-dir', work_dir, *flags(options))
     return work_dir
@@ -124,7 +124,7 @@ def test_gated_mask_rcnn_drops_channels_under_a_large_weight(tmp_path: Path) -> 
         'param_scheduler.0.start_factor': 1.0,
         'default_hooks.logger.interval': 1,
         'custom_hooks.1.loss_weight': 1.0,
-        'custom_hooks.1.target': '_delete_',
+        'custom_hooks.1.target': None,
         'optim_wrapper.optimizer.lr': 0.02,
         'val_evaluator.ann_file': data / 'annotations/val.json',
     }

@@ -52,8 +52,11 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> list[str]:
     root, annotations = Path(dataset.get('data_root') or ''), dataset.get('ann_file')
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
     prefixes = list(prefix.values()) if isinstance(prefix, dict) else [prefix]
-    if '://' in str([dataset.get('data_root'), *prefixes]):
+    if '://' in str([dataset.get('data_root'), annotations, *prefixes]):
         return []
+    listed = f'meta/{dataset.get("split")}.txt'  # what ImageNet takes by itself where it is there
+    if transform_type(dataset) == 'ImageNet' and not annotations and (root / listed).exists():
+        annotations = listed
     folders = [root / (part or '') for part in prefixes]
     layout = f'{folders[0]}/<class>/<image>'
     if annotations:
@@ -89,11 +92,11 @@ def check_initial_weights(cfg: Config) -> None:
     if Path(checkpoint).exists():
         loaded = CheckpointLoader.load_checkpoint(checkpoint, map_location='cpu')
         trained = _trained_front_end(loaded.get('meta') or {})
-        ours = front_ends(cfg)[0][1]
-        if trained and trained.channels and trained.channels != ours.channels:
-            raise ValueError(f'model.backbone.init_cfg: {checkpoint} was trained on channels '
-                             f'{trained.words["channels"]}, but the config selects '
-                             f'{ours.words["channels"]}')
+        for _, ours in front_ends(cfg):
+            if trained and trained.channels and trained.channels != ours.channels:
+                raise ValueError(f'model.backbone.init_cfg: {checkpoint} was trained on channels '
+                                 f'{trained.words["channels"]}, but the config selects '
+                                 f'{ours.words["channels"]}')
         return
     configs = Path(__file__).parents[1] / '.mim' / 'configs'
     found = [f'mmfreq::{path.relative_to(configs).as_posix()}'
@@ -157,8 +160,9 @@ def model_heads(model: nn.Module) -> dict[str, int]:
     heads = {}
     for name, module in model.named_modules():
         last, count = name.rpartition('.')[2], getattr(module, 'num_classes', None)
-        others = last in ('rpn_head', 'semantic_head', 'mask_iou_head')
-        if 'head' in last and not others and isinstance(count, int):
+        if last in ('panoptic_fusion_head', 'language_model', 'reid'):
+            return {}  # heads count things, tokens or identities
+        if last in ('head', 'bbox_head', 'mask_head') and isinstance(count, int):
             heads[name] = count
     return heads
 

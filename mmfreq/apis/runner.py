@@ -240,7 +240,8 @@ def _check_datasets(runner: Runner, *modes: str) -> None:
     with explain_build():
         loops = {f'{mode}_dataloader': getattr(runner, f'{mode}_loop') for mode in modes}
         datasets = {name: loop.dataloader.dataset for name, loop in loops.items() if loop}
-        checks.check_classes(checks.model_heads(runner.model), datasets)
+        built = isinstance(runner.model, torch.nn.Module)  # a FlexibleRunner builds it later
+        checks.check_classes(checks.model_heads(runner.model) if built else {}, datasets)
 
 
 class _SayFinished(Hook):

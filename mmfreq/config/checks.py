@@ -27,11 +27,11 @@ _CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
 _IMAGENET_MEAN = {123.675, 116.28, 103.53}
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _BEHIND_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'TestTimeAug', 'Compose', 'Collect',
-               'FilterAnnotations')
+               'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
 _RUN_KEYS = {*inspect.signature(Runner).parameters, 'data_preprocessor', 'tta_model',
              'tta_pipeline', 'custom_imports', 'runner_type', 'compile', 'sync_bn', 'optimizer',
              'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing',
-             'efficient_conv_bn_eval'} - {'cfg'}
+             'efficient_conv_bn_eval', 'strategy'} - {'cfg'}
 _LOOPS = {'train_cfg': (EpochBasedTrainLoop, IterBasedTrainLoop), 'val_cfg': (ValLoop, ),
           'test_cfg': (TestLoop, )}
 
@@ -188,23 +188,49 @@ def check_config(cfg: Config) -> None:
                              'Mixup and CutMix work on both')
 
 
-def _check_behind_dct(name: str, pipeline: list[dict]) -> None:
-    first = None
-    for step in iter_dicts(pipeline):
+def _check_behind_dct(name: str, steps: Any, first: str = '') -> str:
+    """Refuse pixel transforms behind the DCT; return the type of the DCT that was passed, if any.
+
+    A list of transforms is a sequence; lists inside a transform are alternatives, but for those of
+    TestTimeAug, each of which has the alternatives of one step.
+    """
+    for step in steps:
         kind = transform_type(step)
-        loads = kind.startswith('Load') and not kind.startswith('LoadImage')
-        if first and kind and kind not in _BEHIND_DCT and not (loads or kind.startswith('Pack')):
+        if first and _takes_pixels(kind):
             raise ValueError(f'{name}: {kind} comes behind {first}, where img holds DCT '
                              'channels instead of pixels; put it before the first of mmfreq\'s '
                              'transforms')
         if kind in ('FusedBlockDCT', 'BlockDCT'):
             first = first or kind
+        before = first
+        for part in step.get('transforms') or ():
+            if isinstance(part, dict):
+                first = _check_behind_dct(name, [part], first)
+            elif kind == 'TestTimeAug':
+                first = max(_check_behind_dct(name, [one], first) for one in part)
+            else:
+                first = max(first, _check_behind_dct(name, part, before))
+    return first
+
+
+def _takes_pixels(kind: str) -> bool:
+    """Whether a transform is one of the hosts' that change ``img``; a user's own may take channels."""
+    loads = kind.startswith('Load') and not kind.startswith('LoadImage')
+    if not kind or kind in _BEHIND_DCT or loads or kind.startswith('Pack'):
+        return False
+    for transforms in (registry.TRANSFORMS, *registry.TRANSFORMS.children.values()):
+        known = transforms.module_dict.get(kind)
+        if known is not None:
+            return known.__module__.split('.')[0] in ('mmcv', 'mmdet', 'mmpretrain', 'mmfreq')
+    return True
 
 
 def _check_top_level(cfg: Config) -> None:
     for key in cfg:
         near = get_close_matches(key, _RUN_KEYS - {'tta_pipeline'}, 1, 0.88)
-        if near and key not in _RUN_KEYS:
+        rest = [value for other, value in cfg.items() if other != key]
+        used = cfg[key] and any(node == cfg[key] for node in iter_dicts(rest))  # a variable
+        if near and key not in _RUN_KEYS and not used:
             raise ValueError(f'nothing reads the key {key!r}; did you mean {near[0]!r}?')
 
 
@@ -226,7 +252,7 @@ def _check_topk(cfg: Config) -> None:
     for name in ('val_evaluator', 'test_evaluator'):
         for node in iter_dicts(cfg.get(name)):
             topk = node.get('topk') or 1
-            if counts and np.max(topk) > counts[0]:
+            if counts and counts[0] and np.max(topk) > counts[0]:
                 raise ValueError(f'{name}: topk={topk} asks for more classes than '
                                  f'model.head.num_classes={counts[0]}; set {name}.topk=1')
 

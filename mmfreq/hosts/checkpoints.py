@@ -2,11 +2,12 @@
 import codecs
 import pickle
 import re
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType, SimpleNamespace
-from typing import Any, Callable
+from typing import Any, Callable, ContextManager
 
 import mmengine.runner.checkpoint as checkpoint_module
 import numpy as np
@@ -98,12 +99,25 @@ _PICKLE = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler,
                           load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())
 
 
+def _safe_names() -> ContextManager:
+    """Let torch's weights-only unpickler take what a Runner's checkpoint holds, from 2.6 on."""
+    if not _TORCH_TAKES_CLASSES:
+        return nullcontext()
+    return torch.serialization.safe_globals([(item, name) for name, item in _SAFE.items()])
+
+
 def _torch_load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
     """Stand in for ``torch.load`` in mmengine's loader."""
     if not _TORCH_TAKES_CLASSES:
         return torch.load(file, map_location=map_location, pickle_module=_PICKLE)
-    with torch.serialization.safe_globals([(item, name) for name, item in _SAFE.items()]):
+    with _safe_names():
         return torch.load(file, map_location=map_location, weights_only=True)
+
+
+def _load_url(*args: Any, **kwargs: Any) -> Any:
+    """Stand in for ``load_url`` in mmengine's loader."""
+    with _safe_names():
+        return _MMENGINE_LOAD_URL(*args, weights_only=True, **kwargs)
 
 
 def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:
@@ -136,17 +150,23 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
     return checkpoint
 
 
+def _tail(name: str) -> str:
+    """Return the end of a weight's name: models put prefixes before it, or take them off."""
+    return '.'.join(name.split('.')[-3:])
+
+
 def _load_state_dict(module: nn.Module, state_dict: dict, *args: Any, **kwargs: Any) -> None:
     """Load as mmengine does, but refuse weights none of which fits; mmengine only warns."""
     model = module
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
-    shapes = {key: value.shape for key, value in model.state_dict().items() if value.ndim}
-    if shapes and not any(shapes.get(key) == getattr(value, 'shape', 0)
-                          for key, value in state_dict.items()):
+    names = [name for name, weight in model.named_parameters() if weight.ndim]
+    own = {(_tail(name), weight.shape) for name, weight in model.named_parameters() if weight.ndim}
+    given = {(_tail(key), getattr(value, 'shape', None)) for key, value in state_dict.items()}
+    if own and not own & given:
         raise RefusedCheckpointError(
             f'checkpoint: refused {_last_read}: none of its weights ({", ".join([*state_dict][:3])}'
-            f', ...) fits {type(model).__name__} ({", ".join([*shapes][:3])}, ...)')
+            f', ...) fits {type(model).__name__} ({", ".join(names[:3])}, ...)')
     _MMENGINE_LOAD_STATE_DICT(module, state_dict, *args, **kwargs)
 
 
@@ -159,6 +179,6 @@ def restrict_checkpoint_loading() -> None:
     stand_in.load, stand_in.__getattr__ = _torch_load, partial(getattr, torch)
     checkpoint_module.torch = stand_in
     checkpoint_module._safe_torch_load = _torch_load  # mmengine 0.10.12
-    checkpoint_module.load_url = partial(_MMENGINE_LOAD_URL, weights_only=True)
+    checkpoint_module.load_url = _load_url
     checkpoint_module.load_state_dict = _load_state_dict
     checkpoint_module.CheckpointLoader.load_checkpoint = classmethod(_load_checkpoint)

@@ -91,8 +91,8 @@ class FreqMixin:
                       f'be trained before use; {report}', logger='current', level=logging.WARNING)
         elif weight is not None and weight.shape != own.shape:
             raise ValueError(
-                f'{name}: expected a checkpoint for in_channels={self.dct_channels}, or a stock '
-                f'one with its stem or patch embedding; {prefix}{self.first_weight} has shape '
+                f'{name}: expected a checkpoint of this backbone for in_channels={self.dct_channels}, '
+                f'or a stock one with its stem or patch embedding; {prefix}{self.first_weight} has shape '
                 f'{tuple(weight.shape)}, {weight.shape[self.channel_axis]} input channels, instead '
                 f'of {tuple(own.shape)}')
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -66,7 +66,8 @@ class ChannelBudget:
             kept (float): Channels kept, mean sum of probabilities of the last iteration.
             loss (float): Loss of the task in the last iteration.
         """
-        step, self.progress = progress - self.progress, progress
+        step = max(progress - self.progress, 0.)
+        self.progress = progress
         if progress < self.phases[0]:
             return 0.
         error = math.log(max(kept, 0.1) / self.budget(progress))

@@ -82,9 +82,11 @@ class GateLossHook(Hook):
             raise ValueError('GateLossHook: expected a model with a gate, found none; give the backbone gate=dict(...)')
         if self.target is None:
             self._weight.fill_(self.loss_weight)
+            self.gate.set_noise(1.)
             aim = f'lambda (loss_weight) {self.loss_weight}'
         else:
             self.budget = ChannelBudget(self.gate.channels, self.target, self.phases)
+            self.budget.progress = runner.iter / runner.max_iters
             self._restore(runner)
             aim = f'target {self.target}, phases {self.phases}'
         runner.logger.info(f'GateLossHook: {aim}, {self.gate.channels} channels')
@@ -93,7 +95,7 @@ class GateLossHook(Hook):
     def _restore(self, runner: Runner) -> None:
         """Take up what a resumed training knew; mmengine keeps it with the checkpoint."""
         state = runner.message_hub.runtime_info.get(_STATE)
-        if state is not None:
+        if runner.iter > 0 and state is not None:
             self.budget.integral, self.budget.progress = state['integral'], state['progress']
             self._seen = torch.tensor(state['seen'], dtype=torch.float64)
 

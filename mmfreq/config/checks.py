@@ -291,9 +291,11 @@ def _check_key(cfg: Config, key: str) -> None:
     node: Any = cfg._cfg_dict
     top = key.partition('.')[0]
     if top not in node and top not in _RUN_KEYS:
-        near = get_close_matches(top, [*node, *_RUN_KEYS], 1)
+        near = [f'{loader}.dataset.{top}' for loader in DATALOADERS
+                if top in ((cfg.get(loader) or {}).get('dataset') or {})]
+        near = near or get_close_matches(top, [*node, *_RUN_KEYS], 1)
         raise ValueError(f'{key}: the config has no key {top!r}'
-                         + (f'; did you mean {near[0]!r}?' if near else ''))
+                         + (f'; did you mean {" and ".join(map(repr, near))}?' if near else ''))
     for part in key.split('.'):
         if isinstance(node, (list, tuple)) and part.isdigit() and int(part) < len(node):
             node = node[int(part)]

@@ -209,6 +209,11 @@ def test_options_that_reach_nothing(key: str, message: str) -> None:
         merge_options(cfg, {key: 1})
 
 
+def test_an_option_that_only_the_data_sets_have() -> None:
+    with pytest.raises(ValueError, match="did you mean 'train_dataloader.dataset.data_root' and 'val"):
+        merge_options(load(), {'data_root': 1})
+
+
 @pytest.mark.parametrize('key', [
     'model.backbone.frozen_stages', 'default_hooks.checkpoint.max_keep_ckpts', 'optim_wrapper.clip_grad.max_norm',
     'train_dataloader.sampler.seed', 'custom_hooks', 'model_wrapper_cfg.type', 'train_dataloader.dataset.pipeline.1.p',

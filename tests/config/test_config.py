@@ -19,6 +19,7 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.hub import get_config
 from mmengine.registry import HOOKS, MODELS, DefaultScope
+from mmengine.utils import get_installed_path
 from mmpretrain.structures import DataSample
 from mmpretrain.visualization import UniversalVisualizer
 from numpy.testing import assert_allclose
@@ -515,6 +516,8 @@ def test_shipped_configs_are_inherited_by_name_as_by_path(name: str, tmp_path: P
 
 @pytest.mark.parametrize('name', ['demo/resnet18-dct24s_demo.py', 'mobilenet_v2/mobilenet-v2-dct6s_8xb32_in1k.py'])
 def test_shipped_configs_are_in_the_hub(name: str) -> None:
+    if not Path(get_installed_path('mmfreq'), '.mim').exists():
+        pytest.skip('this mmengine does not find editable installations')
     assert get_config(f'mmfreq::{name}').to_dict() == load(name).to_dict()
 
 

@@ -78,7 +78,9 @@ def peak_memory(work: Callable[[], Any], device: str) -> int:
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True) as profiler:
         work()
-    events = sorted(profiler.profiler.kineto_results.events(), key=lambda event: event.start_ns())
+    events = profiler.profiler.kineto_results.events()
+    start = 'start_ns' if hasattr(events[0], 'start_ns') else 'start_us'  # torch < 2.4
+    events = sorted(events, key=lambda event: getattr(event, start)())
     sizes = [event.nbytes() for event in events if event.name() == '[memory]']
     return int(max(np.cumsum(sizes), default=0))
 

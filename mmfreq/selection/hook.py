@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
+from mmfreq.dct.channels import COMPONENTS
 from mmfreq.selection.budget import PHASES, ChannelBudget, check_phases
 from mmfreq.selection.gate import ChannelGate, find_gate
 from mmfreq.selection.rates import GateCounter, gate_channels, save_on_rates
@@ -146,7 +147,7 @@ class GateLossHook(Hook):
         """Positions of all channels, and of each component's, by the name of their count."""
         size = self._block_size**2
         parts = {f'kept_{name}': [i for i, channel in enumerate(self._channels) if channel // size == component]
-                 for component, name in enumerate(('Y', 'Cb', 'Cr'))}
+                 for component, name in enumerate(COMPONENTS)}
         return dict(kept=slice(None), **parts)
 
     def _find(self, runner: Runner, dataloader: str) -> None:

@@ -38,6 +38,8 @@ ROWS = {
     'dct24s': Row('24S', 'dct24s'),
     'late96': Row('late entry, 96 of 16x16', 'late96'),
     'late96-17epochs': Row('late entry, 17 epochs', 'late96-17epochs'),
+    'rgb-17epochs': Row('RGB, 64x64, 17 epochs', 'rgb-17epochs'),
+    'dct24s-17epochs': Row('24S, 17 epochs', 'dct24s-17epochs'),
     'late192': Row('late entry, all 192 of 64x64', 'late192'),
     'gate': Row('gate over all 192, 24 kept', 'gate'),
     'dct48s': Row('48S', 'dct48s'),

@@ -7,14 +7,14 @@ data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='{{ fileDirname }}/../statistics.json')]
 train_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=128, crop_ratio_range=(0.25, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     *freq,
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=146, edge='short'),
     dict(type='CenterCrop', crop_size=128),
     *freq,

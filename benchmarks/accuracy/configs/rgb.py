@@ -5,13 +5,13 @@ model = dict(backbone=dict(stem_channels=32, base_channels=32), head=dict(num_cl
 data_preprocessor = dict(num_classes=10)
 
 train_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='RandomResizedCrop', scale=64, crop_ratio_range=(0.25, 1.0)),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     dict(type='PackInputs'),
 ]
 test_pipeline = [
-    dict(type='CheckedLoadImageFromFile'),
+    dict(type='LoadImageFromFile'),
     dict(type='ResizeEdge', scale=73, edge='short'),
     dict(type='CenterCrop', crop_size=64),
     dict(type='PackInputs'),

@@ -17,9 +17,10 @@ from summary import (
     difference,
     frequency_correlation,
     load_results,
-    top1,
+    reached,
 )
 
+from mmfreq.apis.compare.runs import METRICS
 from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure
 from mmfreq.dct.channels import zigzag_order
 from mmfreq.files import atomic_write_text
@@ -31,8 +32,6 @@ MARKS = ('<!-- begin of the tables of report.py -->', '<!-- end of the tables of
 PAIRS = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
          ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s', 'dct24s'),
          ('late96', 'dct24s'), ('late96-17epochs', 'dct24s')]  # differences worth a line
-HEAD = ('row', 'seeds', 'top-1 (%), mean ± deviation', 'difference to RGB ± standard error (pairs)', 'epochs',
-        'time per image', 'multiply-adds (M)', 'values', 'bytes')
 
 
 def main() -> None:
@@ -40,7 +39,9 @@ def main() -> None:
     results = load_results(RESULTS)
     speed = json.loads((RESULTS / 'speed.json').read_text(encoding='utf-8'))
     rates = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
-    text = f'{table(results, speed)}\n{pairs_table(results)}'
+    references = list(dict.fromkeys(row.reference for row in ROWS.values()))
+    text = '\n'.join(filter(None, [table(results, speed, name) for name in references]))
+    text += f'\n{pairs_table(results)}'
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
     if rates:
         text += f'\n{gate_table(rates)}'
@@ -50,19 +51,32 @@ def main() -> None:
     print(text)
 
 
-def table(results: Results, speed: dict[str, Any]) -> str:
-    """Return one line for each row that has a result."""
-    lines = [markdown(HEAD), markdown(['---'] * len(HEAD))]
-    for row in [row for row in ROWS if row in results]:
-        reached = top1(results, row)
-        cost = speed.get(ROWS[row].config, {})
+def table(results: Results, speed: dict[str, Any], reference: str) -> str:
+    """Return one line for each row of a reference that has a result; empty without the reference."""
+    rows = [name for name, row in ROWS.items() if row.reference == reference and name in results]
+    if reference not in rows:
+        return ''
+    metric = ROWS[reference].metric
+    words, _, factor = METRICS[metric]
+    title = words if factor == 1 else words.replace(', %', ' (0 to 100)')
+    head = ('row', 'seeds', f'{title}, mean ± deviation', 'difference ± standard error (pairs)', 'epochs',
+            'time per image', 'time of the training', 'multiply-adds (M)', 'values', 'bytes')
+    lines = [markdown(head), markdown(['---'] * len(head))]
+    for row in rows:
+        value = reached(results, row, metric)
+        cost = speed.get(ROWS[row].config)
+        against = '' if row == reference else paired(difference(results, row, reference, metric))
         epochs = next(iter(results[row].values()))['epochs']
-        against = '' if row == 'rgb' else paired(difference(results, row, 'rgb'))
         lines.append(markdown([
-            ROWS[row].label, reached.count, plus_minus(reached, '.2f', reached.deviation), against, epochs,
-            f'{cost["time_ratio"]:.2f}' if cost else '', f'{cost["multiply_adds"] / 1e6:.1f}' if cost else '',
-            f'{cost["values"]:,}' if cost else '', f'{cost["bytes"]:,}' if cost else '']))
+            ROWS[row].label, value.count, plus_minus(value, '.2f', value.deviation), against, epochs,
+            *(costs(cost, epochs / next(iter(results[reference].values()))['epochs']) if cost else [''] * 5)]))
     return '\n'.join(lines) + '\n'
+
+
+def costs(cost: dict[str, Any], longer: float) -> list[str]:
+    """Return what an image costs, and a training of ``longer`` times the reference's epochs, as text."""
+    return [f'{cost["time_ratio"]:.2f}', f'{cost["time_ratio"] * longer:.2f}', f'{cost["multiply_adds"] / 1e6:.1f}',
+            f'{cost["values"]:,}', f'{cost["bytes"]:,}']
 
 
 def pairs_table(results: Results) -> str:
@@ -112,19 +126,19 @@ def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
     """Draw top-1 over training time and over input, with the standard error of the mean over seeds."""
     figure = Figure(figsize=(11, 4.8), layout='constrained')
     axes = figure.subplots(1, 2, sharey=True)
-    rows = [row for row in ROWS if row in results and ROWS[row].config in speed]
+    rows = [name for name, row in ROWS.items() if row.reference == 'rgb' and name in results and row.config in speed]
     base = next(iter(results['rgb'].values()))['epochs']
     for axis, title in zip(axes, ('processor time of the training, RGB = 1', 'values per image, RGB = 1')):
         axis.set_xlabel(title, color=INK)
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
     axes[0].set_ylabel('top-1 (%)', color=INK)
-    order = sorted(rows, key=lambda row: top1(results, row).mean)
+    order = sorted(rows, key=lambda row: reached(results, row).mean)
     for row, above in zip(order, [*order[1:], None]):
         cost, epochs = speed[ROWS[row].config], next(iter(results[row].values()))['epochs']
-        value = top1(results, row)
+        value = reached(results, row)
         pixels = row.startswith(('rgb', 'ycbcr'))
-        close = above is not None and top1(results, above).mean - value.mean < 0.4
+        close = above is not None and reached(results, above).mean - value.mean < 0.4
         spots = (cost['time_ratio'] * epochs / base, cost['values'] / speed['rgb']['values'])
         for axis, spot, left in zip(axes, spots, (not pixels, False)):
             axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if pixels else OTHERS, capsize=3,

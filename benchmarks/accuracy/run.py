@@ -74,7 +74,8 @@ def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[
     if row == 'gate':
         keep_selection(work_dir / f'gate_rates_epoch_{result["epochs"]}.json', seed)
     atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
-    print(f'{row}, seed {seed}: top-1 {result["top1"]:.2f}, {result["seconds_per_epoch"]:.1f} s per epoch', flush=True)
+    print(f'{row}, seed {seed}: {ROWS[row].metric} {result["metrics"][ROWS[row].metric]:.4g}, '
+          f'{result["seconds_per_epoch"]:.1f} s per epoch', flush=True)
 
 
 def keep_selection(rates: Path, seed: int) -> None:

@@ -44,7 +44,8 @@ def main() -> None:
     text += f'\n{pairs_table(results)}'
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
     if rates:
-        text += f'\n{gate_table(rates)}'
+        longer = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
+        text += f'\n{gate_table(rates, longer)}'
         draw_gates(rates, str(HERE.parents[1] / 'docs/gate_heatmap.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
     atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
@@ -89,11 +90,16 @@ def pairs_table(results: Results) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def gate_table(rates: list[OnRates]) -> str:
-    """Return what each gate keeps, and the mean of them."""
+def gate_table(rates: list[OnRates], longer: list[OnRates]) -> str:
+    """Return what each gate keeps, and the mean of them, after ten epochs and after more."""
     head = ('gate', 'kept per image', 'Y', 'Cb', 'Cr', 'in 24S', 'in 24D', 'rank correlation, Y')
     lines = [markdown(head), markdown(['---'] * len(head))]
-    for name, rate in [*((f'seed {i}', rate) for i, rate in enumerate(rates)), ('mean', mean_rates(rates))]:
+    gates = {f'seed {i}': rate for i, rate in enumerate(rates)}
+    gates['mean'] = mean_rates(rates)
+    gates |= {f'seed {i}, 17 epochs': rate for i, rate in enumerate(longer)}
+    if longer:
+        gates['mean, 17 epochs'] = mean_rates(longer)
+    for name, rate in gates.items():
         chosen = describe_selection(rate.top(24))
         lines.append(markdown([name, f'{rate.on_rate.sum():.1f}', *chosen.values(),
                                f'{frequency_correlation(rate.probability):.2f}']))

@@ -46,6 +46,7 @@ ROWS = {
     'dct24s-17epochs': Row('24S, 17 epochs', 'dct24s-17epochs'),
     'late192': Row('late entry, all 192 of 64x64', 'late192'),
     'gate': Row('gate over all 192, 24 kept', 'gate'),
+    'gate-17epochs': Row('gate over all 192, 17 epochs', 'gate-17epochs'),
     'dct48s': Row('48S', 'dct48s'),
     'random24': Row('24 at random', 'dct24s', 'selections/random-{seed}.json'),
     'learned24': Row('24 learned', 'dct24s', 'selections/learned-{seed}.json', needs='gate'),

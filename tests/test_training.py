@@ -8,6 +8,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -256,8 +257,15 @@ def one_process(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_processes(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work_dir = tmp_path_factory.mktemp('work') / 'two'
     options = comparable_options(data) | {'train_dataloader.batch_size': 2}
-    execute('bash', 'tools/dist_train.sh', DEMO24, 2, '--work-dir', work_dir, '--no-validate', '--auto-scale-lr',
-            *flags(options), PORT=free_port())
+    port = free_port()
+
+    def node(rank: int) -> None:
+        """One process of each of two machines, as several machines would start them."""
+        execute('bash', 'tools/dist_train.sh', DEMO24, 1, '--work-dir', work_dir, '--no-validate', '--auto-scale-lr',
+                *flags(options), PORT=port, NNODES='2', NODE_RANK=str(rank))
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(node, range(2)))
     return work_dir
 
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.files import read_json
+from mmfreq.dct.channels import read_json
 
 # Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
 METRICS = {

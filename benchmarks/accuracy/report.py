@@ -2,7 +2,7 @@
 """Write the study's tables and pictures from the results that are there.
 
 The tables go between the marks in ../ACCURACY.md; pareto.png has accuracy over training time and over input,
-docs/gate_heatmap.png what the gates keep.
+selections.png what each set of channels reaches, docs/gate_heatmap.png what the gates keep.
 """
 import json
 from typing import Any, Optional
@@ -30,8 +30,29 @@ RESULTS = HERE / 'results'
 PAGE = HERE.parent / 'ACCURACY.md'
 MARKS = ('<!-- begin of the tables of report.py -->', '<!-- end of the tables of report.py -->')
 PAIRS = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
-         ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s', 'dct24s'),
-         ('late96', 'dct24s'), ('late96-17epochs', 'dct24s')]  # differences worth a line
+         ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s-int8', 'dct48s'),
+         ('dct48s', 'dct24s'), ('dct64s', 'dct24s'), ('dct192', 'dct24s'), ('dct24s-17epochs', 'rgb-17epochs'),
+         ('late96-17epochs', 'dct24s'), ('late96-17epochs', 'dct24s-17epochs'), ('dct24s-stride1', 'rgb-17epochs'),
+         ('rgb-128', 'dct24s-stride1')]  # differences worth a line
+
+# Rows of the Pareto picture: label, and where it stands in both panels: (left or right, points up).
+PICTURED = {
+    'rgb': ('RGB 64x64', (1, -2), (1, 3)),
+    'rgb-17epochs': ('RGB 64x64, 17 epochs', (1, 5), (1, -4)),
+    'rgb-128': ('RGB 128x128', (1, 8), (1, 3)),
+    'dct24s': ('24S', (-1, 4), (-1, 6)),
+    'dct24s-17epochs': ('24S, 17 epochs', (-1, 4), (-1, 4)),
+    'dct24s-stride1': ('24S, stage 2 at stride 1', (1, -6), (-1, -4)),
+    'late96': ('late entry', (1, 0), (-1, 0)),
+    'late96-17epochs': ('late entry, 17 epochs', (1, 4), (-1, 8)),
+    'dct24s-int8': ('24S, int8', (-1, -5), (-1, -6)),
+    'dct48s': ('48S', (1, -2), (1, -2)),
+    'dct64s': ('64S', (1, -8), (1, -6)),
+    'dct192': ('all 192', (1, 0), (1, 0)),
+    'gate': ('gate over 192', (1, 0), (1, 0)),
+}
+SELECTIONS = ('rgb', 'ycbcr', 'dct24s', 'dct24d', 'dct24t', 'learned24', 'random24', 'highest24', 'dct48s', 'dct64s',
+              'dct192', 'dct24s-int8', 'dct48s-int8')
 
 
 def main() -> None:
@@ -43,6 +64,7 @@ def main() -> None:
     text = '\n'.join(filter(None, [table(results, speed, name) for name in references]))
     text += f'\n{pairs_table(results)}'
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
+    draw_selections(results, str(HERE / 'selections.png'))
     if rates:
         longer = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
         text += f'\n{gate_table(rates, longer)}'
@@ -130,31 +152,49 @@ def paired(value: Optional[Estimate]) -> str:
 
 def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
     """Draw top-1 over training time and over input, with the standard error of the mean over seeds."""
-    figure = Figure(figsize=(11, 4.8), layout='constrained')
+    figure = Figure(figsize=(11.5, 5), layout='constrained')
     axes = figure.subplots(1, 2, sharey=True)
-    rows = [name for name, row in ROWS.items() if row.reference == 'rgb' and name in results and row.config in speed]
     base = next(iter(results['rgb'].values()))['epochs']
     for axis, title in zip(axes, ('processor time of the training, RGB = 1', 'values per image, RGB = 1')):
         axis.set_xlabel(title, color=INK)
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
-    axes[0].set_ylabel('top-1 (%)', color=INK)
-    order = sorted(rows, key=lambda row: reached(results, row).mean)
-    for row, above in zip(order, [*order[1:], None]):
+        axis.set_xscale('log', base=2)
+        axis.xaxis.set_major_formatter('{x:g}')
+    axes[0].set_ylabel('top-1 (%), mean of the seeds', color=INK)
+    for row, (label, first, second) in PICTURED.items():
+        if row not in results or ROWS[row].config not in speed:
+            continue
         cost, epochs = speed[ROWS[row].config], next(iter(results[row].values()))['epochs']
         value = reached(results, row)
-        pixels = row.startswith(('rgb', 'ycbcr'))
-        close = above is not None and reached(results, above).mean - value.mean < 0.4
         spots = (cost['time_ratio'] * epochs / base, cost['values'] / speed['rgb']['values'])
-        for axis, spot, left in zip(axes, spots, (not pixels, False)):
-            axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if pixels else OTHERS, capsize=3,
-                          markersize=5)
-            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(-6 if left else 6, -10 if close else 4),
-                          textcoords='offset points', ha='right' if left else 'left', fontsize=8, color=INK)
-    axes[0].set_xlim(0, 1.25 * axes[0].get_xlim()[1])
-    axes[1].set_xscale('log', base=2)
-    axes[1].set_xlim(0.4, 4 * axes[1].get_xlim()[1])
-    axes[1].xaxis.set_major_formatter('{x:g}')
+        for axis, spot, (across, up) in zip(axes, spots, (first, second)):
+            axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if row.startswith('rgb') else OTHERS,
+                          capsize=3, markersize=5)
+            axis.annotate(label, (spot, value.mean), xytext=(7 * across, up), textcoords='offset points',
+                          ha='left' if across > 0 else 'right', va='center', fontsize=8, color=INK)
+    axes[0].set_xlim(0.4, 5)
+    axes[1].set_xlim(0.18, 9)
+    save_figure(figure, path)
+
+
+def draw_selections(results: Results, path: str) -> None:
+    """Draw what each set of channels reaches after the same ten epochs, best first, with standard errors."""
+    rows = [row for row in SELECTIONS if row in results]
+    rows.sort(key=lambda row: reached(results, row).mean)
+    figure = Figure(figsize=(8, 0.36 * len(rows) + 0.9), layout='constrained')
+    axis = figure.subplots()
+    for height, row in enumerate(rows):
+        value = reached(results, row)
+        axis.errorbar(value.mean, height, xerr=value.error, fmt='o', color=BASELINE if row == 'rgb' else OTHERS,
+                      capsize=3, markersize=5)
+        axis.annotate(f'{value.mean:.1f}', (value.mean, height), xytext=(0, 5), textcoords='offset points', ha='center',
+                      fontsize=7, color=INK)
+    axis.set_yticks(range(len(rows)), [ROWS[row].label for row in rows])
+    axis.set_ylim(-0.6, len(rows) - 0.3)
+    axis.set_xlabel('top-1 (%), mean of the seeds and its standard error', color=INK)
+    axis.grid(axis='x', alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
     save_figure(figure, path)
 
 

@@ -83,23 +83,25 @@ def table(results: Results, speed: dict[str, Any], reference: str) -> str:
     words, _, factor = METRICS[metric]
     title = words if factor == 1 else words.replace(', %', ' (0 to 100)')
     head = ('row', 'seeds', f'{title}, mean ± deviation', 'difference ± standard error (pairs)', 'epochs',
-            'time per image', 'time of the training', 'multiply-adds (M)', 'values', 'bytes')
+            's per epoch', 'time per image', 'time of the training', 'multiply-adds (M)', 'values', 'bytes')
     lines = [markdown(head), markdown(['---'] * len(head))]
     for row in rows:
         value = reached(results, row, metric)
         cost = speed.get(ROWS[row].config)
         against = '' if row == reference else paired(difference(results, row, reference, metric))
-        epochs = next(iter(results[row].values()))['epochs']
+        one = next(iter(results[row].values()))
+        longer = one['epochs'] / next(iter(results[reference].values()))['epochs']
         lines.append(markdown([
-            ROWS[row].label, value.count, plus_minus(value, '.2f', value.deviation), against, epochs,
-            *(costs(cost, epochs / next(iter(results[reference].values()))['epochs']) if cost else [''] * 5)]))
+            ROWS[row].label, value.count, plus_minus(value, '.2f', value.deviation), against, one['epochs'],
+            *(costs(cost, one['iterations'] / one['epochs'], longer) if cost else [''] * 6)]))
     return '\n'.join(lines) + '\n'
 
 
-def costs(cost: dict[str, Any], longer: float) -> list[str]:
-    """Return what an image costs, and a training of ``longer`` times the reference's epochs, as text."""
-    return [f'{cost["time_ratio"]:.2f}', f'{cost["time_ratio"] * longer:.2f}', f'{cost["multiply_adds"] / 1e6:.1f}',
-            f'{cost["values"]:,}', f'{cost["bytes"]:,}']
+def costs(cost: dict[str, Any], batches: float, longer: float) -> list[str]:
+    """Return what an epoch, an image, and a training of ``longer`` times the reference's epochs cost, and the input."""
+    seconds = (cost['load_ms'] + cost['step_ms']) * 64 * batches / 1e3
+    return [f'{seconds:.1f}', f'{cost["time_ratio"]:.2f}', f'{cost["time_ratio"] * longer:.2f}',
+            f'{cost["multiply_adds"] / 1e6:.1f}', f'{cost["values"]:,}', f'{cost["bytes"]:,}']
 
 
 def pairs_table(results: Results) -> str:

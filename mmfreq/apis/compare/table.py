@@ -117,8 +117,9 @@ def columns(rows: Sequence[Row]) -> list[Column]:
             deltas = differences(rows, key)
             found.append(Column(f'{key} difference', [delta and delta.mean for delta in deltas],
                                 '+.3f', errors=[delta and delta.error for delta in deltas]))
-            common = [delta.seeds or None if delta else None for delta in deltas]
-            found.append(Column(f'{key} common seeds', common))
+            common = [delta and delta.seeds or None for delta in deltas]
+            if any(row.spread for row in rows):
+                found.append(Column(f'{key} common seeds', common))
     shapes = [row.input_shape for row in rows]
     found += [
         Column('results from', [row.found or None for row in rows]),

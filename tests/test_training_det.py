@@ -128,7 +128,7 @@ def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], 
         (tmp_path / name).symlink_to(trained[0] / name)
     multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomResize',
                    'train_dataloader__dataset__pipeline__2__scale': '[(128,96),(160,120)]'}
-    output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate',
+    output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate', '--verbose',
                   *options(data, train_cfg__max_epochs=2, **multi_scale))
     assert 'resumed epoch: 1' in output
     assert (tmp_path / 'epoch_2.pth').is_file()

@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from mmfreq.apis.new_config.write import write_config
+from mmfreq.apis.terminal import quiet
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,9 +48,10 @@ def main() -> None:
         if out.suffix != '.py' or (out.exists() and not args.force):
             raise ValueError(f'--out: expected a .py file that is not there yet (--force replaces '
                              f'it), got {out}')
-        notes = write_config(
-            args.config, args.data, out, batch_size=args.batch_size, epochs=args.epochs,
-            weights=args.weights, stats=args.stats, check=not args.no_check)
+        with quiet():
+            notes = write_config(
+                args.config, args.data, out, batch_size=args.batch_size, epochs=args.epochs,
+                weights=args.weights, stats=args.stats, check=not args.no_check)
     except (OSError, ValueError) as error:
         raise SystemExit(f'new: {error}') from error
     print(*notes, f'written: {out}', 'look:    mmfreq browse_dataset ' + str(out),

@@ -2,6 +2,8 @@
 """Evaluate a checkpoint with the test set and metrics of its config."""
 import argparse
 
+from mmengine.dist import is_main_process
+
 from mmfreq.apis.runner import (
     add_run_arguments,
     build_runner,
@@ -48,6 +50,8 @@ def main() -> None:
         if terminal:
             runner.register_hook(ProgressHook(terminal, args.config))
         save_results(runner, args.out)
+        if args.out and is_main_process():
+            print('written:', args.out, file=terminal)
 
 
 if __name__ == '__main__':

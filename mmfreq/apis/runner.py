@@ -255,8 +255,8 @@ class _SayFinished(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if runner.iter >= runner.max_iters:
-            runner.logger.info('nothing to train: this run is finished '
-                               f'(iteration {runner.iter} of {runner.max_iters})')
+            runner.logger.warning('nothing to train: this run is finished '
+                                  f'(iteration {runner.iter} of {runner.max_iters})')
 
 
 def train(runner: Runner) -> None:
@@ -302,5 +302,4 @@ def save_results(runner: Runner, path: Optional[str]) -> dict[str, Any]:
         metrics = runner.test()
     if path and path.endswith('.json') and is_main_process():
         atomic_write_text(path, mmengine.dump(metrics, file_format='json', indent=1) + '\n')
-        runner.logger.info(f'metrics written to {path}')
     return metrics

@@ -5,6 +5,7 @@ import os
 import re
 import sys
 import time
+import warnings
 from contextlib import contextmanager
 from typing import Any, Iterator, Optional, TextIO
 
@@ -53,7 +54,9 @@ def quiet(verbose: bool = False) -> Iterator[Optional[TextIO]]:
         return
     sys.stdout = _Warnings(terminal)
     try:
-        yield terminal
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', module=r'mm(cv|det|engine|pretrain)\b')
+            yield terminal
     finally:
         sys.stdout = terminal
 

@@ -96,7 +96,7 @@ def test_the_layer_goes_before_a_network_of_torchvision() -> None:
         assert names['network'].eval()(image).shape == (1, 1000)
         made = names['network'][0](image)
     expected = mmfreq.dct_channels(picture((64, 64)), '24S', stats='photos-448', channel_order='rgb')
-    assert_allclose(made[0], expected, atol=0.05)  # one pass does not round colours
+    assert np.abs(made[0].numpy() - expected).mean() < 0.02  # one pass does not round colours
 
 
 @pytest.fixture(scope='module')

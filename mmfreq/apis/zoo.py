@@ -1,4 +1,5 @@
 """What the metafiles of a package say about its configs."""
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Iterator
 
@@ -26,3 +27,29 @@ def stock_weights(config: str) -> str:
         if file == name and model.get('Weights'):
             return model['Weights']
     return ''
+
+
+def shipped_table(pattern: str = '') -> list[tuple[str, ...]]:
+    """Return a row for each shipped config: name, channels, input, multiply-adds, published figure.
+
+    Args:
+        pattern (str): Part of the name, with ``*`` and ``?`` as in a shell. Defaults to all.
+    """
+    stated = {file: model for file, model in metafile_models('mmfreq') if '::' not in file}
+    folder, rows = package_configs('mmfreq'), []
+    for path in sorted(folder.glob('*/*.py')):
+        file = path.relative_to(folder).as_posix()
+        if fnmatch(file, f'*{pattern}*'):
+            rows.append((f'mmfreq::{file}', *_figures(stated.get(file, {}))))
+    return rows
+
+
+def _figures(model: dict[str, Any]) -> tuple[str, ...]:
+    data = model.get('Metadata') or {}
+    flops = data.get('FLOPs')
+    found = []
+    for result in model.get('Results') or ():
+        name, value = next(iter(result['Metrics'].items()))
+        found.append(f'{name.replace("Top 1 Accuracy", "top-1")} {value:.1f}')
+    return (str(data.get('Channels', '')), data.get('Size Per Channel', ''),
+            f'{flops / 1e9:.2f} G' if flops else '', ', '.join(found))

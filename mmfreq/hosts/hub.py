@@ -1,8 +1,8 @@
 """Let mmpretrain's ``list_models`` and ``get_model`` find the classifiers that ship with mmfreq."""
 from pathlib import Path
 
-from modelindex.load_model_index import load
 from mmpretrain.apis.model import ModelHub
+from modelindex.load_model_index import load
 
 _MIM = Path(__file__).parents[1] / '.mim'
 

@@ -5,7 +5,13 @@ mmengine's root registries, lets a config inherit ``mmfreq::...``, and mends thr
 foundations: mmengine reads checkpoints weights-only, errors of the stock image loader name the file, and where
 mmcv has no compiled ops, a later ``import mmcv.ops`` finds torchvision's. A config names the backbones under
 ``custom_imports``: :mod:`mmfreq.models.cls` for mmpretrain, :mod:`mmfreq.models.det` for mmdet.
+
+The functions for use without a config, ``dct_channels``, ``rebuild``, ``load_model`` and the module
+``BlockDCTLayer``, are imported at their first use.
 """
+from importlib import import_module
+from typing import Any
+
 from mmfreq.version import __version__, check_versions
 
 check_versions()
@@ -22,4 +28,21 @@ provide_ops()
 name_unreadable_images()
 restrict_checkpoint_loading()
 
-__all__ = ['__version__', 'hooks', 'transforms']
+_LAZY = {
+    'BlockDCTLayer': 'mmfreq.models.dct_layer',
+    'dct_channels': 'mmfreq.apis.python',
+    'load_model': 'mmfreq.apis.python',
+    'rebuild': 'mmfreq.apis.python',
+}
+__all__ = ['__version__', 'hooks', 'transforms', *_LAZY]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is used without a config."""
+    if name not in _LAZY:
+        raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_LAZY]

@@ -9,10 +9,20 @@ from mmfreq.version import __version__
 
 TOOLS = Path(__file__).parent / '.mim' / 'tools'
 GROUPS = {
-    'Data and configs': (
-        'make_demo_data', 'freqify', 'browse_dataset', 'dataset_stats', 'show_dct'),
-    'Training': ('train', 'dist_train', 'test', 'dist_test'),
+    'To look around': ('show_dct', 'list', 'make_demo_data'),
+    'A config': ('new', 'freqify', 'browse_dataset', 'dataset_stats'),
+    'Training and evaluation': ('train', 'dist_train', 'test', 'dist_test', 'compare'),
+    'The trained model': ('predict', 'export'),
+    'Which channels': ('gate_heatmap', 'select_channels'),
 }  # in the order in which a user meets them; other tools follow
+
+_CLOSING = """CONFIG is a path, a shipped file such as mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py,
+mmpretrain::... or mmdet::..., or the name of a config that ships with mmfreq.
+
+Data of your own:
+  mmfreq new resnet50-dct24s_8xb32_in1k MY_IMAGES -o my_config.py
+  mmfreq train my_config.py
+  mmfreq predict my_config.py work_dirs/my_config IMAGES --out predictions"""
 
 
 def find_tools() -> dict[str, Path]:
@@ -37,12 +47,12 @@ def help_text(tools: dict[str, Path]) -> str:
     lines = ['usage: mmfreq TOOL ...', '',
              'Learning in the frequency domain. "mmfreq TOOL --help" explains a tool.']
     rest = [name for name in tools if not any(name in names for names in GROUPS.values())]
-    for title, names in {**GROUPS, 'After training': rest}.items():
-        lines += ['', f'{title}:']
-        for name in filter(tools.get, names):
+    for title, names in {**GROUPS, 'Other': rest}.items():
+        known = [name for name in names if name in tools]
+        lines += ['', f'{title}:'] if known else []
+        for name in known:
             lines.append(f'  {name:{max(map(len, tools))}}  {summary(tools[name])}')
-    return '\n'.join([*lines, '', 'CONFIG is a path, or a shipped file: mmfreq::resnet/'
-                      'resnet50-dct24s_8xb32_in1k.py, mmpretrain::..., mmdet::...'])
+    return '\n'.join([*lines, '', _CLOSING])
 
 
 def run(name: str, tool: Path, arguments: list[str]) -> None:

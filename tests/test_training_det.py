@@ -83,7 +83,8 @@ def test_two_iterations_of_training_and_a_validation(trained: tuple[Path, str]) 
         assert_allclose(sum(line[part] for part in parts), line['loss'], rtol=1e-4)
         assert np.isfinite(line['loss'])
     assert {'coco/bbox_mAP', 'coco/segm_mAP'} <= set(lines[-1])
-    assert '8 of 8 images' in trained[1]
+    assert '8 of 8 images' in next(trained[0].glob('*/*.log')).read_text()
+    assert 'best: box AP ' in trained[1].splitlines()[-1]
 
 
 def test_metrics_are_pycocotools_own(data: Path, tested: tuple[dict[str, float], Path]) -> None:
@@ -128,7 +129,7 @@ def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], 
         (tmp_path / name).symlink_to(trained[0] / name)
     multi_scale = {'train_dataloader__dataset__pipeline__2__type': 'RandomResize',
                    'train_dataloader__dataset__pipeline__2__scale': '[(128,96),(160,120)]'}
-    output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate',
+    output = tool('train', CONFIG, '--work-dir', tmp_path, '--resume', '--no-validate', '--verbose',
                   *options(data, train_cfg__max_epochs=2, **multi_scale))
     assert 'resumed epoch: 1' in output
     assert (tmp_path / 'epoch_2.pth').is_file()

@@ -2,6 +2,8 @@
 """Evaluate a checkpoint with the test set and metrics of its config."""
 import argparse
 
+from mmengine.dist import is_main_process
+
 from mmfreq.apis.runner import (
     add_run_arguments,
     build_runner,
@@ -10,6 +12,7 @@ from mmfreq.apis.runner import (
     save_results,
     test_config,
 )
+from mmfreq.apis.terminal import ProgressHook, quiet
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,8 +44,14 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner of the config, evaluate, and write what was asked for."""
     args = parse_args()
-    cfg = prepare(test_config(args), 'test_dataloader')
-    save_results(build_runner(cfg), args.out)
+    with quiet(args.verbose) as terminal:
+        cfg = prepare(test_config(args), 'test_dataloader')
+        runner = build_runner(cfg)
+        if terminal:
+            runner.register_hook(ProgressHook(terminal, args.config))
+        save_results(runner, args.out)
+        if args.out and is_main_process():
+            print('written:', args.out, file=terminal)
 
 
 if __name__ == '__main__':

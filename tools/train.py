@@ -3,6 +3,7 @@
 import argparse
 
 from mmfreq.apis.runner import add_run_arguments, build_runner, prepare, train, train_config
+from mmfreq.apis.terminal import ProgressHook, quiet
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,8 +26,12 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Build the runner of the config and train."""
     args = parse_args()
-    cfg = prepare(train_config(args), 'train_dataloader', 'val_dataloader')
-    train(build_runner(cfg))
+    with quiet(args.verbose) as terminal:
+        cfg = prepare(train_config(args), 'train_dataloader', 'val_dataloader')
+        runner = build_runner(cfg)
+        if terminal:
+            runner.register_hook(ProgressHook(terminal, args.config))
+        train(runner)
 
 
 if __name__ == '__main__':

@@ -27,5 +27,6 @@ optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = dict(
     _delete_=True, type='OneCycleLR', eta_max=0.05, total_steps=6, by_epoch=True, convert_to_iter_based=True)
 train_cfg = dict(max_epochs=6)
+auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

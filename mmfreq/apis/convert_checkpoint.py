@@ -10,9 +10,9 @@ import mmengine.runner.checkpoint as checkpoint_module
 import torch
 from mmengine.registry import MODELS, DefaultScope
 
-from mmfreq.apis.freqify.convert import freqify, wrapped
+from mmfreq.apis.freqify.convert import freqify
 from mmfreq.config.inspect import single_transforms, unfused
-from mmfreq.config.writer import child_text
+from mmfreq.config.writer import child_text, wrapped
 from mmfreq.dct.channels import channel_indices
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 

@@ -1,7 +1,9 @@
 """Predictions for image files by the hosts' own inferencers."""
 import os
+import sys
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Iterator, Optional, Sequence
 
 import mmcv
 import numpy as np
@@ -47,6 +49,20 @@ def read_image(path: Path) -> np.ndarray:
     return image
 
 
+@contextmanager
+def _without_progress_bar() -> Iterator[None]:
+    """Let mmpretrain, where it is loaded, draw no bar for each batch."""
+    progress = sys.modules.get('mmpretrain.utils.progress')
+    before = getattr(progress, 'disable_progress_bar', False)
+    if progress:
+        progress.disable_progress_bar = True
+    try:
+        yield
+    finally:
+        if progress:
+            progress.disable_progress_bar = before
+
+
 class Predictor:
     """Predict and draw with the inferencer of a config's host.
 
@@ -76,33 +92,43 @@ class Predictor:
             from mmdet.apis import DetInferencer
             self.inferencer = DetInferencer(cfg, checkpoint, device, show_progress=False)
         else:
-            import mmpretrain.utils.progress
             from mmpretrain import ImageClassificationInferencer
-            mmpretrain.utils.progress.disable_progress_bar = True
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
         check_checkpoint(checkpoint, cfg, self.inferencer.model)
 
     def predict(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
+        """Predict for a batch of uint8 BGR images (H, W, 3), and draw.
+
+        Returns:
+            list[tuple[dict, np.ndarray]]: For each image what :meth:`raw` predicts, and the image,
+            BGR, with that on it; detections are drawn if their score is higher than ``score_thr``.
+        """
+        predictions, samples = self.raw(images)
+        rgb = [image[:, :, ::-1] for image in images]  # as the visualizers take it
+        if self.scope == 'mmdet':
+            drawn = self.inferencer.visualize(rgb, samples, True, pred_score_thr=score_thr)
+        else:
+            from mmpretrain.visualization import UniversalVisualizer
+            visualizer, drawn = UniversalVisualizer(), []
+            for image, sample in zip(rgb, samples):
+                drawn.append(visualizer.visualize_cls(image, sample, self.inferencer.classes,
+                                                      draw_gt=False))
+        return [(prediction, image[:, :, ::-1]) for prediction, image in zip(predictions, drawn)]
+
+    def raw(self, images: list[np.ndarray]) -> tuple[list[dict[str, Any]], list[Any]]:
         """Predict for a batch of uint8 BGR images (H, W, 3).
 
         Returns:
-            list[tuple[dict, np.ndarray]]: For each image the host's prediction (of detections with
-            ``classes``, the names of ``labels``), and the image, BGR, with what was predicted;
-            detections are drawn if their score is higher than ``score_thr``.
+            tuple[list, list]: The host's predictions (those of detections with ``classes``, the
+            names of ``labels``), and its data samples.
         """
-        made = self.inferencer(images, batch_size=len(images), return_datasamples=True)
-        rgb = [image[:, :, ::-1] for image in images]  # as the visualizers take it
-        if self.scope == 'mmdet':
-            samples = made['predictions']
-            drawn = self.inferencer.visualize(rgb, samples, True, pred_score_thr=score_thr)
-            predictions = self.inferencer.postprocess(samples)['predictions']
-            names = self.inferencer.model.dataset_meta['classes']
-            for prediction in predictions:
-                prediction['classes'] = [names[label] for label in prediction['labels']]
-        else:
-            from mmpretrain.visualization import UniversalVisualizer
-            classes, visualizer = self.inferencer.classes, UniversalVisualizer()
-            predictions, drawn = self.inferencer.postprocess(made, None), []
-            for image, sample in zip(rgb, made):
-                drawn.append(visualizer.visualize_cls(image, sample, classes, draw_gt=False))
-        return [(prediction, image[:, :, ::-1]) for prediction, image in zip(predictions, drawn)]
+        with _without_progress_bar():
+            made = self.inferencer(images, batch_size=len(images), return_datasamples=True)
+        if self.scope != 'mmdet':
+            return self.inferencer.postprocess(made, None), made
+        samples = made['predictions']
+        predictions = self.inferencer.postprocess(samples)['predictions']
+        names = self.inferencer.model.dataset_meta['classes']
+        for prediction in predictions:
+            prediction['classes'] = [names[label] for label in prediction['labels']]
+        return predictions, samples

@@ -3,7 +3,9 @@ import argparse
 import logging
 import os
 import re
+import signal
 import sys
+import threading
 from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
@@ -19,8 +21,10 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
+from tqdm import tqdm
 
 from mmfreq.apis import checks
+from mmfreq.apis.snapshot import SnapshotHook
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
     DATALOADERS,
@@ -43,6 +47,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing share."""
     parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
                         help=CFG_OPTIONS_HELP)
+    parser.add_argument('--verbose', action='store_true', help='show what the hosts log, which the '
+                        'log file has in any case, instead of the progress')
     parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
                         help='how the processes of a distributed run were started: tools/dist_*.sh')
     # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
@@ -249,25 +255,33 @@ class _SayFinished(Hook):
 
     def before_train(self, runner: Runner) -> None:
         if runner.iter >= runner.max_iters:
-            runner.logger.info('nothing to train: this run is finished '
-                               f'(iteration {runner.iter} of {runner.max_iters})')
+            runner.logger.warning('nothing to train: this run is finished '
+                                  f'(iteration {runner.iter} of {runner.max_iters})')
 
 
 def train(runner: Runner) -> None:
-    """Train; if the user interrupts, say what is saved and how to go on, and exit with 130."""
-    runner.register_hook(_SayFinished())
-    runner.register_hook(checks.CheckpointCheckHook(partial=not runner._resume))
+    """Train; if the user interrupts, say what is saved and how to go on, and exit with 130.
+
+    So does SIGTERM, by which schedulers of clusters end a job.
+    """
+    snapshot = SnapshotHook()
+    for hook in (_SayFinished(), checks.CheckpointCheckHook(partial=not runner._resume), snapshot):
+        runner.register_hook(hook)
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _check_datasets(runner, 'train', 'val')
         with explain_refusal():
             runner.train()
     except KeyboardInterrupt:
+        part = snapshot.save(runner)
         saved = find_latest_checkpoint(runner.work_dir)
         if is_main_process():
-            print(f'train: interrupted in epoch {runner.epoch + 1}; last checkpoint: {saved}; '
-                  'the same command with --resume goes on from there' if saved else
-                  'train: interrupted before the first checkpoint: nothing is saved',
-                  file=sys.stderr)
+            tqdm.write(f'train: interrupted in epoch {runner.epoch + 1}; last checkpoint: {saved}; '
+                       'the same command with --resume goes on from there'
+                       + (', with that epoch from its beginning' if part else '') if saved else
+                       'train: interrupted before the first checkpoint: nothing is saved',
+                       file=sys.stderr)
         raise SystemExit(130) from None
 
 
@@ -288,5 +302,4 @@ def save_results(runner: Runner, path: Optional[str]) -> dict[str, Any]:
         metrics = runner.test()
     if path and path.endswith('.json') and is_main_process():
         atomic_write_text(path, mmengine.dump(metrics, file_format='json', indent=1) + '\n')
-        runner.logger.info(f'metrics written to {path}')
     return metrics

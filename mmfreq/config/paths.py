@@ -1,5 +1,6 @@
 """Where configs are: paths, and the names package::file of those that ship with a package."""
 import importlib.util
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Optional
 
@@ -29,21 +30,46 @@ def _get_cfg_path(cfg_path: str, filename: str) -> tuple[str, Optional[str]]:
 
 
 def config_path(config: str) -> Path:
-    """Return the file of a config: a path, or ``package::file`` as in ``_base_``.
+    """Return the file of a config: a path, ``package::file`` as in ``_base_``, or a shipped name.
+
+    Args:
+        config (str): A path; ``package::folder/name.py``; ``package::name``; or the ``name`` of a
+            config that ships with mmfreq.
 
     Raises:
-        ValueError: There is no such file or package; the message names it.
+        ValueError: There is no such file or package; the message has the nearest names.
     """
     package, _, name = config.rpartition('::')
-    path = Path(name)
-    if package:
-        try:
-            spec = importlib.util.find_spec(package)
-        except (ImportError, ValueError):  # of a parent that is no package
-            spec = None
-        if spec is None or not spec.submodule_search_locations:
-            raise ValueError(f'config: no package {package!r} for {config}')
-        path = Path(spec.submodule_search_locations[0], '.mim', 'configs', name)
-    if not path.is_file():
-        raise ValueError(f'config: no such file: {config}')
-    return path
+    if not package and Path(name).is_file():
+        return Path(name)
+    folder = package_configs(package or 'mmfreq')
+    if folder is None:
+        raise ValueError(f'config: no package {package!r} for {config}')
+    if package and (folder / name).is_file():
+        return folder / name
+    known = {path.stem: path for path in sorted(folder.glob('*/*.py'))}
+    if name in known:
+        return known[name]
+    near = [f'{package or "mmfreq"}::{known[stem].relative_to(folder).as_posix()}'
+            for stem in get_close_matches(Path(name).stem, known, 3, 0.6)]
+    raise ValueError(f'config: no such file: {config}'
+                     + (f'; did you mean {" or ".join(near)}?' if near else ''))
+
+
+def package_configs(package: str) -> Optional[Path]:
+    """Return the folder of the configs that ship with a package; None if there is none."""
+    try:
+        spec = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # of a parent that is no package
+        spec = None
+    places = spec.submodule_search_locations if spec else None
+    return Path(places[0], '.mim', 'configs') if places else None
+
+
+def packaged_name(path: Path) -> str:
+    """Return ``package::folder/name.py`` of a config that ships with a package, else its path."""
+    for package in ('mmfreq', 'mmpretrain', 'mmdet'):
+        folder = package_configs(package)
+        if folder and folder.resolve() in path.resolve().parents:
+            return f'{package}::{path.resolve().relative_to(folder.resolve()).as_posix()}'
+    return str(path)

@@ -1,15 +1,17 @@
 """Write configs: what a config changes of the one that it inherits, in OpenMMLab's text style."""
 import os
+import textwrap
 from keyword import iskeyword
 from pathlib import Path
-from typing import Any, Mapping, Optional
+from typing import Any, Iterable, Mapping, Optional
 
 from mmengine.config import Config
 
 from mmfreq.config.paths import config_path
 
 _WIDTH = 100
-_FIRST = ('custom_imports', 'freq', 'model', 'data_preprocessor')
+_FIRST = ('data_root', 'classes', 'custom_imports', 'freq', 'model', 'data_preprocessor')
+_REPEATED = ('data_root', 'classes', 'val_dataloader', 'val_evaluator')  # named where they occur again
 
 
 def stock_base(config: Path) -> str:
@@ -75,15 +77,18 @@ def same(a: Any, b: Any) -> bool:
     return a == b
 
 
-def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path) -> str:
+def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path,
+               names: Optional[Mapping[str, Any]] = None) -> str:
     """Return the text of a config that inherits ``base`` and amounts to ``target``.
 
     Args:
         base (str): ``package::name``, or the path of a file.
         target (Mapping): The config that the child becomes. Where its top-level ``freq`` or a
-            ``*_pipeline`` occurs again, the text names it.
+            ``*_pipeline`` occurs again, the text names it; so it does with ``data_root``,
+            ``classes`` and what is the same for validation and test.
         comment (str): Text of the first lines.
         folder (Path): Where the text will stand: a path of ``base`` is written relative to it.
+        names (Mapping, optional): More values to name, by Python text: ``_base_.train_pipeline``.
 
     Raises:
         ValueError: ``target`` lacks a top-level key of ``base``, which inheritance cannot remove.
@@ -98,12 +103,12 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path)
     lines = [*(f'# {line}' for line in comment.splitlines()), f'_base_ = {reference!r}', '']
     first = [key for key in _FIRST if key in changes]
     named = [key for key in changes if key.endswith('_pipeline')]
-    texts: dict[str, str] = {}  # of what later lines name, by variable
+    texts = {name: repr(value) for name, value in (names or {}).items()}  # what lines can name
     for key in dict.fromkeys((*first, *named, *changes)):
         lines.append(f'{key} = {render(changes[key], len(key) + 3, names=texts)}')
         if key == 'freq' and isinstance(changes[key], list):
             texts.update((f'freq[{i}]', repr(step)) for i, step in enumerate(changes[key]))
-        elif key in ('freq', *named) and changes[key]:
+        elif key in ('freq', *named, *_REPEATED) and changes[key]:
             texts[key] = repr(changes[key])
     return '\n'.join(lines) + '\n'
 
@@ -142,3 +147,11 @@ def render(value: Any, column: int = 0, indent: int = 0,
         lines.append(' ' * (indent + 4) + head + render(item, start, indent + 4, names))
     end = f',\n{" " * indent}' if isinstance(value, list) else single
     return left + '\n' + ',\n'.join(lines) + end + right
+
+
+def wrapped(texts: Iterable[str]) -> str:
+    """Return texts as the lines of a config's comment; addresses stay whole."""
+    lines = []
+    for text in texts:
+        lines += textwrap.wrap(text, 117, break_on_hyphens=False, break_long_words=False)
+    return '\n'.join(lines)

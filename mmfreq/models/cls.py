@@ -28,10 +28,12 @@ from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.registry import HOOKS, MODELS
 from mmpretrain.structures import DataSample
 
+from mmfreq.hosts.hub import provide_models
 from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.pretrained import StateDict
 from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
+provide_models()
 
 @MODELS.register_module()
 class FreqResNet(StemlessResNetMixin, ResNet):

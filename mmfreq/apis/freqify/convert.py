@@ -2,9 +2,8 @@
 import math
 import re
 import tempfile
-import textwrap
 from pathlib import Path
-from typing import Any, Iterable, Optional
+from typing import Any, Optional
 
 from mmengine.config import Config
 
@@ -19,7 +18,7 @@ from mmfreq.apis.freqify.pipelines import CROPS, RESIZES, check_pipelines, conve
 from mmfreq.apis.freqify.trial import try_config
 from mmfreq.config.inspect import DATALOADERS, check_channels, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.config.writer import child_text, plain_config
+from mmfreq.config.writer import child_text, plain_config, wrapped
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import named_sets
 from mmfreq.files import atomic_write_text
@@ -128,14 +127,6 @@ def write_freqified(config: str, channels: str, out: Path,
     try_config(cfg, Config.fromfile(str(config_path(config))))
     atomic_write_text(out, child_text(config, target, comment, out.parent))
     return notes
-
-
-def wrapped(texts: Iterable[str]) -> str:
-    """Return texts as the lines of a config's comment; addresses stay whole."""
-    lines = []
-    for text in texts:
-        lines += textwrap.wrap(text, 117, break_on_hyphens=False, break_long_words=False)
-    return '\n'.join(lines)
 
 
 def freq_name(config: str, channels: str) -> str:

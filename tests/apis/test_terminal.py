@@ -1,0 +1,153 @@
+"""The terminal of a run says what a user needs, and an interruption loses little."""
+import io
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from mmengine.hooks import CheckpointHook, Hook, ParamSchedulerHook
+from mmengine.logging import MMLogger
+from mmengine.model import BaseModel
+from mmengine.runner import Runner
+from numpy.testing import assert_allclose
+from torch import nn
+
+from mmfreq.apis import terminal
+from mmfreq.apis.runner import train
+from mmfreq.apis.snapshot import FILE, SnapshotHook
+from mmfreq.apis.terminal import ProgressHook, headlines, quiet
+
+
+class Line(BaseModel):
+    """Learn to double a number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+
+    def forward(self, inputs: torch.Tensor, mode: str = 'tensor') -> Any:
+        return dict(loss=((self.layer(inputs) - 2 * inputs)**2).mean())
+
+
+class Interrupt(Hook):
+    """Interrupt before a step that counts from 0."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+        if runner.iter == self.step:
+            raise KeyboardInterrupt
+
+
+def runner(work_dir: Path, *hooks: Hook, resume: bool = False, epochs: int = 3) -> Runner:
+    """Epochs of 4 steps, in each of which the learning rate is halved from 0.1 on."""
+    torch.manual_seed(0)
+    data = [dict(inputs=torch.ones(1) * i) for i in (1, 2, 3, 4)]
+    loader = dict(dataset=data, batch_size=1, collate_fn=dict(type='default_collate'),
+                  sampler=dict(type='DefaultSampler', shuffle=False))
+    made = Runner(
+        Line(), str(work_dir), loader, train_cfg=dict(by_epoch=True, max_epochs=epochs),
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)), resume=resume,
+        param_scheduler=dict(type='ExponentialLR', gamma=0.5, by_epoch=False),
+        experiment_name=f'{work_dir.name}-{time.monotonic_ns()}')
+    for hook in hooks:
+        made.register_hook(hook)
+    return made
+
+
+def test_an_interrupted_epoch_is_kept_with_the_schedule_of_its_beginning(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr('mmfreq.apis.runner.SnapshotHook', lambda: SnapshotHook(seconds=0))
+    monkeypatch.setattr('mmfreq.apis.runner._check_datasets', lambda *_: None)
+    cut = runner(tmp_path, Interrupt(6))
+    with pytest.raises(SystemExit) as stopped:
+        train(cut)
+    assert stopped.value.code == 130
+    assert 'goes on from there, with that epoch from its beginning' in capsys.readouterr().err
+    saved = torch.load(tmp_path / FILE, weights_only=False)
+    whole = torch.load(tmp_path / 'epoch_1.pth', weights_only=False)
+    assert (saved['meta']['epoch'], saved['meta']['iter']) == (1, 4)
+    assert_allclose(saved['state_dict']['layer.weight'], cut.model.layer.weight.detach())
+    assert (saved['state_dict']['layer.weight'] != whole['state_dict']['layer.weight']).all()
+    for part in ('param_schedulers', 'optimizer'):
+        rate = saved[part][0]['_last_value'] if part == 'param_schedulers' else (
+            [saved[part]['param_groups'][0]['lr']])
+        assert_allclose(rate, 0.01 * 0.5**4)
+    assert not (tmp_path / f'{FILE}.part').exists()
+
+    rates = []
+
+    class Record(Hook):
+        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+            rates.append((runner.iter, runner.optim_wrapper.param_groups[0]['lr']))
+
+    train(runner(tmp_path, Record(), resume=True))
+    assert_allclose(rates, [(step, 0.01 * 0.5**step) for step in range(4, 12)])
+
+
+def test_a_young_epoch_is_not_kept(tmp_path: Path) -> None:
+    snapshot = SnapshotHook(seconds=60)
+    runner(tmp_path, snapshot, epochs=1).train()
+    assert not snapshot.save(None)
+    assert not (tmp_path / FILE).exists()
+
+
+def test_a_long_epoch_is_saved_from_time_to_time(tmp_path: Path) -> None:
+    runner(tmp_path, SnapshotHook(seconds=0, every=0), epochs=1).train()
+    saved = torch.load(tmp_path / FILE, weights_only=False)
+    assert (saved['meta']['epoch'], saved['meta']['iter']) == (0, 0)
+    assert (tmp_path / 'last_checkpoint').read_text() in (
+        str(tmp_path / FILE), str(tmp_path / 'epoch_1.pth'))
+
+
+def test_progress_depends_on_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now, out = [0.], io.StringIO()
+    monkeypatch.setattr(terminal.time, 'monotonic', lambda: now[0])
+    monkeypatch.setattr(sys, 'stderr', io.StringIO())  # no terminal
+    hook = ProgressHook(out, 'own.py')
+    hook.by_epoch = True
+    hook._begin(100, 0, 'epoch 1/10')
+    assert out.getvalue().startswith('epoch 1/10   0% |')  # at once
+    shown = []
+    loop = SimpleNamespace(epoch=0, max_epochs=10)
+    for _ in range(100):
+        now[0] += 4  # seconds a step
+        before = out.getvalue()
+        hook.after_train_iter(loop, 0, outputs=dict(loss=torch.tensor(0.5)))
+        if out.getvalue() != before:
+            shown.append(now[0])
+    assert shown[0] == 8  # the first multiple of 4 that is 5 seconds or more
+    assert max(b - 1.25 * a for a, b in zip(shown, shown[1:])) <= 8
+    assert len(shown) < 20
+    assert 'loss 0.5' in out.getvalue()
+
+
+def test_quiet_passes_warnings_on(capsys: pytest.CaptureFixture) -> None:
+    with quiet() as out:
+        logger = MMLogger('quiet', log_level='INFO')
+        print('Line NMS is not compiled')
+        logger.info('a long config')
+        logger.warning('the disk is nearly full')
+        logger.warning('"FileClient" will be deprecated in future')
+        print('ours', file=out)
+    print('after')
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3
+    assert lines[0].endswith('the disk is nearly full')
+    assert lines[1:] == ['ours', 'after']
+    with quiet(verbose=True) as out:
+        print('all')
+    assert out is None
+    assert capsys.readouterr().out == 'all\n'
+
+
+def test_headlines_are_in_words_and_per_cent() -> None:
+    metrics = {'coco/bbox_mAP': 0.25, 'coco/bbox_mAP_50': 0.5, 'coco/segm_mAP': 0.125, 'time': 1.}
+    assert headlines(metrics) == {'box AP, %': 25, 'mask AP, %': 12.5}
+    assert headlines({'mine/score': 3., 'data_time': 1.}) == {'mine/score': 3.}
+    assert {CheckpointHook.priority, ParamSchedulerHook.priority} == {'VERY_LOW', 'LOW'}
+    assert ProgressHook.priority == 'LOWEST'

@@ -1,0 +1,56 @@
+"""The shipped configs are found by name, with their figures."""
+import runpy
+import sys
+from pathlib import Path
+
+import pytest
+from mmpretrain import get_model, list_models
+
+from mmfreq.apis.zoo import shipped_table, stock_weights
+from mmfreq.config.paths import config_path
+from mmfreq.models.cls import FreqResNet
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_table_has_every_config() -> None:
+    rows = {name: figures for name, *figures in shipped_table()}
+    files = [path.relative_to(ROOT / 'configs') for path in (ROOT / 'configs').glob('*/*.py')]
+    assert set(rows) == {f'mmfreq::{path.as_posix()}' for path in files}
+    assert rows['mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py'] == ['24', '56x56', '3.95 G', 'top-1 77.2']
+    assert rows['mmfreq::mask_rcnn/mask-rcnn_r50-dct48s_fpn_1x_coco.py'][3] == 'box AP 38.1, mask AP 35.0'
+    assert len(shipped_table('resnet50*48*in1k')) == 3
+
+
+def test_the_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, 'argv', ['list', 'mobilenet'])
+    runpy.run_path(str(ROOT / 'tools/list.py'), run_name='__main__')
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ['config', 'channels', 'size', 'multiply-adds', 'published']
+    assert len(lines) == 5
+    monkeypatch.setattr(sys, 'argv', ['list', 'alexnet'])
+    with pytest.raises(SystemExit, match="no shipped config has 'alexnet' in its name"):
+        runpy.run_path(str(ROOT / 'tools/list.py'), run_name='__main__')
+
+
+def test_mmpretrain_finds_the_shipped_classifiers() -> None:
+    names = list_models('*dct*')
+    assert set(names) == {path.stem for path in (ROOT / 'configs').glob('*/*dct*_in1k.py')}
+    assert isinstance(get_model('resnet50-dct24s_8xb32_in1k').backbone, FreqResNet)
+    assert 'resnet50_8xb32_in1k' in list_models('resnet50*')  # the stock ones stay
+
+
+def test_a_name_stands_for_a_shipped_config() -> None:
+    expected = (ROOT / 'configs/resnet/resnet50-dct24s_8xb32_in1k.py').resolve()
+    for name in (expected.stem, f'mmfreq::{expected.stem}', f'mmfreq::resnet/{expected.name}'):
+        assert config_path(name).resolve() == expected
+    with pytest.raises(ValueError, match='did you mean mmpretrain::resnet/resnet50_8xb32_in1k.py'):
+        config_path('mmpretrain::resnet/resnet50_8xb32_in1.py')
+
+
+def test_weights_of_stock_configs() -> None:
+    for name, part in (('mmpretrain::resnet/resnet50_8xb32_in1k.py', '/resnet50_8xb32_in1k_'),
+                       ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', '/mask_rcnn_r50_fpn_1x_coco_2')):
+        assert part in stock_weights(name)
+    assert stock_weights('mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py') == ''
+    assert stock_weights('own.py') == ''

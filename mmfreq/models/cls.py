@@ -35,6 +35,7 @@ from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessRes
 
 provide_models()
 
+
 @MODELS.register_module()
 class FreqResNet(StemlessResNetMixin, ResNet):
     """mmpretrain's ResNet without its stem; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.

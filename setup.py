@@ -10,6 +10,8 @@ VERSION = re.search(r"__version__ = '([^']+)'", (ROOT / 'mmfreq/version.py').rea
 # What an installed package keeps in mmfreq/.mim, where mmengine and mim look for it.
 MIM_FILES = ('model-index.yml', 'configs/**/*.py', 'configs/**/*.yml', 'configs/**/*.md', 'tools/*.py', 'tools/*.sh')
 
+EXPORT = ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20']
+
 
 class BuildWithMim(build_py):
     """Puts MIM_FILES into the wheel.
@@ -59,7 +61,9 @@ setup(
         ],
         'demo': ['scikit-image>=0.24'],
         'docs': ['mkdocs>=1.6'],
+        'export': EXPORT,
         'test': [
+            *EXPORT,
             'pytest>=7.0', 'pytest-xdist>=3.5', 'setuptools>=70.1', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6'
         ],
     },

@@ -92,11 +92,12 @@ def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
     path, picture = browser.draw(index)
     original = cv2.imread(path)[:, :, ::-1]
     gap, left = 8, round(original.shape[1] * picture.shape[0] / original.shape[0])
-    assert picture.shape[1] == left + gap + width
+    assert abs(picture.shape[1] - (left + 2 * gap + 2 * width)) <= 1  # in the middle what the network gets, unmarked
     assert (picture[:, left:left + gap] == 255).all()
+    assert (picture[:, -width - gap:-width] == 255).all()
     if picture.shape[0] == original.shape[0]:
         assert_array_equal(picture[:, :left], original)
-    return picture[:, left + gap:]
+    return picture[:, -width:]
 
 
 # Photos
@@ -274,5 +275,5 @@ def test_the_left_image_is_what_the_data_set_loads(folders: Path) -> None:
     browser.originals.pipeline.transforms.append(lambda results: {'img': 255 - results['img']})
     path, picture = browser.draw(0)
     original = 255 - cv2.imread(path)[:, :, ::-1]
-    expected = beside(original, picture[:, -224:])
+    expected = beside(original, picture[:, -2 * 224 - 8:])
     assert_array_equal(picture, expected)

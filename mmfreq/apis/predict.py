@@ -2,6 +2,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
@@ -13,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
 from mmfreq.apis.checks import check_checkpoint
+from mmfreq.config.inspect import datasets_with_pipeline
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
@@ -85,8 +87,12 @@ class Predictor:
             raise ValueError(f'device: {device!r} cannot be used: {reason}') from error
         if self.scope not in ('mmpretrain', 'mmdet'):
             raise ValueError(f"default_scope: expected 'mmpretrain' or 'mmdet', got {self.scope!r}")
-        if not (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline'):
+        found = datasets_with_pipeline((cfg.get('test_dataloader') or {}).get('dataset'))
+        if not found:
             raise ValueError('expected a test_dataloader whose dataset has a pipeline')
+        if found[0] is not cfg.test_dataloader.dataset:  # the inferencers know no wrappers
+            cfg = deepcopy(cfg)
+            cfg.test_dataloader.dataset = found[0]
         init_default_scope(self.scope)
         if self.scope == 'mmdet':
             from mmdet.apis import DetInferencer

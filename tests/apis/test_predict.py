@@ -92,6 +92,7 @@ def test_predictions_are_those_of_the_test_pipeline(case: Case) -> None:
     if cfg.default_scope == 'mmdet':
         red = (255, 0, 0)
         cfg.visualizer.update(bbox_color=red, mask_color=red, text_color=red)
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset])
     predictor = Predictor(cfg, case.checkpoint, 'cpu')
     images = [cv2.imread(path) for path in case.images]
     given = [image.copy() for image in images]

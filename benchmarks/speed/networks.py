@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from measure import Entry, Report, Section, machine
 from mmengine.analysis import FlopAnalyzer
+from mmengine.registry import init_default_scope
 from mmpretrain.registry import MODELS
 
 import mmfreq.models.cls  # noqa: F401  registers the backbones
@@ -58,6 +59,7 @@ def main() -> None:
     """Measure, print, write."""
     args = parse_args()
     torch.set_num_threads(args.threads)
+    init_default_scope('mmpretrain')
     report = Report(machine(), shlex.join(['python', *sys.argv]), [])
     for network in args.networks:
         family, _, depth = network.partition('-')

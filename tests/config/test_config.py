@@ -235,7 +235,7 @@ def test_no_validate(flags: tuple[str, ...]) -> None:
 
 def test_auto_scale_lr() -> None:
     cfg = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--auto-scale-lr'))
-    assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=True)
+    assert cfg.auto_scale_lr == dict(base_batch_size=32, enable=True)
 
 
 def test_auto_scale_lr_without_a_base_batch_size(tmp_path: Path) -> None:

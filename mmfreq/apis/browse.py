@@ -115,8 +115,9 @@ class Browser:
 
         Returns:
             tuple[str, np.ndarray]: Path of the image, or ``'sample 3'`` if it is no file, and uint8
-            RGB (H, W, 3). On the left is the image as the data set loads it; on the right, what the network gets with the ground
-            truth on it, at the size that the ground truth refers to.
+            RGB (H, W, 3). On the left is the image as the data set loads it; in the middle, what
+            the network gets; on the right, that with the ground truth on it, at the size that the
+            ground truth refers to.
         """
         item = self.dataset[index]
         sample = item['data_samples']
@@ -126,7 +127,8 @@ class Browser:
             image = original_size(image, sample)
         path = sample.get('img_path')
         original = loaded_image(self.dataset, index, path)
-        annotated = self._annotated(image[:, :, ::-1], sample)
+        rebuilt = image[:, :, ::-1]
+        annotated = beside(rebuilt, self._annotated(rebuilt, sample))
         return path or f'sample {index}', beside(original, annotated)
 
     def _annotated(self, image: np.ndarray, sample: Any) -> np.ndarray:

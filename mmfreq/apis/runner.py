@@ -221,11 +221,16 @@ def prepare(cfg: Config, *loaders: str) -> Config:
 
 @contextmanager
 def explain_refusal() -> Iterator[None]:
-    """Exit with one line if a checkpoint is refused, or a file is missing or out of reach."""
+    """Exit with one line if a checkpoint or an image is refused, or a file is out of reach."""
     try:
         yield
-    except (RefusedCheckpointError, FileNotFoundError, URLError) as error:
-        raise SystemExit(str(error)) from error
+    except (ValueError, FileNotFoundError, URLError) as error:
+        # a worker of a DataLoader puts its traceback before the message
+        line = re.sub(r'^[\w.]+Error: ', '', str(error).strip().rpartition('\n')[2])
+        known = not isinstance(error, ValueError) or isinstance(error, RefusedCheckpointError)
+        if not known and not re.search(r'cannot be decoded as an image|\(img_path: ', line):
+            raise
+        raise SystemExit(line) from error
 
 
 @contextmanager

@@ -2,20 +2,15 @@
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import torchvision
 from backbone_checks import StateDict, assert_same, clone, load, log, over_ways, randomized, said
 from mmengine.analysis import get_model_complexity_info
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import HOOKS, MODELS
-from mmpretrain.structures import DataSample
-from mmpretrain.visualization import UniversalVisualizer
+from mmpretrain.registry import MODELS
 from numpy.testing import assert_allclose
 from torch import nn
 from torch.utils.checkpoint import checkpoint as keep_nothing

@@ -133,7 +133,7 @@ def cost_columns(rows: Sequence[Row]) -> list[Column]:
     """Return the columns of what the models take in and cost, normalised size first."""
     found = [
         Column('normalised size', normalised_sizes(rows), '.4g'),
-        Column('bytes per image', [row.input_bytes for row in rows], ','),
+        Column('bytes per image', [row.input_bytes for row in rows], ',.0f'),
         Column('parameters', [row.parameters for row in rows], '.2f', 1e6, ' M'),
         Column('FLOPs (multiply-adds)', [row.flops for row in rows], '.3f', 1e9, ' G'),
         Column('memory', [row.memory for row in rows], '.1f', 1e6, ' MB'),

@@ -210,7 +210,7 @@ def test_show_dir_has_a_picture_of_every_image(data: Path, predictions: tuple[li
     photos = sorted((data / 'val').glob('*/*.jpg'))
     assert len(written) == len(photos) == 8
     for i, (picture_file, photo) in enumerate(zip(written, photos)):
-        assert picture_file.name.startswith(f'{i}-{photo.parent.name}-{photo.name}')
+        assert picture_file.name == f'{i}-{photo.parent.name}-{photo.stem}_0.png'
         drawn = cv2.imread(str(picture_file))
         assert_allclose(drawn.shape[0] / drawn.shape[1], 1, atol=0.05)
         assert drawn.std() > 10
@@ -346,6 +346,7 @@ def test_an_image_file_without_content_is_named(data: Path, tmp_path: Path) -> N
     message = output.strip().splitlines()[-1]
     assert str(broken) in message
     assert 'the file is empty' in message
+    assert 'Traceback' not in output
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [

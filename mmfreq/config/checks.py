@@ -15,7 +15,6 @@ from mmfreq.config.inspect import (
     DATALOADERS,
     check_channels,
     dct_channels,
-    device_freq,
     iter_dicts,
     network_pipeline,
     pipelines,
@@ -72,8 +71,6 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
     preprocessor = _preprocessor(cfg)
     selected, block_size = dct_channels(expanded) or ((), 1)
     normalize = dict(steps.get('FreqNormalize', {}))
-    if device_freq(cfg):  # sends pixels
-        normalize.pop('scale', None)
     mean, std = np.zeros(1), np.ones(1)
     if selected:
         _check_preprocessor(preprocessor, normalize, len(selected))

@@ -39,7 +39,7 @@ def main() -> None:
     """Draw sample after sample."""
     args = parse_args()
     if args.show:
-        check_display()
+        check_display('--out-dir DIR')
     loader = f'{args.phase}_dataloader'
     cfg = prepare(read_config(args.config, args.cfg_options), loader)
     with explain_build():

@@ -9,6 +9,10 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import default_collate
+from mmengine.optim import OptimWrapper
+from mmengine.registry import DATASETS, MODELS, DefaultScope
+from mmengine.runner import Runner
 
 from mmfreq.apis.browse import Browser
 from mmfreq.apis.compare.rows import compare
@@ -109,6 +113,40 @@ def test_detection_geometry_of_fused_transforms_is_checked() -> None:
     cfg.train_dataloader.dataset.pipeline[-2].upscale = 1
     with pytest.raises(ValueError, match='stride=4, .* train_dataloader has .*=8 and upscale=1'):
         check_channels(cfg)
+
+
+@pytest.mark.parametrize('kind', ['fused', 'int8'])
+def test_workers_compute_the_same_numbers(kind: str, folder: Path) -> None:
+    cfg = variant(kind, folder)
+    loader = dict(cfg.val_dataloader, batch_size=3, collate_fn=dict(type='default_collate'))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        batches = []
+        for workers in (0, 1):
+            built = Runner.build_dataloader(dict(loader, num_workers=workers), seed=0)
+            batches.append([batch['inputs'].numpy() for batch in built])
+    np.testing.assert_array_equal(*batches)
+    assert batches[0][0].shape == (3, 24, 28, 28)
+    assert batches[0][0].std() > 0.5
+
+
+def test_training_on_the_device_is_that_of_the_pipeline(folder: Path) -> None:
+    """Three steps of training from the same weights: losses, and the first convolution."""
+    found = []
+    for kind in ('fused', 'device'):
+        cfg = variant(kind, folder)
+        cfg.model.data_preprocessor = cfg.data_preprocessor
+        cfg.model.head.num_classes = 2
+        with DefaultScope.overwrite_default_scope('mmpretrain'):
+            data = DATASETS.build(cfg.val_dataloader.dataset)
+            torch.manual_seed(0)
+            model = MODELS.build(cfg.model).train()
+        batch = default_collate([data[i] for i in range(4)])
+        optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), 0.01))
+        losses = [float(model.train_step(batch, optimizer)['loss']) for _ in range(3)]
+        found.append((losses, model.backbone.layer1[0].conv1.weight.detach().numpy()))
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-3)
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+    assert len(set(found[0][0])) == 3  # the weights change
 
 
 @pytest.fixture(scope='module')

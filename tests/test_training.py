@@ -427,6 +427,14 @@ def test_scripts_with_a_missing_config(arguments: tuple[Any, ...]) -> None:
     assert output == 'config: no such file: none.py\n'
 
 
+@pytest.mark.parametrize(('name', 'arguments'), [
+    ('dist_train.sh', 'CONFIG PROCESSES'), ('dist_test.sh', 'CONFIG CHECKPOINT PROCESSES')])
+def test_scripts_explain_themselves(name: str, arguments: str) -> None:
+    output = execute('bash', f'tools/{name}', 'config.py', succeeds=False).stdout
+    assert f'usage: tools/{name} {arguments} [arguments of tools/' in output
+    assert 'set -euo' not in output
+
+
 def test_a_finished_run_says_so(trained: Path, tmp_path: Path) -> None:
     output = tool('train', trained / f'{NAME}.py', '--work-dir', tmp_path, '--resume', trained / 'epoch_2.pth')
     assert 'nothing to train: this run is finished (iteration 8 of 8)' in output
@@ -534,6 +542,12 @@ def test_max_images(limit: int, images: int, data: Path) -> None:
     assert (stats.meta['images'], stats.meta['count']) == (images, images * 64)
     if images == 16:
         assert_allclose(stats.std, coefficients(data).std(axis=0), rtol=1e-9)
+
+
+@pytest.mark.parametrize('limit', [0, -1])
+def test_fewer_images_than_one(limit: int, data: Path) -> None:
+    with pytest.raises(ValueError, match=f'^max_images: expected an integer >= 1, got {limit}$'):
+        dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
 
 
 def test_rounding_noise_does_not_count_as_variation(tmp_path: Path) -> None:

@@ -115,9 +115,12 @@ def _torch_load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
 
 
 def _load_url(*args: Any, **kwargs: Any) -> Any:
-    """Stand in for ``load_url`` in mmengine's loader."""
-    with _safe_names():
-        return _MMENGINE_LOAD_URL(*args, weights_only=True, **kwargs)
+    """Stand in for ``load_url`` in mmengine's loader: torch's, which reads what it has fetched."""
+    torch.hub.torch = checkpoint_module.torch
+    try:
+        return _MMENGINE_LOAD_URL(*args, **kwargs)
+    finally:
+        torch.hub.torch = torch
 
 
 def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Data folders, classes and checkpoints that do not fit a config are refused before anything long starts."""
 from collections import OrderedDict
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -182,6 +183,22 @@ def test_as_many_logits_as_classes() -> None:
     assert model_heads(network(1000)) == {'head': 1000}
     with pytest.raises(ValueError, match='head: num_classes=1000, but train has 2 classes: cat, dog; set num_classes'):
         check_classes({'head': 1000}, dict(train=dataset('cat', 'dog')))
+
+
+def test_panoptic_heads_count_things_alone() -> None:
+    model = network(80)
+    model.panoptic_fusion_head = nn.Module()
+    model.panoptic_fusion_head.num_classes = 133
+    assert model_heads(model) == {}
+
+
+@pytest.mark.parametrize('built', [True, False])
+def test_a_runner_that_builds_its_model_later(built: bool) -> None:
+    """FlexibleRunner has the config of a model; its classes are known when it trains."""
+    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset('cat', 'dog')))
+    runner = SimpleNamespace(model=network(3) if built else dict(type='X'), train_loop=loop, val_loop=None)
+    with pytest.raises(SystemExit, match='num_classes=3, but') if built else nullcontext():
+        cli._check_datasets(runner, 'train', 'val')
 
 
 def test_class_folders_are_compared_before_anything_is_built(tmp_path: Path) -> None:

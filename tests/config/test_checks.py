@@ -152,6 +152,22 @@ def test_transforms_of_pixels_behind_the_dct(step: str, path: str) -> None:
         check_config(cfg)
 
 
+@pytest.mark.parametrize(('choices', 'refused'), [
+    ([['fused'], ['RandomFlip', 'fused']], ''),  # the second is an alternative to the first
+    ([['fused', 'RandomFlip'], ['fused']], 'RandomFlip comes behind FusedBlockDCT'),
+    ([['fused'], ['fused'], 'Pad'], 'Pad comes behind FusedBlockDCT'),
+])
+def test_alternatives_follow_what_is_before_all_of_them(choices: list, refused: str) -> None:
+    cfg = load()
+    steps = cfg.train_dataloader.dataset.pipeline
+    fused, after = steps.pop(-2), [dict(type=name) for name in choices if isinstance(name, str)]
+    known = {'fused': fused, 'RandomFlip': dict(type='RandomFlip')}
+    branches = [[known[name] for name in branch] for branch in choices if isinstance(branch, list)]
+    steps[-1:-1] = [dict(type='RandomChoice', transforms=branches), *after]
+    with pytest.raises(ValueError, match=refused) if refused else nullcontext():
+        check_config(cfg)
+
+
 @pytest.mark.parametrize(('augment', 'refused'), [('ResizeMix', True), ('CutMix', False)])
 def test_batch_augments_that_resize(augment: str, refused: bool) -> None:
     cfg = load(model__train_cfg=dict(augments=[dict(type=augment)]))

@@ -135,6 +135,15 @@ def test_weights_none_of_which_fits_are_refused(weights: dict, fits: bool, tmp_p
             checkpoint_module.load_checkpoint(model, file)
 
 
+@pytest.mark.parametrize('prefix', ['backbone.', 'module.backbone.', ''])
+def test_weights_may_have_the_prefix_of_the_model_that_they_were_part_of(prefix: str, tmp_path: Path) -> None:
+    model = torch.nn.Sequential(OrderedDict(layer1=torch.nn.Sequential(OrderedDict(conv=torch.nn.Linear(2, 3)))))
+    weights = {f'{prefix}{key}': torch.full_like(value, 7) for key, value in model.state_dict().items()}
+    torch.save(dict(state_dict={**weights, 'head.fc.bias': torch.zeros(5)}), tmp_path / 'x.pth')
+    checkpoint_module.load_checkpoint(model, str(tmp_path / 'x.pth'), revise_keys=[(rf'^{re.escape(prefix)}', '')])
+    assert all((weight == 7).all() for weight in model.state_dict().values())
+
+
 @pytest.mark.parametrize('host', ['mmpretrain', 'mmdet'])
 def test_the_hosts_inferencers_read_weights_only(host: str, tmp_path: Path) -> None:
     init_default_scope(host)
@@ -160,6 +169,16 @@ def test_torch_itself_stays_as_it_is(tmp_path: Path) -> None:
         load(tmp_path / 'x.pth')
     assert torch.load(tmp_path / 'x.pth', weights_only=False) == dict(x=OrderedDict, y=3)
     assert not [name for name in os.environ if name.endswith('WEIGHTS_ONLY_LOAD')]
+
+
+def test_checkpoints_are_named_by_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
+    (tmp_path / 'hub/checkpoints').mkdir(parents=True)
+    torch.save(dict(state_dict=dict(bias=torch.tensor([7., 8])), meta=dict(values=np.float16(2))),
+               tmp_path / 'hub/checkpoints/good.pth')
+    model = torch.nn.Linear(1, 2)
+    checkpoint_module.load_checkpoint(model, 'https://localhost/good.pth')
+    assert model.bias.tolist() == [7, 8]
 
 
 def test_downloads_are_read_weights_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,7 +115,7 @@ def test_config(args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show:
-        check_display()
+        check_display('--show-dir DIR')
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     if args.tta:
@@ -138,10 +138,10 @@ def checkpoint_file(path: str) -> str:
     return found
 
 
-def check_display() -> None:
+def check_display(instead: str) -> None:
     """Exit with one line if pictures are to be shown and there is no display."""
     if sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
-        raise SystemExit('--show: there is no display; save the pictures in a folder instead')
+        raise SystemExit(f'--show: there is no display; {instead} saves the pictures')
 
 
 def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:

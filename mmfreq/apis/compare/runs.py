@@ -61,6 +61,7 @@ def read_run(run_or_config: str) -> Run:
     run.name = configs[0].stem
     try:
         run.cfg = Config.fromfile(str(configs[0]))
+        _restore_start(run.cfg, folder)
     except Exception as error:  # a config is a program: it may raise anything
         run.notes.append(f'the config cannot be read: {one_line(error)}')
         return run
@@ -68,6 +69,17 @@ def read_run(run_or_config: str) -> Run:
         seed = (run.cfg.get('randomness') or {}).get('seed')
         run.seed = run.seed if seed is None else seed
     return run
+
+
+def _restore_start(cfg: Config, folder: Path) -> None:
+    """Set ``load_from`` to what an interrupted run began with; going on has replaced it."""
+    if not cfg.get('resume'):
+        return
+    for file in sorted(folder.glob('*/vis_data/config.py')):
+        first = Config.fromfile(str(file))
+        if not first.get('resume'):
+            cfg.update(resume=False, load_from=first.get('load_from'))
+            return
 
 
 def one_line(error: Exception) -> str:

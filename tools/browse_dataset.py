@@ -13,7 +13,7 @@ from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, check_display, explain_build, prepare, read_config
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, check_display, explain_build, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def main() -> None:
     if args.show:
         check_display('--out-dir DIR')
     loader = f'{args.phase}_dataloader'
-    cfg = prepare(read_config(args.config, args.cfg_options), loader)
+    cfg = read_config(args.config, args.cfg_options)
     with explain_build():
         browser = Browser(cfg, loader)
     indices = range(len(browser.dataset))

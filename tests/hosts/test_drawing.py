@@ -1,4 +1,5 @@
 """Predictions are drawn on what the data set loads: files of any backend and colour type, and arrays."""
+import logging
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -74,14 +75,15 @@ def classified(*paths: Any) -> list[DataSample]:
 
 def test_equal_names_stay_apart_and_broken_files_are_warnings(root: Path, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    said = []
+    monkeypatch.setattr('mmfreq.hosts.drawing.print_log', lambda text, logger, level: said.append((level, text)))
     paths = [root / name for name in IMAGES]
-    told: list[str] = []
-    monkeypatch.setattr('mmfreq.hosts.drawing.print_log', lambda message, *rest: told.append(message))
     (root / 'c').mkdir()
     (root / 'c/1.png').write_bytes(b'')
     hook = FreqVisualizationHook(True, 1, str(tmp_path / 'out'))
     draw(hook, files(root), UniversalVisualizer(), classified(paths[0]), classified(paths[1], root / 'c/1.png'))
-    assert [message.partition(': cannot draw')[0] for message in told] == [f'{root}/c/1.png']
+    (level, text), = said
+    assert (level, text.startswith(f'{root}/c/1.png: cannot draw: ')) == (logging.WARNING, True)
     written = sorted((tmp_path / 'out').iterdir())
     assert [file.name for file in written] == ['0-cat-000_0.png', '1-cat-000_0.png']
     for file, image in zip(written, IMAGES.values()):

@@ -9,11 +9,10 @@ from pathlib import Path
 
 import mmcv
 import numpy as np
-from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, check_display, explain_build, read_config
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, check_display, explain_build, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,19 +30,23 @@ def parse_args() -> argparse.Namespace:
                         '%(default)s)')
     parser.add_argument('--wait-time', type=float, default=0, help='seconds that a picture stays in the window; 0: '
                         'until a key is pressed (default)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args()
 
 
 def main() -> None:
     """Draw sample after sample."""
     args = parse_args()
+    if args.number < 1:
+        raise SystemExit(f'--number: expected an integer >= 1, got {args.number}')
     if args.show:
         check_display('--out-dir DIR')
     loader = f'{args.phase}_dataloader'
     cfg = read_config(args.config, args.cfg_options)
     with explain_build():
         browser = Browser(cfg, loader)
+        if not args.show:
+            Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     indices = range(len(browser.dataset))
     if args.shuffle:
         indices = np.random.default_rng(args.seed).permutation(indices).tolist()

@@ -5,10 +5,8 @@ The result is a JSON file for FusedBlockDCT(..., stats='FILE.json').
 """
 import argparse
 
-from mmengine.config import DictAction
-
 from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, read_config
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, read_config
 from mmfreq.dct.channels import COMPONENTS
 
 
@@ -23,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--scales', type=float, nargs='+', default=INT8_SCALES, help="scales to judge for "
                         "FusedBlockDCT(..., dtype='int8', scale=...) (default: %(default)s)")
     parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args()
 
 
@@ -33,7 +31,7 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     try:
         stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed, args.scales)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f'{args.config}: {error}') from error
     save_stats(stats, args.out)
     if constant:

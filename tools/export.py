@@ -7,11 +7,10 @@ It appears once it gives the same scores as PyTorch. docs/export.md shows how to
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmfreq.apis.export import INPUTS, Exporter, check_packages
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
+    KeyValues,
     checkpoint_file,
     explain_refusal,
     prepare,
@@ -32,7 +31,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--order', choices=('rgb', 'bgr'), default='rgb',
                         help='order of the colours in pixels (default: %(default)s)')
     parser.add_argument('--fp16', action='store_true', help='compute in float16 behind the DCT')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help=CFG_OPTIONS_HELP)
     return parser.parse_args()
 

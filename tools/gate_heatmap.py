@@ -11,11 +11,9 @@ validation set, or from gate_rates_*.json files, which training leaves beside it
 import argparse
 from pathlib import Path
 
-from mmengine.config import DictAction
-
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, checkpoint_file, explain_refusal, prepare, read_config
 from mmfreq.config.inspect import iter_dicts
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
 
@@ -30,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='val', help='which data loader the gate '
                         'runs over (default: %(default)s)')
     parser.add_argument('--names', nargs='+', help='titles (default: the files)')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
     return parser.parse_args()
 
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import cv2
 import mmengine
-from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
+    KeyValues,
     checkpoint_file,
     explain_refusal,
     prepare,
@@ -36,7 +36,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections with a higher '
                         'score are drawn (default: %(default)s); predictions.json has all')
     parser.add_argument('--batch-size', type=int, default=1, help='default: %(default)s')
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help=CFG_OPTIONS_HELP)
     return parser.parse_args()
 
@@ -52,7 +52,8 @@ def main() -> None:
         images = find_images(args.images, args.out_dir)
         with explain_refusal():
             predictor = Predictor(cfg, checkpoint, args.device)
-    except ValueError as error:
+        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
         raise SystemExit(f'predict: {error}') from error
     pictures = dict(zip(images, picture_paths(images, args.out_dir)))
     predictions, found = {}, list(images.items())

@@ -25,6 +25,7 @@ from tqdm import tqdm
 
 import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
+from mmfreq.apis.compare.runs import one_line
 from mmfreq.apis.snapshot import SnapshotHook
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
@@ -44,9 +45,21 @@ CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=val
                     'misspelling; freq and *_pipeline change wherever the config copied them')
 
 
+class KeyValues(DictAction):
+    """mmengine's DictAction, with an error of one line for what is no ``key=value``."""
+
+    def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
+                 values: Any, *args: Any) -> None:
+        """Read the values of ``--cfg-options``."""
+        for value in values:
+            if '=' not in value:
+                parser.error(f'{self.dest.replace("_", "-")}: expected key=value, got {value!r}')
+        super().__call__(parser, namespace, values, *args)
+
+
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the flags that training and testing share."""
-    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help=CFG_OPTIONS_HELP)
     parser.add_argument('--verbose', action='store_true', help='show what the hosts log, which the '
                         'log file has in any case, instead of the progress')
@@ -59,9 +72,12 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     """Read a config file and merge ``--cfg-options``; exit with one line if that cannot be done."""
     try:
-        cfg = Config.fromfile(str(config_path(path)))
+        file = config_path(path)
+        cfg = Config.fromfile(str(file))
     except ValueError as error:
         raise SystemExit(str(error)) from error
+    except Exception as error:  # a config is a program: it may raise anything
+        raise SystemExit(f'config: {file} cannot be read: {one_line(error)}') from error
     try:
         merge_options(cfg, options or {})
     except (LookupError, TypeError, ValueError) as error:
@@ -238,8 +254,7 @@ def explain_build() -> Iterator[None]:
     """Exit with one line if a model or a data set refuses its arguments or its files."""
     try:
         yield
-    except (AssertionError, FileNotFoundError, KeyError, RuntimeError, TypeError,
-            ValueError) as error:
+    except (AssertionError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
         text = ' '.join(str(error).split())
         if isinstance(error, (KeyError, TypeError)) and not re.search('registry|argument', text):
             raise
@@ -250,6 +265,15 @@ def build_runner(cfg: Config) -> Runner:
     """Build the runner of a prepared config."""
     with explain_build():
         return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def _build_optimizer(runner: Runner) -> None:
+    """Build the optimizer, as the run would; say what is wrong with it."""
+    if isinstance(runner.model, torch.nn.Module):  # a FlexibleRunner builds it later
+        try:
+            runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+        except Exception as error:  # of any optimizer
+            raise SystemExit(f'config: optim_wrapper: {one_line(error)}') from error
 
 
 def _check_datasets(runner: Runner, *modes: str) -> None:
@@ -282,6 +306,7 @@ def train(runner: Runner) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _check_datasets(runner, 'train', 'val')
+        _build_optimizer(runner)
         with explain_refusal():
             runner.train()
     except KeyboardInterrupt:

@@ -171,6 +171,8 @@ def check_same(name: str, one: FrontEnd, other_name: str, other: FrontEnd) -> No
 
 def check_config(cfg: Config) -> None:
     """Check what needs only the config; raise ValueError in one line, with what to change."""
+    if not cfg.get('model'):
+        raise ValueError('the config has no model; _base_ names a config that has one')
     check_channels(cfg)
     _check_top_level(cfg)
     _check_loops(cfg)

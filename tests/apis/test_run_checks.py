@@ -288,6 +288,21 @@ def test_fine_tuning_counts_what_fits() -> None:
     assert 0 < total - fitting < 10  # the shortcut of the first block, and its first convolution
 
 
+@pytest.mark.parametrize(('change', 'message'), [(dict(lr='abc'), 'TypeError: .*str'), (dict(type='Foo'), 'TypeError')])
+def test_optimizers_that_cannot_be_built(change: dict, message: str, tmp_path: Path) -> None:
+    cfg = load(DEMO24, work_dir=str(tmp_path))
+    cfg.optim_wrapper.optimizer.update(change)
+    runner = cli.build_runner(cfg)
+    with pytest.raises(SystemExit, match=f'^config: optim_wrapper: {message}'):
+        cli._build_optimizer(runner)
+
+
+def test_work_dir_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    with pytest.raises(SystemExit, match=f'^config: .*File exists: .*{tmp_path}/file'):
+        cli.build_runner(load(DEMO24, work_dir=str(tmp_path / 'file')))
+
+
 # Flags
 
 

@@ -207,6 +207,11 @@ def test_more_top_k_than_classes() -> None:
         check_config(load(model__head__num_classes=3))
 
 
+def test_a_config_without_a_model() -> None:
+    with pytest.raises(ValueError, match='the config has no model'):
+        check_config(Config(dict(train_cfg=dict(max_epochs=1))))
+
+
 # Options
 
 

@@ -296,6 +296,25 @@ def test_checkpoint_by_file_or_work_dir(tmp_path: Path) -> None:
     assert cli.checkpoint_file('https://example.org/x.pth') == 'https://example.org/x.pth'
 
 
+@pytest.mark.parametrize(('name', 'text', 'message'), [
+    ('x.py', 'model = dict(', 'SyntaxError: .* line 1'),
+    ('x.py', "_base_ = 'nothing.py'", 'FileNotFoundError: .*nothing.py'),
+    ('x.py', "custom_imports = dict(imports=['no_module'])", 'ImportError: .*no_module'),
+    ('x.py', 'x = 1 / 0', 'ZeroDivisionError: division by zero'),
+    ('x.pth', 'weights', 'OSError: Only py'),
+])
+def test_configs_that_cannot_be_read(name: str, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SystemExit, match=rf'^config: {tmp_path}/{name} cannot be read: [^\n]*{message}[^\n]*$'):
+        cli.read_config(str(tmp_path / name), None)
+
+
+def test_options_without_a_value(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        options('freq')
+    assert capsys.readouterr().err.endswith("error: cfg-options: expected key=value, got 'freq'\n")
+
+
 @pytest.mark.parametrize('out', ['metrics', 'metrics.txt', 'predictions.pth'])
 def test_out_of_an_unknown_kind(out: str, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit, match=rf'--out: expected a .json file .* got {out}'):

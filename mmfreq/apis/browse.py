@@ -125,8 +125,8 @@ class Browser:
 
         Returns:
             tuple[str, np.ndarray]: Path of the image, and uint8 RGB (H, W, 3). On the left is the
-            image as the data set loads it; on the right, what the network gets with the ground
-            truth on it, at the size that the ground truth refers to.
+            image as the data set loads it; in the middle, what the network gets; on the right, that
+            with the ground truth on it, at the size that the ground truth refers to.
         """
         item = self.dataset[index]
         sample = item['data_samples']
@@ -137,7 +137,8 @@ class Browser:
         original = self.originals[index]['img'].astype(np.uint8)
         if original.ndim == 2:
             original = np.repeat(original[:, :, None], 3, axis=2)
-        annotated = self._annotated(image[:, :, ::-1], sample)
+        rebuilt = image[:, :, ::-1]
+        annotated = beside(rebuilt, self._annotated(rebuilt, sample))
         return sample.img_path, beside(original[:, :, 2::-1], annotated)
 
     def _annotated(self, image: np.ndarray, sample: Any) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The comparison of models as a picture, and all of its files."""
 import json
+import math
 from typing import Sequence
 
 import matplotlib
@@ -28,7 +29,8 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
     """Draw the headline metrics over the input size, and a small bar chart of each cost.
 
     One panel for each metric and family, whose baseline is a grey dot. Results of runs are filled,
-    with their standard deviation over seeds; published ones are hollow. More than six models have
+    with their standard deviation over seeds; that of one run is the standard error of an accuracy
+    on so many images. Published results are hollow. More than six models have
     no bar charts if any has a result.
 
     Args:
@@ -72,7 +74,7 @@ def _draw_over_size(axis: 'matplotlib.axes.Axes', rows: Sequence[Row], members: 
         color = colors[(number - 1) % len(colors)] if number else BASELINE
         marker = _MARKERS[number % len(_MARKERS)]
         if metric in row.metrics:
-            value, error = row.metrics[metric] * factor, row.spread.get(metric, 0) * factor
+            value, error = row.metrics[metric] * factor, _error(row, metric) * factor
             text = f'{row.name}: {value:.4g}' + (f' ± {error:.2g}' if error else '')
             axis.errorbar(size, value, error or None, fmt=marker, color=color, capsize=4,
                           markersize=7, label=text)
@@ -80,7 +82,7 @@ def _draw_over_size(axis: 'matplotlib.axes.Axes', rows: Sequence[Row], members: 
             value = row.paper[metric] * factor
             axis.errorbar(size, value, fmt=marker, color=color, markerfacecolor='none',
                           markersize=7, label=f'{row.name}, paper: {value:.5g}')
-    axis.set_title(f'{row.family}: {label}, over normalised input size, 1 = RGB', loc='left',
+    axis.set_title(f'{row.family}: {label}, over the values of an input, RGB = 1', loc='left',
                    fontsize=11, color=INK)
     axis.legend(loc='upper left', bbox_to_anchor=(1, 1), frameon=False, fontsize=9, labelcolor=INK)
     ticks = sorted({float(f'{sizes[i]:.3g}') for i in members})
@@ -95,6 +97,13 @@ def _draw_over_size(axis: 'matplotlib.axes.Axes', rows: Sequence[Row], members: 
     axis.grid(color='#e4e6ea', zorder=0)
     axis.tick_params(length=0, colors=INK)
     axis.spines[:].set_visible(False)
+
+
+def _error(row: Row, metric: str) -> float:
+    """Return the standard deviation over seeds; of one run the standard error of its accuracy."""
+    if metric in row.spread or not row.tested or metric != 'accuracy/top1':
+        return row.spread.get(metric, 0)
+    return math.sqrt(row.metrics[metric] * (100 - row.metrics[metric]) / row.tested)
 
 
 def save_comparison(rows: Sequence[Row], prefix: str) -> list[str]:

@@ -34,6 +34,7 @@ class Row:
     metrics: dict[str, float] = field(default_factory=dict)  # of several seeds their mean
     spread: dict[str, float] = field(default_factory=dict)  # standard deviation (n - 1), if n > 1
     seeds: dict[Any, dict[str, float]] = field(default_factory=dict)  # metrics of each run
+    tested: Optional[int] = None  # images that the accuracy is of
     found: str = ''  # where they are from: 'metrics.json', 'validation at step 6'
     paper: dict[str, float] = field(default_factory=dict)  # published, same names and units
     scope: str = ''  # 'mmpretrain' or 'mmdet'
@@ -118,6 +119,7 @@ def _describe(row: Row, cfg: Config, images: int) -> dict[str, Work]:
     try:
         row.scope = cfg.get('default_scope') or ''
         init_default_scope(row.scope or 'mmengine')
+        row.tested = _count_tested(row, cfg)
         types = [transform_type(cfg.model), transform_type(cfg.model.get('backbone') or {})]
         row.family = ', '.join(types[row.scope != 'mmdet':]).replace('Freq', '')
         packed = packed_sample(cfg)
@@ -148,6 +150,16 @@ def _describe(row: Row, cfg: Config, images: int) -> dict[str, Work]:
     except Exception as error:  # a config and what it names may raise anything; other rows stay
         row.notes.append(f'{missing}: {one_line(error)}')
     return works
+
+
+def _count_tested(row: Row, cfg: Config) -> Optional[int]:
+    """Return the number of test images of a classifier with results; None if they are not here."""
+    if 'accuracy/top1' not in row.metrics:
+        return None
+    try:
+        return len(DATASETS.build(cfg.test_dataloader.dataset))
+    except Exception:  # as for all that a config names
+        return None
 
 
 def _forward(model: torch.nn.Module, batch: dict[str, Any], device: str) -> None:

@@ -1,9 +1,8 @@
-"""Read JSON with errors of one line; write files so that an interruption never leaves half of one."""
-import json
+"""Write files so that an interruption never leaves half of one."""
 import os
 import tempfile
 from pathlib import Path
-from typing import Any, Union
+from typing import Union
 
 
 def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
@@ -26,24 +25,3 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
 def atomic_write_text(path: Union[str, Path], text: str) -> None:
     """Write UTF-8 text as :func:`atomic_write_bytes` writes bytes."""
     atomic_write_bytes(path, text.encode('utf-8'))
-
-
-def read_json(path: Union[str, Path], what: str) -> dict[str, Any]:
-    """Read a JSON object from a file.
-
-    Args:
-        path (str | Path): The file.
-        what (str): What the file is, for the error: ``'on-rates'``.
-
-    Raises:
-        ValueError: There is no such file, or it holds something else. The message names the file.
-    """
-    try:
-        values = json.loads(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise ValueError(f'{what}: cannot read {path}: {error.strerror or error}') from None
-    except ValueError as error:
-        raise ValueError(f'{path}: not a JSON file ({error})') from error
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected a JSON object, got a {type(values).__name__}')
-    return values

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mmfreq.files import atomic_write_bytes, atomic_write_text, read_json
+from mmfreq.files import atomic_write_bytes, atomic_write_text
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -25,20 +25,3 @@ def test_permissions_follow_the_umask(umask: int, expected: int, tmp_path: Path)
     finally:
         os.umask(before)
     assert (tmp_path / 'file.txt').stat().st_mode & 0o777 == expected
-
-
-@pytest.mark.parametrize(('text', 'message'), [
-    (None, 'rates: cannot read .*x.json: No such file'),
-    ('{', 'x.json: not a JSON file'),
-    ('[1]', 'x.json: expected a JSON object, got a list'),
-])
-def test_json_errors_name_the_file(tmp_path: Path, text: str, message: str) -> None:
-    if text is not None:
-        (tmp_path / 'x.json').write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_json(tmp_path / 'x.json', 'rates')
-
-
-def test_json_objects_are_read(tmp_path: Path) -> None:
-    (tmp_path / 'x.json').write_text('{"a": [1, 2]}')
-    assert read_json(tmp_path / 'x.json', 'rates') == {'a': [1, 2]}

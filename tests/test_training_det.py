@@ -114,9 +114,9 @@ def test_detections_lie_in_the_original_image(data: Path, tested: tuple[dict[str
 
 
 def test_pictures_are_drawn_on_the_images(data: Path, tested: tuple[dict[str, float], Path]) -> None:
-    pictures = sorted((tested[1] / 'pictures').glob('*.jpg'))
+    pictures = sorted((tested[1] / 'pictures').iterdir())
     photos = sorted((data / 'val').glob('*.jpg'))
-    assert [p.name for p in pictures] == [p.name for p in photos]
+    assert [p.name for p in pictures] == [f'{i}-val-{p.stem}_0.png' for i, p in enumerate(photos)]
     for picture, file in zip(pictures, photos):
         photo, drawn = cv2.imread(str(file)), cv2.imread(str(picture))
         # ground truth on the left, predictions on the right

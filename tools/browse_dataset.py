@@ -13,7 +13,7 @@ from mmengine.config import DictAction
 from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, read_config
+from mmfreq.apis.runner import CFG_OPTIONS_HELP, check_display, explain_build, read_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,8 +23,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which data loader '
                         '(default: %(default)s)')
     parser.add_argument('--out-dir', default='browse', help='folder for the pictures (default: %(default)s)')
-    parser.add_argument('--show', action='store_true', help='show the pictures in a window instead; needs '
-                        'opencv-python (the headless package has no windows)')
+    parser.add_argument('--show', action='store_true', help='show the pictures in a window instead')
     parser.add_argument('--number', type=int, default=20, help='how many samples (default: %(default)s)')
     parser.add_argument('--shuffle', action='store_true', help='draw samples from all over the data set instead of its '
                         'first ones')
@@ -39,20 +38,32 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Draw sample after sample."""
     args = parse_args()
+    if args.show:
+        check_display('--out-dir DIR')
+    loader = f'{args.phase}_dataloader'
     cfg = read_config(args.config, args.cfg_options)
-    browser = Browser(cfg, f'{args.phase}_dataloader')
+    with explain_build():
+        browser = Browser(cfg, loader)
     indices = range(len(browser.dataset))
     if args.shuffle:
         indices = np.random.default_rng(args.seed).permutation(indices).tolist()
     indices = indices[:args.number]
+    drawn = 0
     for index in tqdm(indices, unit='picture'):
-        path, picture = browser.draw(index)
+        try:
+            path, picture = browser.draw(index)
+        except (OSError, ValueError) as error:
+            tqdm.write(f'sample {index}: {error}')
+            continue
+        drawn += 1
         if args.show:
-            mmcv.imshow(picture[:, :, ::-1], args.config, round(1000 * args.wait_time))
+            browser.visualizer.show(picture, args.config, args.wait_time)
         else:
             mmcv.imwrite(picture[:, :, ::-1], str(Path(args.out_dir, f'{index:05d}-{Path(path).stem}.png')))
     if not args.show:
-        print(f'{len(indices)} pictures in {args.out_dir}')
+        print(f'{drawn} pictures in {args.out_dir}')
+    if drawn < len(indices):
+        raise SystemExit(f'browse_dataset: {len(indices) - drawn} of {len(indices)} samples cannot be drawn')
 
 
 if __name__ == '__main__':

@@ -16,6 +16,7 @@ from mmengine.config import DictAction
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, checkpoint_file, explain_refusal, prepare, read_config
+from mmfreq.config.inspect import iter_dicts
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
 
 
@@ -38,6 +39,8 @@ def measure(args: argparse.Namespace) -> OnRates:
     if len(args.inputs) != 2:
         raise SystemExit(f'gate_heatmap: expected CONFIG and CHECKPOINT, or JSON files, got {args.inputs}')
     cfg = prepare(read_config(args.inputs[0], args.cfg_options))
+    if all(node.get('gate') is None for node in iter_dicts(cfg.model)):
+        raise SystemExit(f'gate_heatmap: {args.inputs[0]}: expected a model with a gate, found none')
     checkpoint = checkpoint_file(args.inputs[1])
     with explain_refusal():
         check_checkpoint(checkpoint, cfg)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Predict for images of your own: predictions.json, and pictures with the predictions drawn.
 
-For image a/1.jpg, DIR gets a/1.jpg.png. For classification and detection configs.
+For image a/1.jpg, DIR gets a/1.png; a/1.jpg.png if another image takes that name.
+For classification and detection configs.
 """
 import argparse
 from pathlib import Path
@@ -11,7 +12,7 @@ import mmengine
 from mmengine.config import DictAction
 from tqdm import tqdm
 
-from mmfreq.apis.predict import Predictor, find_images, read_image
+from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
     checkpoint_file,
@@ -48,24 +49,25 @@ def main() -> None:
     cfg = prepare(read_config(args.config, args.cfg_options))
     checkpoint = checkpoint_file(args.checkpoint)
     try:
-        found = list(find_images(args.images, args.out_dir).items())
+        images = find_images(args.images, args.out_dir)
         with explain_refusal():
             predictor = Predictor(cfg, checkpoint, args.device)
     except ValueError as error:
         raise SystemExit(f'predict: {error}') from error
-    predictions = {}
+    pictures = dict(zip(images, picture_paths(images, args.out_dir)))
+    predictions, found = {}, list(images.items())
     for start in tqdm(range(0, len(found), args.batch_size), unit='batch'):
         batch = {}
         for name, path in found[start:start + args.batch_size]:
             try:
-                batch[name] = read_image(path)
+                batch[name] = read_image(path, **predictor.decoding)
             except (OSError, ValueError) as error:
                 tqdm.write(f'predict: {error}')
         made = predictor.predict(list(batch.values()), args.score_thr) if batch else []
         for name, (prediction, drawn) in zip(batch, made):
             predictions[name] = prediction
             encoded = cv2.imencode('.png', drawn)[1].tobytes()
-            atomic_write_bytes(Path(args.out_dir, f'{name}.png'), encoded)
+            atomic_write_bytes(pictures[name], encoded)
     text = mmengine.dump(predictions, file_format='json') + '\n'
     atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
     print(f'{len(predictions)} images predicted, in {args.out_dir}')

@@ -15,14 +15,14 @@ def read_result(work_dir: Path) -> dict[str, Any]:
     """Return what one finished training reached and took, from its logs."""
     records = read_records(work_dir)
     steps = [record for record in records if 'loss' in record]
-    top1 = {record['step']: record['accuracy/top1'] for record in records if 'accuracy/top1' in record}
-    last = max(top1)
+    evaluations = {record['step']: record for record in records if 'loss' not in record}
+    last = max(evaluations)
+    metrics = {key: value for key, value in evaluations[last].items() if '/' in key}
     final = [record for record in steps if record['epoch'] == steps[-1]['epoch']]
     first = {record['epoch']: record['step'] for record in reversed(steps)}  # first logged step of each epoch
     iterations = (first[2] - first[1]) * last
     return dict(
-        top1=top1[last], best_top1=max(top1.values()), top1_by_epoch=top1,
-        loss=statistics.mean(record['loss'] for record in final), epochs=last, iterations=iterations,
+        metrics=metrics, loss=statistics.mean(record['loss'] for record in final), epochs=last, iterations=iterations,
         starts=len(list(work_dir.glob('*/vis_data/scalars.json'))),  # more than one: it was interrupted and resumed
         seconds_per_epoch=statistics.median(record['time'] for record in steps) * iterations / last,
         machine=machine(), date=datetime.date.today().isoformat(), commit=commit())

@@ -2,7 +2,7 @@
 """Write the study's tables and pictures from the results that are there.
 
 The tables go between the marks in ../ACCURACY.md; pareto.png has accuracy over training time and over input,
-docs/gate_heatmap.png what the gates keep.
+selections.png what each set of channels reaches, docs/gate_heatmap.png what the gates keep.
 """
 import json
 from typing import Any, Optional
@@ -17,9 +17,10 @@ from summary import (
     difference,
     frequency_correlation,
     load_results,
-    top1,
+    reached,
 )
 
+from mmfreq.apis.compare.runs import METRICS
 from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure
 from mmfreq.dct.channels import zigzag_order
 from mmfreq.files import atomic_write_text
@@ -29,10 +30,29 @@ RESULTS = HERE / 'results'
 PAGE = HERE.parent / 'ACCURACY.md'
 MARKS = ('<!-- begin of the tables of report.py -->', '<!-- end of the tables of report.py -->')
 PAIRS = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random24'), ('dct24s', 'highest24'),
-         ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s', 'dct24s'),
-         ('late96', 'dct24s'), ('late96-17epochs', 'dct24s')]  # differences worth a line
-HEAD = ('row', 'seeds', 'top-1 (%), mean ± deviation', 'difference to RGB ± standard error (pairs)', 'epochs',
-        'time per image', 'multiply-adds (M)', 'values', 'bytes')
+         ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s-int8', 'dct48s'),
+         ('dct48s', 'dct24s'), ('dct64s', 'dct24s'), ('dct192', 'dct24s'), ('dct24s-17epochs', 'rgb-17epochs'),
+         ('late96-17epochs', 'dct24s'), ('late96-17epochs', 'dct24s-17epochs'), ('dct24s-stride1', 'rgb-17epochs'),
+         ('rgb-128', 'dct24s-stride1')]  # differences worth a line
+
+# Rows of the Pareto picture: label, and where it stands in both panels: (left or right, points up).
+PICTURED = {
+    'rgb': ('RGB 64x64', (1, -2), (1, 3)),
+    'rgb-17epochs': ('RGB 64x64, 17 epochs', (1, 5), (1, -4)),
+    'rgb-128': ('RGB 128x128', (1, 8), (1, 3)),
+    'dct24s': ('24S', (-1, 4), (-1, 6)),
+    'dct24s-17epochs': ('24S, 17 epochs', (-1, 4), (-1, 4)),
+    'dct24s-stride1': ('24S, stage 2 at stride 1', (1, -6), (-1, -4)),
+    'late96': ('late entry', (1, 0), (-1, 0)),
+    'late96-17epochs': ('late entry, 17 epochs', (1, 4), (-1, 8)),
+    'dct24s-int8': ('24S, int8', (-1, -5), (-1, -6)),
+    'dct48s': ('48S', (1, -2), (1, -2)),
+    'dct64s': ('64S', (1, -8), (1, -6)),
+    'dct192': ('all 192', (1, 0), (1, 0)),
+    'gate': ('gate over 192', (1, 0), (1, 0)),
+}
+SELECTIONS = ('rgb', 'ycbcr', 'dct24s', 'dct24d', 'dct24t', 'learned24', 'random24', 'highest24', 'dct48s', 'dct64s',
+              'dct192', 'dct24s-int8', 'dct48s-int8')
 
 
 def main() -> None:
@@ -40,29 +60,48 @@ def main() -> None:
     results = load_results(RESULTS)
     speed = json.loads((RESULTS / 'speed.json').read_text(encoding='utf-8'))
     rates = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
-    text = f'{table(results, speed)}\n{pairs_table(results)}'
+    references = list(dict.fromkeys(row.reference for row in ROWS.values()))
+    text = '\n'.join(filter(None, [table(results, speed, name) for name in references]))
+    text += f'\n{pairs_table(results)}'
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
+    draw_selections(results, str(HERE / 'selections.png'))
     if rates:
-        text += f'\n{gate_table(rates)}'
+        longer = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
+        text += f'\n{gate_table(rates, longer)}'
         draw_gates(rates, str(HERE.parents[1] / 'docs/gate_heatmap.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
     atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
     print(text)
 
 
-def table(results: Results, speed: dict[str, Any]) -> str:
-    """Return one line for each row that has a result."""
-    lines = [markdown(HEAD), markdown(['---'] * len(HEAD))]
-    for row in [row for row in ROWS if row in results]:
-        reached = top1(results, row)
-        cost = speed.get(ROWS[row].config, {})
-        epochs = next(iter(results[row].values()))['epochs']
-        against = '' if row == 'rgb' else paired(difference(results, row, 'rgb'))
+def table(results: Results, speed: dict[str, Any], reference: str) -> str:
+    """Return one line for each row of a reference that has a result; empty without the reference."""
+    rows = [name for name, row in ROWS.items() if row.reference == reference and name in results]
+    if reference not in rows:
+        return ''
+    metric = ROWS[reference].metric
+    words, _, factor = METRICS[metric]
+    title = words if factor == 1 else words.replace(', %', ' (0 to 100)')
+    head = ('row', 'seeds', f'{title}, mean ± deviation', 'difference ± standard error (pairs)', 'epochs',
+            's per epoch', 'time per image', 'time of the training', 'multiply-adds (M)', 'values', 'bytes')
+    lines = [markdown(head), markdown(['---'] * len(head))]
+    for row in rows:
+        value = reached(results, row, metric)
+        cost = speed.get(ROWS[row].config)
+        against = '' if row == reference else paired(difference(results, row, reference, metric))
+        one = next(iter(results[row].values()))
+        longer = one['epochs'] / next(iter(results[reference].values()))['epochs']
         lines.append(markdown([
-            ROWS[row].label, reached.count, plus_minus(reached, '.2f', reached.deviation), against, epochs,
-            f'{cost["time_ratio"]:.2f}' if cost else '', f'{cost["multiply_adds"] / 1e6:.1f}' if cost else '',
-            f'{cost["values"]:,}' if cost else '', f'{cost["bytes"]:,}' if cost else '']))
+            ROWS[row].label, value.count, plus_minus(value, '.2f', value.deviation), against, one['epochs'],
+            *(costs(cost, one['iterations'] / one['epochs'], longer) if cost else [''] * 6)]))
     return '\n'.join(lines) + '\n'
+
+
+def costs(cost: dict[str, Any], batches: float, longer: float) -> list[str]:
+    """Return what an epoch, an image, and a training of ``longer`` times the reference's epochs cost, and the input."""
+    seconds = (cost['load_ms'] + cost['step_ms']) * 64 * batches / 1e3
+    return [f'{seconds:.1f}', f'{cost["time_ratio"]:.2f}', f'{cost["time_ratio"] * longer:.2f}',
+            f'{cost["multiply_adds"] / 1e6:.1f}', f'{cost["values"]:,}', f'{cost["bytes"]:,}']
 
 
 def pairs_table(results: Results) -> str:
@@ -75,11 +114,16 @@ def pairs_table(results: Results) -> str:
     return '\n'.join(lines) + '\n'
 
 
-def gate_table(rates: list[OnRates]) -> str:
-    """Return what each gate keeps, and the mean of them."""
+def gate_table(rates: list[OnRates], longer: list[OnRates]) -> str:
+    """Return what each gate keeps, and the mean of them, after ten epochs and after more."""
     head = ('gate', 'kept per image', 'Y', 'Cb', 'Cr', 'in 24S', 'in 24D', 'rank correlation, Y')
     lines = [markdown(head), markdown(['---'] * len(head))]
-    for name, rate in [*((f'seed {i}', rate) for i, rate in enumerate(rates)), ('mean', mean_rates(rates))]:
+    gates = {f'seed {i}': rate for i, rate in enumerate(rates)}
+    gates['mean'] = mean_rates(rates)
+    gates |= {f'seed {i}, 17 epochs': rate for i, rate in enumerate(longer)}
+    if longer:
+        gates['mean, 17 epochs'] = mean_rates(longer)
+    for name, rate in gates.items():
         chosen = describe_selection(rate.top(24))
         lines.append(markdown([name, f'{rate.on_rate.sum():.1f}', *chosen.values(),
                                f'{frequency_correlation(rate.probability):.2f}']))
@@ -110,31 +154,49 @@ def paired(value: Optional[Estimate]) -> str:
 
 def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
     """Draw top-1 over training time and over input, with the standard error of the mean over seeds."""
-    figure = Figure(figsize=(11, 4.8), layout='constrained')
+    figure = Figure(figsize=(11.5, 5), layout='constrained')
     axes = figure.subplots(1, 2, sharey=True)
-    rows = [row for row in ROWS if row in results and ROWS[row].config in speed]
     base = next(iter(results['rgb'].values()))['epochs']
     for axis, title in zip(axes, ('processor time of the training, RGB = 1', 'values per image, RGB = 1')):
         axis.set_xlabel(title, color=INK)
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
-    axes[0].set_ylabel('top-1 (%)', color=INK)
-    order = sorted(rows, key=lambda row: top1(results, row).mean)
-    for row, above in zip(order, [*order[1:], None]):
+        axis.set_xscale('log', base=2)
+        axis.xaxis.set_major_formatter('{x:g}')
+    axes[0].set_ylabel('top-1 (%), mean of the seeds', color=INK)
+    for row, (label, first, second) in PICTURED.items():
+        if row not in results or ROWS[row].config not in speed:
+            continue
         cost, epochs = speed[ROWS[row].config], next(iter(results[row].values()))['epochs']
-        value = top1(results, row)
-        pixels = row.startswith(('rgb', 'ycbcr'))
-        close = above is not None and top1(results, above).mean - value.mean < 0.4
+        value = reached(results, row)
         spots = (cost['time_ratio'] * epochs / base, cost['values'] / speed['rgb']['values'])
-        for axis, spot, left in zip(axes, spots, (not pixels, False)):
-            axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if pixels else OTHERS, capsize=3,
-                          markersize=5)
-            axis.annotate(ROWS[row].label, (spot, value.mean), xytext=(-6 if left else 6, -10 if close else 4),
-                          textcoords='offset points', ha='right' if left else 'left', fontsize=8, color=INK)
-    axes[0].set_xlim(0, 1.25 * axes[0].get_xlim()[1])
-    axes[1].set_xscale('log', base=2)
-    axes[1].set_xlim(0.4, 4 * axes[1].get_xlim()[1])
-    axes[1].xaxis.set_major_formatter('{x:g}')
+        for axis, spot, (across, up) in zip(axes, spots, (first, second)):
+            axis.errorbar(spot, value.mean, value.error, fmt='o', color=BASELINE if row.startswith('rgb') else OTHERS,
+                          capsize=3, markersize=5)
+            axis.annotate(label, (spot, value.mean), xytext=(7 * across, up), textcoords='offset points',
+                          ha='left' if across > 0 else 'right', va='center', fontsize=8, color=INK)
+    axes[0].set_xlim(0.4, 5)
+    axes[1].set_xlim(0.18, 9)
+    save_figure(figure, path)
+
+
+def draw_selections(results: Results, path: str) -> None:
+    """Draw what each set of channels reaches after the same ten epochs, best first, with standard errors."""
+    rows = [row for row in SELECTIONS if row in results]
+    rows.sort(key=lambda row: reached(results, row).mean)
+    figure = Figure(figsize=(8, 0.36 * len(rows) + 0.9), layout='constrained')
+    axis = figure.subplots()
+    for height, row in enumerate(rows):
+        value = reached(results, row)
+        axis.errorbar(value.mean, height, xerr=value.error, fmt='o', color=BASELINE if row == 'rgb' else OTHERS,
+                      capsize=3, markersize=5)
+        axis.annotate(f'{value.mean:.1f}', (value.mean, height), xytext=(0, 5), textcoords='offset points', ha='center',
+                      fontsize=7, color=INK)
+    axis.set_yticks(range(len(rows)), [ROWS[row].label for row in rows])
+    axis.set_ylim(-0.6, len(rows) - 0.3)
+    axis.set_xlabel('top-1 (%), mean of the seeds and its standard error', color=INK)
+    axis.grid(axis='x', alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
     save_figure(figure, path)
 
 

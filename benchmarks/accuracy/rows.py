@@ -15,11 +15,15 @@ class Row:
         channels (str): Selection that replaces the config's own, ``{seed}`` filled in: a name, or a file in this
             folder. Empty for the config's own.
         needs (str): Row whose result of the same seed must be there first.
+        reference (str): Row that this one is compared with. Rows of one reference make one table.
+        metric (str): What the table shows, as the evaluator calls it.
     """
     label: str
     config: str
     channels: str = ''
     needs: str = ''
+    reference: str = 'rgb'
+    metric: str = 'accuracy/top1'
 
     def options(self, seed: int) -> list[str]:
         """Return what ``--cfg-options`` gets for ``seed``."""
@@ -42,6 +46,7 @@ ROWS = {
     'dct24s-17epochs': Row('24S, 17 epochs', 'dct24s-17epochs'),
     'late192': Row('late entry, all 192 of 64x64', 'late192'),
     'gate': Row('gate over all 192, 24 kept', 'gate'),
+    'gate-17epochs': Row('gate over all 192, 17 epochs', 'gate-17epochs'),
     'dct48s': Row('48S', 'dct48s'),
     'random24': Row('24 at random', 'dct24s', 'selections/random-{seed}.json'),
     'learned24': Row('24 learned', 'dct24s', 'selections/learned-{seed}.json', needs='gate'),
@@ -56,4 +61,12 @@ ROWS = {
     'dct48s-int8': Row('48S as int8', 'dct48s-int8'),
     'dct24s-stride1': Row('24S, stage 2 at stride 1', 'dct24s-stride1'),
     'rgb-128': Row('RGB, 128x128', 'rgb-128'),
+    'mobilenet-rgb': Row('MobileNetV2, RGB, 64x64', 'mobilenet-rgb', reference='mobilenet-rgb'),
+    'mobilenet-dct24s': Row('MobileNetV2, 24S of 256x256', 'mobilenet-dct24s', reference='mobilenet-rgb'),
+    'clothing-rgb': Row('RGB, 64x64', 'clothing-rgb', reference='clothing-rgb'),
+    'clothing-dct24s': Row('24S', 'clothing-dct24s', reference='clothing-rgb'),
+    'clothing-dct48s': Row('48S', 'clothing-dct48s', reference='clothing-rgb'),
+    'mask-rcnn-rgb': Row('RGB', 'mask-rcnn-rgb', reference='mask-rcnn-rgb', metric='coco/bbox_mAP'),
+    'mask-rcnn-dct24s': Row('24S', 'mask-rcnn-dct24s', reference='mask-rcnn-rgb', metric='coco/bbox_mAP'),
+    'mask-rcnn-dct48s': Row('48S', 'mask-rcnn-dct48s', reference='mask-rcnn-rgb', metric='coco/bbox_mAP'),
 }

@@ -71,18 +71,21 @@ def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[
     result = dict(row=row, config=f'{ROWS[row].config}.py', channels=ROWS[row].channels.format(seed=seed), seed=seed,
                   **read_result(work_dir))
     RESULTS.mkdir(parents=True, exist_ok=True)
-    if row == 'gate':
-        keep_selection(work_dir / f'gate_rates_epoch_{result["epochs"]}.json', seed)
+    rates = work_dir / f'gate_rates_epoch_{result["epochs"]}.json'
+    if rates.is_file():
+        keep_selection(rates, row, seed)
     atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
-    print(f'{row}, seed {seed}: top-1 {result["top1"]:.2f}, {result["seconds_per_epoch"]:.1f} s per epoch', flush=True)
+    print(f'{row}, seed {seed}: {ROWS[row].metric} {result["metrics"][ROWS[row].metric]:.4g}, '
+          f'{result["seconds_per_epoch"]:.1f} s per epoch', flush=True)
 
 
-def keep_selection(rates: Path, seed: int) -> None:
-    """Keep how often a gate used each channel, and its 24 best channels, for the static training on them."""
+def keep_selection(rates: Path, row: str, seed: int) -> None:
+    """Keep how often a gate used each channel, and the 24 best channels of row gate for the static training on them."""
     found = load_on_rates(str(rates))
-    found.meta['config'] = 'gate.py'
-    save_on_rates(found, str(HERE / f'selections/gate-rates-{seed}.json'))
-    save_selection(found, found.top(24), str(HERE / f'selections/learned-{seed}.json'))
+    found.meta['config'] = f'{ROWS[row].config}.py'
+    save_on_rates(found, str(HERE / f'selections/{row}-rates-{seed}.json'))
+    if row == 'gate':
+        save_selection(found, found.top(24), str(HERE / f'selections/learned-{seed}.json'))
 
 
 def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:

@@ -2,7 +2,7 @@
 """Measure what one image of each row costs in training: loading, and a step of forward, backward and update.
 
 Processor time of one thread, so that other programs on the machine disturb little; the rows take turns, and each turn's
-ratio to the first row is taken, of which the median counts.
+ratio to the row's reference is taken, of which the median counts.
 """
 import argparse
 import json
@@ -19,7 +19,6 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from rows import HERE, ROWS
 
 from mmfreq.files import atomic_write_text
-from mmfreq.hosts.ops import provide_ops
 
 BATCH = 64
 
@@ -37,13 +36,14 @@ def main() -> None:
     """Measure and write."""
     args = parse_args()
     torch.set_num_threads(1)
-    provide_ops()
-    configs = list(dict.fromkeys(ROWS[row].config for row in args.rows))
+    rows = [row for row in args.rows if ROWS[row].metric == 'accuracy/top1']  # detectors: tools/compare.py
+    reference = {ROWS[row].config: ROWS[ROWS[row].reference].config for row in rows}
+    configs = list(dict.fromkeys([*reference.values(), *reference]))
     subjects = {name: Subject(name) for name in configs}
     turns = []
     for _ in range(args.turns + 1):  # the first one warms up
         turns.append({name: (seconds(subject.load), seconds(subject.step)) for name, subject in subjects.items()})
-    result = {name: subjects[name].summary(name, turns[1:], configs[0]) for name in configs}
+    result = {name: subjects[name].summary(name, turns[1:], reference.get(name, name)) for name in configs}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(str(args.out), json.dumps(result, indent=1) + '\n')
     for name, values in result.items():

@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import numpy as np
 
+from mmfreq.apis.compare.runs import METRICS
 from mmfreq.dct.channels import channel_indices, zigzag_order
 
 Results = dict[str, dict[int, dict[str, Any]]]  # results of the trainings by row, then by seed
@@ -37,16 +38,22 @@ def estimate(values: list[float]) -> Estimate:
     return Estimate(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
-def top1(results: Results, row: str) -> Estimate:
-    """Return the top-1 of a row's last epochs."""
-    return estimate([result['top1'] for result in results[row].values()])
+def reached(results: Results, row: str, metric: str = 'accuracy/top1') -> Estimate:
+    """Return what a row's last epochs reached, in percent."""
+    return estimate(list(by_seed(results, row, metric).values()))
 
 
-def difference(results: Results, row: str, reference: str) -> Optional[Estimate]:
-    """Return the paired difference of top-1 over the seeds that both rows have; None without any."""
-    shared = sorted(set(results.get(row, {})) & set(results.get(reference, {})))
-    pairs = [results[row][seed]['top1'] - results[reference][seed]['top1'] for seed in shared]
+def difference(results: Results, row: str, reference: str, metric: str = 'accuracy/top1') -> Optional[Estimate]:
+    """Return the paired difference in points over the seeds that both rows have; None without any."""
+    first, second = by_seed(results, row, metric), by_seed(results, reference, metric)
+    pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     return estimate(pairs) if pairs else None
+
+
+def by_seed(results: Results, row: str, metric: str) -> dict[int, float]:
+    """Return what a row reached with each seed, in percent."""
+    factor = METRICS[metric][2]
+    return {seed: factor * result['metrics'][metric] for seed, result in results.get(row, {}).items()}
 
 
 def load_results(folder: Path) -> Results:

@@ -9,10 +9,10 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader
 # The demo is short: the logits of the gate learn faster than the rest, without decay (OneCycleLR knows one rate
-# for all).
-optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=50, decay_mult=0)}))
+# for all), and the budget falls late and slowly, so that they can follow.
+optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=20, decay_mult=0)}))
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=38),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6, convert_to_iter_based=True),
 ]
-custom_hooks = [dict(type='GateLossHook', target=6)]
+custom_hooks = [dict(type='GateLossHook', target=6, phases=(0.3, 0.8))]

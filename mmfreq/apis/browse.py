@@ -1,6 +1,5 @@
 """Show what the network gets: images rebuilt from packed inputs, with the ground truth on them."""
-from copy import deepcopy
-from typing import Any
+from typing import Any, Optional
 
 import cv2
 import numpy as np
@@ -10,7 +9,6 @@ from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
 from mmfreq.config.inspect import (
-    datasets_with_pipeline,
     device_freq,
     iter_dicts,
     network_pipeline,
@@ -20,6 +18,7 @@ from mmfreq.config.inspect import (
 )
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.channels import channel_indices
+from mmfreq.hosts.drawing import loaded_image
 from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.transforms import FreqNormalize
 
@@ -47,12 +46,14 @@ class ImageRebuilder:
             arguments.pop('_scope_', None)
             self._normalize = FreqNormalize(**arguments)
 
-    def rebuild(self, inputs: torch.Tensor, image_shape: tuple[int, int]) -> np.ndarray:
+    def rebuild(self, inputs: torch.Tensor,
+                image_shape: Optional[tuple[int, int]]) -> np.ndarray:
         """Rebuild the image behind a packed input.
 
         Args:
             inputs (torch.Tensor): (C, h, w): DCT channels, or pixels if there is no BlockDCT.
-            image_shape (tuple[int, int]): Pixels (H, W) of the augmented image, ``img_shape``.
+            image_shape (tuple[int, int], optional): Pixels (H, W) of the augmented image,
+                ``img_shape``; None if the sample has none: all blocks.
 
         Returns:
             np.ndarray: uint8 BGR (H, W, 3); channels outside the selection count as zero.
@@ -75,16 +76,6 @@ def truth_in_original_pixels(pipeline: list[dict]) -> bool:
             return resized
         resized |= 'Resize' in kind
     return False
-
-
-def loading_only(dataset: dict) -> dict:
-    """Return a copy of a data set's config whose pipelines end with their loading steps."""
-    dataset = deepcopy(dataset)
-    for node in datasets_with_pipeline(dataset):
-        steps = node['pipeline']
-        loads = [i for i, step in enumerate(steps) if transform_type(step).startswith('LoadImage')]
-        node['pipeline'] = steps[:loads[0] + 1] if loads else []
-    return dataset
 
 
 def original_size(image: np.ndarray, sample: Any) -> np.ndarray:
@@ -113,7 +104,6 @@ class Browser:
         self._to_channels = freq and BlockDCTLayer.of(freq)
         self.truth_in_original_pixels = truth_in_original_pixels(found[0])
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
-        self.originals: Dataset = DATASETS.build(loading_only(cfg[dataloader].dataset))
         self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name='browse'))
         self.visualizer.dataset_meta = self.dataset.metainfo
 
@@ -124,27 +114,27 @@ class Browser:
             index (int): Number of the sample in the data set.
 
         Returns:
-            tuple[str, np.ndarray]: Path of the image, and uint8 RGB (H, W, 3). On the left is the
-            image as the data set loads it; in the middle, what the network gets; on the right, that
-            with the ground truth on it, at the size that the ground truth refers to.
+            tuple[str, np.ndarray]: Path of the image, or ``'sample 3'`` if it is no file, and uint8
+            RGB (H, W, 3). On the left is the image as the data set loads it; in the middle, what
+            the network gets; on the right, that with the ground truth on it, at the size that the
+            ground truth refers to.
         """
         item = self.dataset[index]
         sample = item['data_samples']
         inputs = self._to_channels(item['inputs'][None])[0] if self._to_channels else item['inputs']
-        image = self.rebuilder.rebuild(inputs, sample.img_shape)
+        image = self.rebuilder.rebuild(inputs, sample.get('img_shape'))
         if self.truth_in_original_pixels:
             image = original_size(image, sample)
-        original = self.originals[index]['img'].astype(np.uint8)
-        if original.ndim == 2:
-            original = np.repeat(original[:, :, None], 3, axis=2)
+        path = sample.get('img_path')
+        original = loaded_image(self.dataset, index, path)
         rebuilt = image[:, :, ::-1]
         annotated = beside(rebuilt, self._annotated(rebuilt, sample))
-        return sample.img_path, beside(original[:, :, 2::-1], annotated)
+        return path or f'sample {index}', beside(original, annotated)
 
     def _annotated(self, image: np.ndarray, sample: Any) -> np.ndarray:
         image = np.ascontiguousarray(image)
         if hasattr(self.visualizer, 'visualize_cls'):
-            classes = self.dataset.metainfo['classes']
+            classes = self.dataset.metainfo.get('classes')
             return self.visualizer.visualize_cls(image, sample, classes=classes, draw_pred=False)
         boxes = sample.gt_instances.bboxes
         # the visualizer knows no box classes

@@ -1,9 +1,11 @@
 """Check data sets, checkpoints and files against a config, before anything long starts."""
 import logging
+import os
 from collections import OrderedDict
+from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, Iterator, Optional
+from typing import Any, Iterator, Optional, Sequence
 
 from mmengine.config import Config
 from mmengine.hooks import Hook
@@ -18,6 +20,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.config.writer import stock_base
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
+_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of mmpretrain's data sets
 _SPLITS = {'train', 'val', 'test', 'training', 'validation'}
 
 
@@ -74,7 +77,19 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> list[str]:
         raise ValueError(f'{loader}: expected {layout}, but {folders[0]} has '
                          f'{", ".join(classes) or "no folders"} instead of a folder for each '
                          'class; set its data_root or data_prefix')
+    if loader == 'train_dataloader':
+        _check_not_empty(folders[0], classes, dataset.get('extensions', _ENDINGS))
     return classes
+
+
+def _check_not_empty(folder: Path, classes: list[str], endings: Sequence[str]) -> None:
+    """Refuse to train on a class without images; for an evaluation the host only warns."""
+    known = tuple(ending.lower() for ending in endings)
+    for name in classes:
+        files = chain.from_iterable(part[2] for part in os.walk(folder / name, followlinks=True))
+        if not any(file.lower().endswith(known) for file in files):
+            raise ValueError(f'train_dataloader: no images in {folder / name}; expected files that '
+                             f'end in {" ".join(endings)}, or no such folder in any split')
 
 
 def check_initial_weights(cfg: Config) -> None:

@@ -2,6 +2,7 @@
 import os
 import sys
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
 
@@ -13,6 +14,7 @@ from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
 from mmfreq.apis.checks import check_checkpoint
+from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
@@ -40,10 +42,31 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     return {image.relative_to(common).as_posix(): image for image in images}
 
 
-def read_image(path: Path) -> np.ndarray:
-    """Read an image: uint8 BGR (H, W, 3). Raise OSError or ValueError, which names the file."""
+def picture_paths(images: dict[str, Path], out_dir: str) -> list[Path]:
+    """Return a file for the picture of each image: ``OUT_DIR/a/1.png`` for ``a/1.jpg``.
+
+    ``a/1.jpg.png`` if that is an image to read, or the picture of another one.
+    """
+    taken, found = set(images.values()), []
+    for name in images:
+        plain = Path(os.path.abspath(out_dir), name)
+        path, longer = plain.with_suffix('.png'), f'{plain}.png'
+        while path in taken:
+            path, longer = Path(longer), f'{longer}.png'
+        taken.add(path)
+        found.append(path)
+    return found
+
+
+def read_image(path: Path, **decoding: str) -> np.ndarray:
+    """Read an image: uint8 BGR (H, W, 3). Raise OSError or ValueError, which names the file.
+
+    Args:
+        path (Path): The file.
+        **decoding: ``flag`` and ``backend`` of :func:`mmcv.imfrombytes`.
+    """
     data = path.read_bytes()
-    image = mmcv.imfrombytes(data) if data else None
+    image = mmcv.imfrombytes(data, **decoding) if data else None
     if image is None:
         raise ValueError(f'{path}: {"not an image that OpenCV reads" if data else "empty file"}')
     return image
@@ -85,8 +108,13 @@ class Predictor:
             raise ValueError(f'device: {device!r} cannot be used: {reason}') from error
         if self.scope not in ('mmpretrain', 'mmdet'):
             raise ValueError(f"default_scope: expected 'mmpretrain' or 'mmdet', got {self.scope!r}")
-        if not (cfg.get('test_dataloader') or {}).get('dataset', {}).get('pipeline'):
+        found = datasets_with_pipeline((cfg.get('test_dataloader') or {}).get('dataset'))
+        if not found:
             raise ValueError('expected a test_dataloader whose dataset has a pipeline')
+        if found[0] is not cfg.test_dataloader.dataset:  # the inferencers know no wrappers
+            cfg = deepcopy(cfg)
+            cfg.test_dataloader.dataset = found[0]
+        self._read_loader(found[0]['pipeline'])
         init_default_scope(self.scope)
         if self.scope == 'mmdet':
             from mmdet.apis import DetInferencer
@@ -95,6 +123,16 @@ class Predictor:
             from mmpretrain import ImageClassificationInferencer
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
         check_checkpoint(checkpoint, cfg, self.inferencer.model)
+
+    def _read_loader(self, pipeline: list[dict]) -> None:
+        """Decode as the pipeline does; a pipeline of RGB arrays, such as CIFAR's, has no loader."""
+        self.decoding, self._rgb = {}, False
+        loaders = [step for step in pipeline if transform_type(step) == 'LoadImageFromFile']
+        for key, argument in (('color_type', 'flag'), ('imdecode_backend', 'backend')):
+            if loaders and loaders[0].get(key):
+                self.decoding[argument] = loaders[0][key]
+        for step in iter_dicts(pipeline):
+            self._rgb |= not loaders and step.get('channel_order') == 'rgb'
 
     def predict(self, images: list[np.ndarray], score_thr: float) -> list[Prediction]:
         """Predict for a batch of uint8 BGR images (H, W, 3), and draw.
@@ -122,6 +160,8 @@ class Predictor:
             tuple[list, list]: The host's predictions (those of detections with ``classes``, the
             names of ``labels``), and its data samples.
         """
+        if self._rgb:
+            images = [image[:, :, ::-1] for image in images]
         with _without_progress_bar():
             made = self.inferencer(images, batch_size=len(images), return_datasamples=True)
         if self.scope != 'mmdet':

@@ -91,12 +91,12 @@ def _is_bgr(channel_order: str) -> bool:
     return channel_order == 'bgr'
 
 
-def _pixels(image: ImageLike, channel_order: str = 'bgr') -> np.ndarray:
+def _pixels(image: ImageLike, channel_order: str = 'bgr', **decoding: str) -> np.ndarray:
     """Return uint8 BGR (H, W, 3)."""
     bgr = _is_bgr(channel_order)
     if isinstance(image, (str, Path)):
         try:
-            return read_image(Path(image))
+            return read_image(Path(image), **decoding)
         except OSError as error:
             raise ValueError(f'{image}: {error.strerror}') from error
     if isinstance(image, Image.Image):
@@ -146,7 +146,9 @@ class Model:
         with _scope(self.cfg), quiet():
             for start in range(0, len(items), batch_size):
                 chunk = items[start:start + batch_size]
-                made += self._predictor.raw([_pixels(item, channel_order) for item in chunk])[0]
+                pixels = [_pixels(item, channel_order, **self._predictor.decoding)
+                          for item in chunk]
+                made += self._predictor.raw(pixels)[0]
         return made[0] if single else made
 
 

@@ -23,6 +23,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 from tqdm import tqdm
 
+import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
 from mmfreq.apis.snapshot import SnapshotHook
 from mmfreq.config.checks import check_config, merge_options
@@ -113,8 +114,8 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path(cfg.work_dir, 'test'))
     if args.amp:
         cfg.test_cfg.fp16 = True
-    if args.show and sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
-        raise SystemExit('--show: there is no display; save the pictures with --show-dir DIR')
+    if args.show:
+        check_display('--show-dir DIR')
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     if args.tta:
@@ -137,16 +138,21 @@ def checkpoint_file(path: str) -> str:
     return found
 
 
+def check_display(instead: str) -> None:
+    """Exit with one line if pictures are to be shown and there is no display."""
+    if sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
+        raise SystemExit(f'--show: there is no display; {instead} saves the pictures')
+
+
 def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
-    hook = cfg.get('default_hooks', {}).get('visualization')
-    if hook is None:
-        raise SystemExit('--show, --show-dir: the config has no default_hooks.visualization')
+    """Draw on the images as the data set loads them, instead of the stock hooks' way."""
+    hooks = cfg.setdefault('default_hooks', {})
+    old = {key: value for key, value in (hooks.get('visualization') or {}).items()
+           if key not in ('draw', 'test_out_dir', 'backend_args')}
     out_dir = str(Path(args.show_dir).resolve()) if args.show_dir else None
-    hook.update(show=args.show, wait_time=args.wait_time, interval=args.interval)
-    if cfg.get('default_scope') == 'mmdet':
-        hook.update(draw=True, test_out_dir=out_dir)
-    else:
-        hook.update(enable=True, out_dir=out_dir)
+    hooks['visualization'] = dict(
+        old, type='FreqVisualizationHook', enable=True, show=args.show, wait_time=args.wait_time,
+        interval=args.interval, out_dir=out_dir)
 
 
 def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
@@ -215,11 +221,16 @@ def prepare(cfg: Config, *loaders: str) -> Config:
 
 @contextmanager
 def explain_refusal() -> Iterator[None]:
-    """Exit with one line if a checkpoint is refused, or a file is missing or out of reach."""
+    """Exit with one line if a checkpoint or an image is refused, or a file is out of reach."""
     try:
         yield
-    except (RefusedCheckpointError, FileNotFoundError, URLError) as error:
-        raise SystemExit(str(error)) from error
+    except (ValueError, FileNotFoundError, URLError) as error:
+        # a worker of a DataLoader puts its traceback before the message
+        line = re.sub(r'^[\w.]+Error: ', '', str(error).strip().rpartition('\n')[2])
+        known = not isinstance(error, ValueError) or isinstance(error, RefusedCheckpointError)
+        if not known and not re.search(r'cannot be decoded as an image|\(img_path: ', line):
+            raise
+        raise SystemExit(line) from error
 
 
 @contextmanager

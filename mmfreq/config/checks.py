@@ -1,6 +1,7 @@
 """Check what a config feeds the network, the transforms behind the DCT, and the keys of options."""
 import ast
 import inspect
+import re
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
@@ -15,7 +16,6 @@ from mmfreq.config.inspect import (
     DATALOADERS,
     check_channels,
     dct_channels,
-    device_freq,
     iter_dicts,
     network_pipeline,
     pipelines,
@@ -72,8 +72,6 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
     preprocessor = _preprocessor(cfg)
     selected, block_size = dct_channels(expanded) or ((), 1)
     normalize = dict(steps.get('FreqNormalize', {}))
-    if device_freq(cfg):  # sends pixels
-        normalize.pop('scale', None)
     mean, std = np.zeros(1), np.ones(1)
     if selected:
         _check_preprocessor(preprocessor, normalize, len(selected))
@@ -337,10 +335,11 @@ def _override_variable(cfg: Config, name: str, changes: dict[str, Any]) -> None:
     for key in changes:
         _check_key(cfg, key)
     cfg.merge_from_dict(changes)
+    if not _is_copied(cfg.text, name):  # what reads runner.cfg, such as a hook of the user's, has it
+        return
     new = cfg[name]
     if not isinstance(old, (dict, list, tuple)):
-        holders = list(_holders(cfg._cfg_dict, old, ''))
-        holders.remove(name) if name in holders else None
+        holders = [key for key in _holders(cfg._cfg_dict, old, '') if key != name]
         raise ValueError(f'{name}: nothing reads it any more, since the config has copied its value'
                          f'; override {", ".join(holders[:4]) or "the keys that are read"} instead')
     pairs = [(old, new)]
@@ -356,6 +355,15 @@ def _override_variable(cfg: Config, name: str, changes: dict[str, Any]) -> None:
                          'nothing')
     for key, value in replaced.items():
         cfg[key] = value
+
+
+def _is_copied(text: str, name: str) -> bool:
+    """Return whether the text of a config uses a variable; so it is taken to in a dumped one."""
+    try:
+        return bool(literal_config(text.partition('\n')[2]))  # behind the name of the file
+    except ValueError:
+        code = re.sub('#.*', '', text)
+        return re.search(rf'\b{re.escape(name)}\b(?!\s*=[^=])', code) is not None
 
 
 def _without_type(step: dict) -> dict:

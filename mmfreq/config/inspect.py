@@ -93,10 +93,14 @@ def _unfused_steps(steps: Any) -> Any:
 
 
 def device_freq(cfg: Config) -> Optional[dict]:
-    """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it."""
+    """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it.
+
+    Without ``dtype`` and ``scale``, which the layer on the device leaves aside.
+    """
     for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
         if node.get('placement') == 'device' and node.get('freq'):
-            return dict(node['freq'])
+            return {key: value for key, value in node['freq'].items()
+                    if key not in ('dtype', 'scale')}
     return None
 
 

@@ -7,8 +7,8 @@ from mmcv.transforms import LoadImageFromFile
 def name_unreadable_images() -> None:
     """Add the path to errors of ``LoadImageFromFile`` that lack it, such as those of empty files.
 
-    The stock loader names a file that cannot be decoded, but OpenCV's error for an empty file and
-    Pillow's errors pass through as they are.
+    The stock loader asserts that a file can be decoded; OpenCV's error for an empty file and
+    Pillow's errors pass through it as they are. All of them become a ValueError.
     """
     stock = LoadImageFromFile.transform
 
@@ -17,7 +17,7 @@ def name_unreadable_images() -> None:
         try:
             return stock(self, results)
         except Exception as error:
-            if str(results['img_path']) in str(error):
+            if isinstance(error, OSError) and error.filename:
                 raise
             empty = '!buf.empty()' in str(error)  # what OpenCV says
             reason = 'the file is empty' if empty else ' '.join(str(error).split())

@@ -1,15 +1,9 @@
-"""What mmfreq registers in mmpretrain: backbones, a preprocessor and a visualization hook.
+"""What mmfreq registers in mmpretrain: backbones and a preprocessor.
 
 Name this module under ``custom_imports`` in a config.
 """
-import logging
-from pathlib import Path
-from typing import Any, Optional, Sequence
+from typing import Any, Sequence
 
-import mmcv
-import mmengine.fileio as fileio
-from mmengine.logging import print_log
-from mmpretrain.engine.hooks import VisualizationHook
 from mmpretrain.models.backbones import (
     ConvNeXt,
     MobileNetV2,
@@ -25,15 +19,16 @@ from mmpretrain.models.backbones import (
     VisionTransformer,
 )
 from mmpretrain.models.utils import ClsDataPreprocessor
-from mmpretrain.registry import HOOKS, MODELS
-from mmpretrain.structures import DataSample
+from mmpretrain.registry import MODELS
 
+import mmfreq.hosts.drawing  # noqa: F401  the hook that configs name
 from mmfreq.hosts.hub import provide_models
 from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.pretrained import StateDict
 from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
 
 provide_models()
+
 
 @MODELS.register_module()
 class FreqResNet(StemlessResNetMixin, ResNet):
@@ -142,39 +137,3 @@ class FreqDataPreprocessor(PlacementMixin, ClsDataPreprocessor):
     def forward(self, data: dict, training: bool = False) -> dict:
         """Return ``inputs``, float32 (N, C, h, w), and ``data_samples``."""
         return super().forward(self.placed(data), training)
-
-
-@HOOKS.register_module()
-class FreqVisualizationHook(VisualizationHook):
-    """mmpretrain's VisualizationHook, drawing on the image files instead of the network's input.
-
-    A picture is named after the sample's number, the folder and the file, so that none overwrites
-    another. One that cannot be drawn is a warning. The packer must keep ``img_path``, as it does by
-    default.
-
-    Args:
-        backend_args (dict, optional): Of :func:`mmengine.fileio.get`. Defaults to None.
-        **kwargs: Arguments of :class:`mmpretrain.engine.hooks.VisualizationHook`.
-    """
-
-    def __init__(self, *args: Any, backend_args: Optional[dict] = None, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.backend_args = backend_args
-
-    def _draw_samples(self, batch_idx: int, data_batch: dict[str, Any],
-                      data_samples: Sequence[DataSample], step: int = 0) -> None:
-        first = self._next if batch_idx else 0
-        self._next = first + len(data_samples)
-        for number, sample in enumerate(data_samples, first):
-            if not self.enable or number % self.interval:
-                continue
-            name = '-'.join((str(number), *Path(sample.img_path).parts[-2:]))
-            if self.out_dir is not None:
-                self.draw_args['out_file'] = fileio.join_path(self.out_dir, f'{name}_{step}.png')
-            try:
-                data = fileio.get(sample.img_path, backend_args=self.backend_args)
-                image = mmcv.imfrombytes(data, channel_order='rgb')
-                self._visualizer.visualize_cls(
-                    image, sample, step=step, name=name, **self.draw_args)
-            except Exception as error:  # of decoders, file backends and matplotlib
-                print_log(f'{sample.img_path}: cannot draw: {error}', 'current', logging.WARNING)

@@ -138,7 +138,7 @@ class GateLossHook(Hook):
         added.update(gate_lambda=self._weight.to(mask))
         if self.budget is not None:
             kept = self.gate.probability.sum(dim=1).mean()
-            self._seen = torch.stack([kept, total_loss(losses).to(kept)]).double()
+            self._seen = torch.stack([kept, total_loss(losses).to(kept)]).float()  # no float64 on MPS
             added.update(gate_budget=self._allowed.to(mask))
         # mmpretrain calls its task's loss just "loss", which is the name of the total in the logs
         return {**{'loss_task' if key == 'loss' else key: value for key, value in losses.items()}, **added}

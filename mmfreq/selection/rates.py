@@ -1,7 +1,6 @@
 """How often a gate keeps each channel: counted, kept as JSON, and turned into a static selection."""
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from mmengine.runner import Runner, load_checkpoint
 from tqdm import tqdm
 
 from mmfreq.config.inspect import dct_channels, network_pipeline, pipelines
-from mmfreq.dct.channels import COMPONENTS, zigzag_order
+from mmfreq.dct.channels import COMPONENTS, read_json, zigzag_order
 from mmfreq.files import atomic_write_text
 from mmfreq.selection.gate import ChannelGate, find_gate
 
@@ -80,19 +79,14 @@ def save_on_rates(rates: OnRates, path: str) -> None:
 
 
 def load_on_rates(path: str) -> OnRates:
-    """Reads what :func:`save_on_rates` wrote.
+    """Read what :func:`save_on_rates` wrote.
 
     Raises:
         ValueError: No such file, or not what such a file holds; the message names it.
     """
-    try:
-        values = json.loads(Path(path).read_text(encoding='utf-8'))
-    except FileNotFoundError as error:
-        raise ValueError(f'on-rates: no such file: {path}') from error
-    except ValueError as error:
-        raise ValueError(f'{path}: not a JSON file ({error})') from error
+    values = read_json(path, 'the on-rates of a gate (gate_rates_*.json)')
     lists = ('channels', 'on_rate', 'probability')
-    missing = [key for key in (*lists, 'images') if not isinstance(values, dict) or key not in values]
+    missing = [key for key in (*lists, 'images') if key not in values]
     if missing:
         raise ValueError(f'{path}: expected the on-rates of a gate (gate_rates_*.json), but it has no {missing[0]}')
     try:

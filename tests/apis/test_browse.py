@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, DefaultScope
+from mmpretrain.datasets import BaseDataset
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
@@ -92,11 +93,12 @@ def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
     path, picture = browser.draw(index)
     original = cv2.imread(path)[:, :, ::-1]
     gap, left = 8, round(original.shape[1] * picture.shape[0] / original.shape[0])
-    assert picture.shape[1] == left + gap + width
+    assert abs(picture.shape[1] - (left + 2 * gap + 2 * width)) <= 1  # in the middle what the network gets, unmarked
     assert (picture[:, left:left + gap] == 255).all()
+    assert (picture[:, -width - gap:-width] == 255).all()
     if picture.shape[0] == original.shape[0]:
         assert_array_equal(picture[:, :left], original)
-    return picture[:, left + gap:]
+    return picture[:, -width:]
 
 
 # Photos
@@ -271,8 +273,43 @@ def test_the_left_image_is_what_the_data_set_loads(folders: Path) -> None:
     cfg = config(CLASSIFICATION, folders)
     pipelines(cfg, 'val_dataloader')[0][0].imdecode_backend = 'pillow'
     browser = Browser(cfg, 'val_dataloader')
-    browser.originals.pipeline.transforms.append(lambda results: {'img': 255 - results['img']})
     path, picture = browser.draw(0)
-    original = 255 - cv2.imread(path)[:, :, ::-1]
-    expected = beside(original, picture[:, -224:])
+    original = cv2.imread(path)[:, :, ::-1]
+    expected = beside(original, picture[:, -2 * 224 - 8:])
     assert_array_equal(picture, expected)
+
+
+def test_int8_of_the_pipeline_does_not_count_on_the_device(folders: Path) -> None:
+    """FusedBlockDCT's config as freq of the preprocessor: dtype and scale are of no use there."""
+    cfg = config(CLASSIFICATION, folders)
+    steps = pipelines(cfg, 'val_dataloader')[0]
+    fused = steps.pop(-2)
+    shown = []
+    for transport in ({}, dict(dtype='int8', scale=16.)):
+        cfg.model.data_preprocessor = dict(type='FreqDataPreprocessor', placement='device',
+                                           freq=dict(fused, **transport))
+        shown.append(Browser(cfg, 'val_dataloader').draw(0)[1])
+    assert_array_equal(*shown)
+
+
+@pytest.mark.parametrize('classes', [None, ('x', 'y')])
+def test_images_that_are_no_files(classes: Any) -> None:
+    """A data set of arrays, as CIFAR, with colours in the order RGB; it may have no names of classes."""
+    cfg = Config.fromfile(str(ROOT / CLASSIFICATION))
+    fused = pipelines(cfg, 'val_dataloader')[0][-2]
+    cfg.val_dataloader.dataset = dict(
+        type=Arrays, ann_file='', metainfo=dict(classes=classes) if classes else None,
+        pipeline=[dict(fused, channel_order='rgb', channels='64S'), dict(type='PackInputs')])
+    path, picture = Browser(cfg, 'val_dataloader').draw(0)
+    assert path == 'sample 0'
+    assert_array_equal(picture[:, :160], Arrays.image)
+    assert_allclose(picture[80:, 168:328].astype(int), Arrays.image[80:], atol=12)
+
+
+class Arrays(BaseDataset):
+    """One image of one colour."""
+
+    image = np.full((160, 160, 3), (200, 60, 20), np.uint8)
+
+    def load_data_list(self) -> list[dict]:
+        return [dict(img=self.image, gt_label=1)]

@@ -278,6 +278,29 @@ def test_what_makes_runs_of_one_config(tmp_path: Path) -> None:
     assert [len(runs) for runs in found] == [4, 1, 1, 1, 1]
 
 
+def test_an_interrupted_fine_tuning_stays_in_its_group(tmp_path: Path) -> None:
+    """The work dir has the config of the resumed run; its log folders have those of both."""
+    tuned, scratch = "load_from = 'weights.pth'\n", "load_from = None\n"
+    whole = seeded(tmp_path / 'a', {0: 70}, tuned)
+    for name, start in (('b', tuned), ('c', scratch)):
+        folder, = seeded(tmp_path / name, {1: 71}, "load_from = 'epoch_1.pth'\nresume = True\n")
+        for stamp, text in (('20260101_000000', start), ('20260102_000000', 'resume = True\n')):
+            file = Path(folder, stamp, 'vis_data/config.py')
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+        whole.append(folder)
+    assert [len(runs) for runs in group_runs([read_run(folder) for folder in whole])] == [2, 1]
+
+
+def test_single_runs_have_no_common_seeds(tmp_path: Path) -> None:
+    a, b = row('a', (3, 224, 224), metrics={'accuracy/top1': 70}), row('b', (24, 56, 56), metrics={'accuracy/top1': 71})
+    for one in (a, b):
+        one.seeds = {0: one.metrics}
+    table = markdown_table([a, b])
+    assert 'difference' in table
+    assert 'seeds' not in table
+
+
 @pytest.mark.parametrize(('change', 'expected'), [
     ('', {'accuracy/top1': 77.196, 'accuracy/top5': 93.504}),
     ("test_dataloader = dict(dataset=dict(data_root='data/own'))\n", {}),

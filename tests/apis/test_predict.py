@@ -4,6 +4,7 @@ import os
 import runpy
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +16,11 @@ from mmengine.config import Config
 from mmengine.dataset import Compose, pseudo_collate
 from mmengine.registry import MODELS, DefaultScope
 from numpy.testing import assert_allclose, assert_array_equal
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
-from mmfreq.apis.predict import Predictor, find_images
+from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
 from mmfreq.config.inspect import pipelines
 
 ROOT = Path(__file__).parents[2]
@@ -92,6 +94,7 @@ def test_predictions_are_those_of_the_test_pipeline(case: Case) -> None:
     if cfg.default_scope == 'mmdet':
         red = (255, 0, 0)
         cfg.visualizer.update(bbox_color=red, mask_color=red, text_color=red)
+    cfg.test_dataloader.dataset = dict(type='ConcatDataset', datasets=[cfg.test_dataloader.dataset])
     predictor = Predictor(cfg, case.checkpoint, 'cpu')
     images = [cv2.imread(path) for path in case.images]
     given = [image.copy() for image in images]
@@ -157,6 +160,44 @@ def test_images_get_names_that_differ(tmp_path: Path) -> None:
         names('x/out')
 
 
+def test_pictures_overwrite_no_image_and_no_other_picture(tmp_path: Path) -> None:
+    def pictures(*names: str) -> list[str]:
+        images = {name: tmp_path / name for name in names}
+        found = picture_paths(images, str(tmp_path))
+        return [path.relative_to(tmp_path).as_posix() for path in found]
+
+    assert pictures('a/1.jpg', 'b/1.jpg') == ['a/1.png', 'b/1.png']
+    assert pictures('1.png', '2.jpg') == ['1.png.png', '2.png']
+    assert pictures('1.jpg', '1.webp', '1.jpg.png') == ['1.png', '1.webp.png', '1.jpg.png.png']
+
+
+@pytest.mark.parametrize(('color_type', 'shape'), [
+    ('color', (90, 60, 3)), ('color_ignore_orientation', (60, 90, 3))])
+def test_files_are_decoded_as_the_pipeline_does(case: Case, color_type: str, shape: tuple, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a quarter turn
+    Image.new('RGB', (90, 60)).save(tmp_path / 'turned.jpg', exif=exif)
+    cfg = Config.fromfile(case.config)
+    pipelines(cfg, 'test_dataloader')[0][0].color_type = color_type
+    predictor = Predictor(cfg, case.checkpoint, 'cpu')
+    assert read_image(tmp_path / 'turned.jpg', **predictor.decoding).shape == shape
+
+
+def test_networks_on_rgb_arrays_get_rgb(case: Case) -> None:
+    """A data set without files, such as CIFAR, whose pipeline has no loader."""
+    cfg = Config.fromfile(case.config)
+    if cfg.default_scope == 'mmdet':
+        return  # whose inferencer asks for a loader
+    usual = Predictor(deepcopy(cfg), case.checkpoint, 'cpu')
+    steps = pipelines(cfg, 'test_dataloader')[0]
+    dct, = [step for step in steps if step.type == 'FusedBlockDCT']
+    steps.pop(0)
+    dct.channel_order = 'rgb'
+    image = cv2.imread(case.images[0])
+    expected = usual.raw([image])[0][0]['pred_scores']
+    assert_allclose(Predictor(cfg, case.checkpoint, 'cpu').raw([image])[0][0]['pred_scores'], expected, rtol=1e-5)
+
+
 # The tool
 
 
@@ -188,7 +229,7 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
     for (name, made), image, sample in zip(predictions.items(), case.images, expected):
         assert image.endswith(f'/{name}')
         assert_predicted(made, sample)
-        drawn = cv2.imread(str(tmp_path / 'out' / f'{name}.png'))
+        drawn = cv2.imread(str(Path(tmp_path / 'out', name).with_suffix('.png')))
         assert drawn.shape == cv2.imread(image).shape
         assert (drawn != cv2.imread(image)).any()
 

@@ -76,6 +76,32 @@ def test_data_elsewhere_are_left_to_their_backend() -> None:
     check_data_folders(cfg, ('train_dataloader', ))
 
 
+@pytest.mark.parametrize('leave', ['nothing', 'notes.txt', 'x.webp'])
+def test_a_class_without_images(leave: str, tmp_path: Path) -> None:
+    class_folders(tmp_path, 'train', 'val')
+    root = {f'{name}_dataloader__dataset__data_root': str(tmp_path) for name in ('train', 'val')}
+    loaders = ('train_dataloader', 'val_dataloader')
+    for split in ('val', 'train'):
+        (tmp_path / split / 'dog/deep').mkdir()
+        (tmp_path / split / 'dog/0.jpg').rename(tmp_path / split / 'dog/deep/0.JPEG')
+        check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
+        (tmp_path / split / 'dog/deep/0.JPEG').rename(tmp_path / split / 'dog/deep' / leave)
+    with pytest.raises(ValueError, match=rf'train_dataloader: no images in {tmp_path}/train/dog; expected .* \.jpg '):
+        check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
+
+
+def test_the_flat_layout_of_imagenet(tmp_path: Path) -> None:
+    """Images in no folders of classes, and labels in meta/val.txt, which the data set finds itself."""
+    (tmp_path / 'val').mkdir()
+    (tmp_path / 'val/0.JPEG').touch()
+    cfg = load('resnet/resnet50-dct24s_8xb32_in1k.py', val_dataloader__dataset__data_root=str(tmp_path))
+    with pytest.raises(ValueError, match='val has no folders instead of a folder for each class'):
+        check_data_folders(cfg, ('val_dataloader', ))
+    (tmp_path / 'meta').mkdir()
+    (tmp_path / 'meta/val.txt').write_text('0.JPEG 3')
+    check_data_folders(cfg, ('val_dataloader', ))
+
+
 # Weights to start from
 
 
@@ -255,5 +281,5 @@ def test_show_without_a_display(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     (tmp_path / 'x.pth').touch()
     args = SimpleNamespace(config=str(CONFIGS / DEMO24), checkpoint=str(tmp_path / 'x.pth'), cfg_options=None,
                            show=True, show_dir=None, work_dir=None, amp=False, launcher='none', local_rank=0)
-    with pytest.raises(SystemExit, match='--show: there is no display; .*--show-dir'):
+    with pytest.raises(SystemExit, match='--show: there is no display; --show-dir DIR saves'):
         cli.test_config(args)

@@ -5,10 +5,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.stats
+import speed
 from logs import read_result
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import init_default_scope
+from mmengine.utils import import_modules_from_strings
+from PIL import Image
 from rows import HERE, ROWS
-from summary import describe_selection, difference, estimate, frequency_correlation, rank_correlation, top1
+from summary import describe_selection, difference, estimate, frequency_correlation, rank_correlation, reached
 
 from mmfreq.config.inspect import check_channels
 from mmfreq.dct.channels import channel_indices, zigzag_order
@@ -24,12 +29,14 @@ def test_mean_deviation_and_error() -> None:
 
 
 def test_differences_are_paired_by_seed() -> None:
-    results = dict(a={0: dict(top1=70.0), 1: dict(top1=72.0), 2: dict(top1=99.0)},
-                   b={1: dict(top1=71.0), 0: dict(top1=68.0)})
+    values = dict(a={0: 70.0, 1: 72.0, 2: 99.0}, b={1: 71.0, 0: 68.0})
+    results = {row: {seed: dict(metrics={'accuracy/top1': top1, 'coco/bbox_mAP': top1 / 100})
+                     for seed, top1 in seeds.items()} for row, seeds in values.items()}
     found = difference(results, 'a', 'b')
     assert (found.mean, found.count) == (1.5, 2)
     assert found.error == pytest.approx(scipy.stats.sem([2.0, 1.0]))
-    assert top1(results, 'b').mean == 69.5
+    assert reached(results, 'b').mean == 69.5
+    assert reached(results, 'b', 'coco/bbox_mAP').mean == pytest.approx(69.5)
     assert difference(results, 'a', 'c') is None
 
 
@@ -63,8 +70,7 @@ def test_logs_of_a_training_that_was_resumed(tmp_path: Path) -> None:
     write_log(tmp_path / '20260101_000000/vis_data', first)
     write_log(tmp_path / '20260101_000100/vis_data', second)
     result = read_result(tmp_path)
-    assert result['top1'] == 59.0
-    assert result['best_top1'] == 60.0
+    assert result['metrics'] == {'accuracy/top1': 59.0}
     assert result['loss'] == 1.5
     assert result['starts'] == 2
     assert (result['epochs'], result['iterations']) == (2, 20)
@@ -75,7 +81,26 @@ def test_logs_of_a_training_that_was_resumed(tmp_path: Path) -> None:
 def test_configs_give_their_backbones_the_channels_that_they_take(row: str) -> None:
     cfg = Config.fromfile(HERE / f'configs/{ROWS[row].config}.py')
     check_channels(cfg)
+    import_modules_from_strings(**cfg.get('custom_imports', dict(imports=[f'{cfg.default_scope}.datasets'])))
+    init_default_scope(cfg.default_scope)
+    for loader in (cfg.train_dataloader, cfg.val_dataloader):
+        Compose(loader.dataset.pipeline)  # every transform exists
     if ROWS[row].channels and not ROWS[row].needs:
         options = dict(option.split('=') for option in ROWS[row].options(0))
         assert len(channel_indices(options['train_dataloader.dataset.pipeline.3.channels'])) == 24
         assert options['randomness.seed'] == '0'
+
+
+def test_speed_measures_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ('a', 'b'):
+        folder = tmp_path / 'data/imagenette/train' / name
+        folder.mkdir(parents=True)
+        Image.fromarray(np.random.default_rng(0).integers(0, 255, (96, 96, 3), np.uint8)).save(folder / '0.png')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr('speed.BATCH', 2)
+    monkeypatch.setattr('sys.argv', ['speed.py', '--rows', 'dct24s', '--turns', '2', '--out', 'speed.json'])
+    speed.main()
+    rgb, dct = json.loads((tmp_path / 'speed.json').read_text()).values()
+    assert (rgb['time_ratio'], rgb['values'], rgb['bytes']) == (1, 3 * 64 * 64, 3 * 64 * 64)
+    assert (dct['values'], dct['bytes']) == (24 * 16 * 16, 4 * 24 * 16 * 16)
+    assert rgb['multiply_adds'] == pytest.approx(39.6e6, rel=0.01)

@@ -259,6 +259,22 @@ def test_a_variable_without_copies_is_refused() -> None:
         merge_options(cfg, {'test_pipeline.0.color_type': 'unchanged'})
 
 
+def test_values_that_a_hook_of_the_user_reads(tmp_path: Path) -> None:
+    """They are copied nowhere, whatever else has the same value; a dumped config does not tell."""
+    file = tmp_path / 'own.py'
+    file.write_text(f"_base_ = '{CONFIGS / DEMO}'\nfactor = 1  # factor\nlevels = dict(a=[1])\nlast = 37\n"
+                    'train_cfg = dict(max_epochs=last)\n')
+    cfg = Config.fromfile(str(file))
+    merge_options(cfg, {'factor': 2, 'levels.a': [2]})
+    assert (cfg.factor, cfg.levels) == (2, dict(a=[2]))
+    for key in ('last', 'factr', 'levls.a'):
+        with pytest.raises(ValueError, match=f'^{key}: '):
+            merge_options(deepcopy(cfg), {key: 2})
+    cfg.dump(str(file))
+    with pytest.raises(ValueError, match='last: nothing reads it any more.* override .*train_cfg.max_epochs'):
+        merge_options(Config.fromfile(str(file)), {'last': 2})
+
+
 # Configs in checkpoints
 
 

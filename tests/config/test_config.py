@@ -235,7 +235,7 @@ def test_no_validate(flags: tuple[str, ...]) -> None:
 
 def test_auto_scale_lr() -> None:
     cfg = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--auto-scale-lr'))
-    assert cfg.auto_scale_lr == dict(base_batch_size=256, enable=True)
+    assert cfg.auto_scale_lr == dict(base_batch_size=32, enable=True)
 
 
 def test_auto_scale_lr_without_a_base_batch_size(tmp_path: Path) -> None:
@@ -302,25 +302,21 @@ def test_out_of_an_unknown_kind(out: str, capsys: pytest.CaptureFixture) -> None
         arguments(CONFIGS / DEMO24, 'test', '--out', out, checkpoint='x.pth')
 
 
-def test_show_dir_switches_the_visualization_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize(('path', 'kept'), [
+    (CONFIGS / DEMO24, {}),
+    ('mmpretrain::resnet/resnet18_8xb32_in1k.py', {}),
+    ('configs/demo/mask-rcnn_r18-dct24s_demo.py', {}),
+    ('mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py', dict(score_thr=0.7))])
+def test_show_dir_draws_on_the_images(path: Any, kept: dict, tmp_path: Path) -> None:
     (tmp_path / 'x.pth').touch()
     flags = ('--show-dir', str(tmp_path / 'pictures'), '--interval', '3', '--wait-time', '0')
-    hook = cli.test_config(arguments(CONFIGS / DEMO24, 'test', *flags, checkpoint=str(tmp_path / 'x.pth'))
-                           ).default_hooks.visualization
-    assert plain(hook) == dict(type='FreqVisualizationHook', enable=True, show=False, wait_time=0, interval=3,
-                               out_dir=str(tmp_path / 'pictures'))
-
-
-@pytest.mark.parametrize('path', ['configs/demo/mask-rcnn_r18-dct24s_demo.py',
-                                  'configs/faster_rcnn/faster-rcnn_r50-dct48s_fpn_1x_coco.py',
-                                  'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'])
-def test_show_dir_switches_the_visualization_of_detection_on(path: str, tmp_path: Path) -> None:
-    (tmp_path / 'x.pth').touch()
-    flags = ('--show-dir', str(tmp_path / 'pictures'), '--interval', '3', '--wait-time', '0')
-    hook = cli.test_config(arguments(path, 'test', *flags, checkpoint=str(tmp_path / 'x.pth'))
-                           ).default_hooks.visualization
-    assert plain(hook) == dict(type='DetVisualizationHook', draw=True, show=False, wait_time=0,
-                               interval=3, test_out_dir=str(tmp_path / 'pictures'))
+    options = [f'default_hooks.visualization.{key}={value}' for key, value in kept.items()]
+    args = arguments(path, 'test', *flags, checkpoint=str(tmp_path / 'x.pth'))
+    args.cfg_options = dict(option.split('=') for option in options)
+    hook = plain(cli.test_config(args).default_hooks.visualization)
+    assert {key: float(hook.pop(key)) for key in kept} == kept
+    assert hook == dict(type='FreqVisualizationHook', enable=True, show=False, wait_time=0, interval=3,
+                        out_dir=str(tmp_path / 'pictures'))
 
 
 # Every config

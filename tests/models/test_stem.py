@@ -1,21 +1,16 @@
-"""Guard ResNets without a stem by the stock networks: shapes, numbers, checkpoints; the hook that draws."""
+"""Guard ResNets without a stem by the stock networks: shapes, numbers, checkpoints."""
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import cv2
-import numpy as np
 import pytest
 import torch
 import torchvision
 from backbone_checks import StateDict, assert_same, clone, load, log, over_ways, randomized, said
 from mmengine.analysis import get_model_complexity_info
 from mmengine.registry import DefaultScope
-from mmpretrain.registry import HOOKS, MODELS
-from mmpretrain.structures import DataSample
-from mmpretrain.visualization import UniversalVisualizer
+from mmpretrain.registry import MODELS
 from numpy.testing import assert_allclose
 from torch import nn
 from torch.utils.checkpoint import checkpoint as keep_nothing
@@ -246,88 +241,6 @@ def test_trace() -> None:
     x = torch.randn(2, 24, 16, 16)
     with torch.no_grad():
         assert_allclose(traced(x)[0].numpy(), model(x)[0].numpy(), rtol=1e-5, atol=1e-6)
-
-
-def striped(level: int, horizontal: bool) -> np.ndarray:
-    """BGR 160 x 240 with wide stripes in one colour, different in each channel."""
-    stripes = np.zeros((160, 240, 3), dtype=np.uint8)
-    index = np.indices((160, 240))[0 if horizontal else 1] // 40 % 2
-    stripes[index == 1] = (level, level // 2, 20)
-    return stripes
-
-
-@pytest.fixture
-def images(tmp_path: Path) -> dict[str, np.ndarray]:
-    """Two images with the same name, in folders with the same name, by path."""
-    found = {}
-    for folder, photo in (('a/cat', striped(240, True)), ('b/cat', striped(120, False))):
-        path = tmp_path / 'val' / folder / '000.png'
-        path.parent.mkdir(parents=True)
-        cv2.imwrite(str(path), photo)
-        found[str(path)] = photo
-    return found
-
-
-def run_hook(paths: list[str], out_dir: Path, **kwargs: Any) -> None:
-    """What a test loop calls after one batch of DCT inputs."""
-    UniversalVisualizer.get_instance('test_stem')
-    hook = HOOKS.build(dict(type='FreqVisualizationHook', out_dir=str(out_dir), interval=1, **kwargs))
-    samples = []
-    for label, path in enumerate(paths):
-        sample = DataSample(metainfo=dict(img_path=path)).set_gt_label(label)
-        samples.append(sample.set_pred_label(label).set_pred_score(torch.full((3, ), 1 / 3)))
-    batch = dict(inputs=torch.randn(len(paths), 24, 8, 8), data_samples=samples)
-    hook.after_test_iter(SimpleNamespace(), 0, batch, samples)
-    assert [sample.img_path for sample in samples] == paths
-
-
-def test_pictures_are_drawn_on_the_images(images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    run_hook(list(images), tmp_path / 'out', enable=True)
-    written = sorted((tmp_path / 'out').iterdir())
-    assert len(written) == 2
-    for file, (path, photo) in zip(written, images.items()):
-        assert Path(path).parent.name in file.name
-        picture = cv2.imread(str(file))
-        height, width = picture.shape[:2]
-        assert_allclose(height / width, 160 / 240, rtol=0.02)
-        below = cv2.resize(picture, (240, 160), interpolation=cv2.INTER_AREA)[90:]  # the text is in the upper corner
-        assert np.abs(below.astype(float) - photo[90:]).mean() < 8
-        assert not np.array_equal(cv2.resize(picture, (240, 160))[:60, :120], photo[:60, :120])
-
-
-def test_a_picture_that_cannot_be_drawn_is_a_warning(images: dict[str, np.ndarray], tmp_path: Path,
-                                                     log: list[str]) -> None:
-    broken, good = images
-    Path(broken).write_bytes(b'')
-    run_hook([broken, str(tmp_path / 'absent.png'), good], tmp_path / 'out', enable=True)
-    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['2-cat-000.png_0.png']
-    told = [line.split(': cannot draw')[0] for line in log if 'cannot draw' in line]
-    assert told == [broken, str(tmp_path / 'absent.png')]
-
-
-def test_images_are_read_with_the_backend_of_the_hook(images: dict[str, np.ndarray], tmp_path: Path,
-                                                      monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
-    data = Path(next(iter(images))).read_bytes()
-    monkeypatch.setattr(mmfreq.models.cls.fileio, 'get',
-                        lambda path, backend_args: asked.append((path, backend_args)) or data)
-    run_hook(['s3://bucket/cat/1.png'], tmp_path / 'out', enable=True, backend_args=dict(backend='petrel'))
-    assert asked == [('s3://bucket/cat/1.png', dict(backend='petrel'))]
-    assert [file.name for file in (tmp_path / 'out').iterdir()] == ['0-cat-1.png_0.png']
-
-
-def test_every_nth_image_is_drawn_over_batches_of_unequal_size(images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    UniversalVisualizer.get_instance('test_stem')
-    hook = HOOKS.build(dict(type='FreqVisualizationHook', out_dir=str(tmp_path / 'out'), interval=2, enable=True))
-    path = next(iter(images))
-    for batch, count in enumerate((3, 3, 1)):
-        hook.after_test_iter(SimpleNamespace(), batch, {}, [DataSample(metainfo=dict(img_path=path))] * count)
-    assert sorted(file.name[0] for file in (tmp_path / 'out').iterdir()) == ['0', '2', '4', '6']
-
-
-def test_hook_is_off_by_default(images: dict[str, np.ndarray], tmp_path: Path) -> None:
-    run_hook(list(images), tmp_path / 'out')
-    assert not (tmp_path / 'out').exists()
 
 
 # Entry at stage 2

@@ -79,7 +79,8 @@ def test_on_rates_come_back_from_their_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('content', 'message'), [
     ('{', 'not a JSON file'),
-    ('[]', 'no channels'),
+    ('[]', 'expected a JSON object with the on-rates of a gate'),
+    ('{}', 'no channels'),
     ('{"channels": [0], "on_rate": [0.5], "images": 1}', 'no probability'),
     ('{"channels": [0, 0], "on_rate": [1, 1], "probability": [1, 1], "images": 1}', 'every channel once'),
     ('{"channels": [192], "on_rate": [1], "probability": [1], "images": 1}', r'in 0\.\.191'),
@@ -92,7 +93,7 @@ def test_files_that_hold_something_else_are_named(content: str, message: str, tm
     with pytest.raises(ValueError, match=message) as error:
         load_on_rates(str(path))
     assert str(path) in str(error.value)
-    with pytest.raises(ValueError, match='no such file'):
+    with pytest.raises(ValueError, match='missing.json: cannot be read .No such file'):
         load_on_rates(str(tmp_path / 'missing.json'))
 
 

@@ -103,11 +103,11 @@ def test_a_gate_without_its_hook_is_warned_of(data: Path, tmp_path: Path) -> Non
 def test_wrong_arguments_give_one_line(trained: Path, tmp_path: Path) -> None:
     plain = 'configs/demo/resnet18-dct24s_demo.py'
     for name, arguments, message in [
-        ('gate_heatmap', [plain, trained / 'epoch_2.pth'], "the checkpoint has '192'"),
+        ('gate_heatmap', [plain, tmp_path / 'none.pth'], f'{plain}: expected a model with a gate'),
         ('gate_heatmap', [CONFIG, trained / 'epoch_2.pth', *flags({'model.backbone.gate': None})],
          'expected a model with a gate'),
         ('gate_heatmap', [plain], 'expected CONFIG and CHECKPOINT, or JSON files'),
-        ('gate_heatmap', [tmp_path / 'none.json'], 'no such file'),
+        ('gate_heatmap', [tmp_path / 'none.json'], 'No such file'),
         ('select_channels', [trained / 'gate_rates_epoch_1.json', '--channels', '193'], r'in 1..192, got 193'),
         ('select_channels', [trained / 'gate_rates_epoch_1.json', '--config', plain, '--out', tmp_path / 's.json'],
          'expected a backbone with gate=dict(...)'),

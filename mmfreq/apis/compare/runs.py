@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
-from mmfreq.files import read_json
+from mmfreq.dct.channels import read_json
 
 # Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
 METRICS = {
@@ -61,6 +61,7 @@ def read_run(run_or_config: str) -> Run:
     run.name = configs[0].stem
     try:
         run.cfg = Config.fromfile(str(configs[0]))
+        _restore_start(run.cfg, folder)
     except Exception as error:  # a config is a program: it may raise anything
         run.notes.append(f'the config cannot be read: {one_line(error)}')
         return run
@@ -68,6 +69,17 @@ def read_run(run_or_config: str) -> Run:
         seed = (run.cfg.get('randomness') or {}).get('seed')
         run.seed = run.seed if seed is None else seed
     return run
+
+
+def _restore_start(cfg: Config, folder: Path) -> None:
+    """Set ``load_from`` to what an interrupted run began with; going on has replaced it."""
+    if not cfg.get('resume'):
+        return
+    for file in sorted(folder.glob('*/vis_data/config.py')):
+        first = Config.fromfile(str(file))
+        if not first.get('resume'):
+            cfg.update(resume=False, load_from=first.get('load_from'))
+            return
 
 
 def one_line(error: Exception) -> str:

@@ -117,8 +117,9 @@ def columns(rows: Sequence[Row]) -> list[Column]:
             deltas = differences(rows, key)
             found.append(Column(f'{key} difference', [delta and delta.mean for delta in deltas],
                                 '+.3f', errors=[delta and delta.error for delta in deltas]))
-            common = [delta.seeds or None if delta else None for delta in deltas]
-            found.append(Column(f'{key} common seeds', common))
+            common = [delta and delta.seeds or None for delta in deltas]
+            if any(row.spread for row in rows):
+                found.append(Column(f'{key} common seeds', common))
     shapes = [row.input_shape for row in rows]
     found += [
         Column('results from', [row.found or None for row in rows]),
@@ -132,7 +133,7 @@ def cost_columns(rows: Sequence[Row]) -> list[Column]:
     """Return the columns of what the models take in and cost, normalised size first."""
     found = [
         Column('normalised size', normalised_sizes(rows), '.4g'),
-        Column('bytes per image', [row.input_bytes for row in rows], ','),
+        Column('bytes per image', [row.input_bytes for row in rows], ',.0f'),
         Column('parameters', [row.parameters for row in rows], '.2f', 1e6, ' M'),
         Column('FLOPs (multiply-adds)', [row.flops for row in rows], '.3f', 1e9, ' G'),
         Column('memory', [row.memory for row in rows], '.1f', 1e6, ' MB'),

@@ -14,7 +14,8 @@ from PIL import Image
 from tqdm import tqdm
 
 from mmfreq.apis.predict import SUFFIXES
-from mmfreq.files import atomic_write_text, read_json
+from mmfreq.dct.channels import read_json
+from mmfreq.files import atomic_write_text
 
 _FOLDERS = dict(train='train', training='train', val='val', valid='val', validation='val',
                 test='test', testing='test')

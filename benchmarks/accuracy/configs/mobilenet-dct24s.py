@@ -1,0 +1,26 @@
+# MobileNetV2 on 24 DCT channels of 256x256 crops, four times as large as the RGB network's: the 32x32 grid behind its stem.
+_base_ = './mobilenet-rgb.py'
+
+custom_imports = dict(imports=['mmfreq.models.cls'])
+model = dict(backbone=dict(type='FreqMobileNetV2', in_channels=24))
+data_preprocessor = dict(mean=None, std=None, to_rgb=False)
+
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='{{ fileDirname }}/../statistics-256.json')]
+train_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='RandomResizedCrop', scale=256, crop_ratio_range=(0.25, 1.0)),
+    dict(type='RandomFlip', prob=0.5, direction='horizontal'),
+    *freq,
+    dict(type='PackInputs'),
+]
+test_pipeline = [
+    dict(type='LoadImageFromFile'),
+    dict(type='ResizeEdge', scale=292, edge='short'),
+    dict(type='CenterCrop', crop_size=256),
+    *freq,
+    dict(type='PackInputs'),
+]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+default_hooks = dict(visualization=dict(type='FreqVisualizationHook'))

@@ -1,0 +1,204 @@
+"""The parts of an exported classifier: pixels to the network's input, and the network to scores."""
+from typing import Any, Callable, Optional
+
+import torch
+import torch.nn.functional as F
+from mmengine.config import Config
+from torch import nn
+
+from mmfreq.config.inspect import network_pipeline, pipelines, transform_type
+from mmfreq.dct.block_map import BlockMap
+from mmfreq.dct.blocks import LEVEL_SHIFT
+from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.stats import block_stats
+
+_LOADERS = ('LoadImageFromFile', 'CheckedLoadImageFromFile', 'PackInputs')
+_DCT = ('YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize')
+
+
+def resize_edge(step: dict) -> Callable:
+    """Return mmpretrain's ResizeEdge of the short edge for float pixels (N, 3, H, W)."""
+    def size(height: int, width: int) -> list[int]:
+        short = torch.sym_min(height, width)
+        return [step['scale'] * height // short, step['scale'] * width // short]
+
+    return _resize(step, size, step.get('edge', 'short') == 'short')
+
+
+def resize(step: dict) -> Callable:
+    """Return a Resize to a fixed (width, height) for float pixels (N, 3, H, W)."""
+    scale = step.get('scale') or 0
+    size = [scale, scale] if isinstance(scale, int) else [*scale[::-1]]
+    return _resize(step, lambda height, width: size, bool(scale) and not step.get('keep_ratio'))
+
+
+def _resize(step: dict, size: Callable, is_known: bool) -> Callable:
+    backend, mode = step.get('backend', 'cv2'), step.get('interpolation', 'bilinear')
+    if not is_known or backend not in ('cv2', 'pillow') or mode not in ('bilinear', 'bicubic'):
+        raise ValueError('the test pipeline: expected Resize to a fixed scale or ResizeEdge of the '
+                         f'short edge, bilinear or bicubic, got {dict(step)}; --input channels '
+                         'leaves it out of the file')
+
+    def resized(image: torch.Tensor) -> torch.Tensor:
+        image = F.interpolate(image, size(*image.shape[2:]), mode=mode, antialias=backend == 'pillow')
+        # Halves go up, as in either backend; the margin lets every runtime see the same halves.
+        return (image + 0.501).floor().clamp(0, 255)
+
+    return resized
+
+
+def center_crop(step: dict) -> Callable:
+    """Return CenterCrop; halves are rounded to even, as Python does."""
+    size = step['crop_size']
+    width, height = (size, size) if isinstance(size, int) else size
+
+    def crop(image: torch.Tensor) -> torch.Tensor:
+        for axis, side in ((2, height), (3, width)):
+            rest = image.shape[axis] - side
+            half = rest // 2
+            image = image.narrow(axis, half + rest % 2 * (half % 2), side)
+        return image
+
+    return crop
+
+
+_STEPS = {'ResizeEdge': resize_edge, 'Resize': resize, 'CenterCrop': center_crop}
+
+
+def window_reverse(windows: torch.Tensor, height: int, width: int, size: int) -> torch.Tensor:
+    """Put windows (N * h * w, size, size, C) back into maps (N, height, width, C).
+
+    mmpretrain's own finds N by a division of floats, which a graph keeps as a constant.
+    """
+    rows, columns = height // size, width // size
+    maps = windows.view(-1, rows, columns, size, size, windows.shape[-1])
+    return maps.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
+
+
+class PixelSteps(nn.Module):
+    """Pixels, uint8 (N, H, W, 3), to the network's input: the test pipeline and the preprocessor.
+
+    Args:
+        cfg (Config): Config of mmpretrain.
+        preprocessor (nn.Module): The model's, for the normalisation of RGB pixels.
+        order (str): Order of the colours in the file's input, ``'rgb'`` or ``'bgr'``.
+
+    Attributes:
+        described (dict): What the metadata say about the input's making.
+
+    Raises:
+        ValueError: A transform that has no counterpart in a graph. It is named.
+    """
+
+    def __init__(self, cfg: Config, preprocessor: nn.Module, order: str) -> None:
+        super().__init__()
+        self.steps, self.described, freq = [], dict(steps=[]), {}
+        for step in network_pipeline(cfg, pipelines(cfg, 'test_dataloader')[0]):
+            kind = transform_type(step)
+            if kind in _DCT:
+                freq.update(step, **{kind: True})
+            elif kind in _STEPS and not freq:
+                self.steps.append(_STEPS[kind](step))
+                self.described['steps'].append({**step, 'type': kind})
+            elif kind not in _LOADERS:
+                raise ValueError(f'the test pipeline: {kind} cannot be exported, only '
+                                 f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
+                                 'the pipeline out of the file')
+        if freq and not freq.get('BlockDCT'):
+            raise ValueError('the test pipeline: YCbCr without BlockDCT cannot be exported')
+        kernel, bias = self._dct(freq) if freq else self._pixels(preprocessor)
+        if order != ('bgr' if not freq else freq.get('channel_order', 'bgr')):
+            kernel = kernel.flip(1)
+        self.register_buffer('kernel', kernel.float())  # of pixels - 128, which loses fewer digits
+        self.register_buffer('bias', (bias + LEVEL_SHIFT * kernel.sum((1, 2, 3))).float())
+
+    def _dct(self, freq: dict) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the convolution of a selection's normalised channels."""
+        size = freq.get('block_size', 8)
+        chosen = channel_indices(freq['channels'], size) if 'channels' in freq else range(3 * size**2)
+        stats = freq.get('stats') or dict(mean=[0.] * 3 * size**2, std=[1.] * 3 * size**2)
+        loaded = block_stats(stats, size)
+        made = BlockMap(list(chosen), loaded.mean, loaded.std, size, freq.get('upscale', 1),
+                        freq.get('channel_order', 'bgr'))
+        self.stride, self.margin = made.stride, made.margin
+        self.described.update(
+            channels=list(map(int, chosen)), block_size=size, upscale=made.upscale,
+            mean=loaded.mean[list(chosen)].tolist(), std=loaded.std[list(chosen)].tolist())
+        return torch.tensor(made.kernel), torch.tensor(made.bias)
+
+    def _pixels(self, preprocessor: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the 1x1 convolution that normalises BGR pixels."""
+        self.stride, self.margin = 1, 0
+        mean, std = torch.zeros(3).double(), torch.ones(3).double()
+        if preprocessor._enable_normalize:
+            mean[:], std[:] = preprocessor.mean.flatten(), preprocessor.std.flatten()
+        kernel = torch.diag(1 / std)
+        kernel = kernel.flip(1) if preprocessor.to_rgb else kernel
+        self.described.update(mean=mean.tolist(), std=std.tolist())
+        return kernel[:, :, None, None], -mean / std
+
+    def resized(self, images: torch.Tensor) -> torch.Tensor:
+        """Return images, uint8 (N, H, W, 3), in the size to which the first steps resize them."""
+        images = images.permute(0, 3, 1, 2).float()
+        for step, about in zip(self.steps, self.described['steps']):
+            if about['type'] == 'CenterCrop':
+                break
+            images = step(images)
+        return images.permute(0, 2, 3, 1).to(torch.uint8)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the input, float32 (N, C, h, w)."""
+        images = images.permute(0, 3, 1, 2).float()
+        for step in self.steps:
+            images = step(images)
+        height, width = images.shape[2:]
+        margin, stride = self.margin, self.stride
+        if margin or stride > 1:
+            pads = [margin, -width % stride + margin, margin, -height % stride + margin]
+            images = F.pad(images, pads, mode='replicate')
+        return F.conv2d(images - LEVEL_SHIFT, self.kernel, self.bias, stride=stride)
+
+
+class Coefficients(nn.Module):
+    """DCT coefficients, float32 or int8 (N, C, h, w), to the network's input."""
+
+    def __init__(self, preprocessor: nn.Module) -> None:
+        super().__init__()
+        self.described: dict[str, Any] = {}
+        undo = preprocessor._enable_normalize
+        self.scale = float(preprocessor.std.flatten()[0]) if undo else 1.
+
+    def forward(self, channels: torch.Tensor) -> torch.Tensor:
+        """Return float32 (N, C, h, w), int8's scale undone."""
+        return channels.float() / self.scale
+
+
+class Classifier(nn.Module):
+    """A front end, and mmpretrain's classifier behind it, to scores.
+
+    Args:
+        front (nn.Module): :class:`PixelSteps` or :class:`Coefficients`.
+        model (nn.Module): An ImageClassifier in evaluation mode.
+        half (bool): Whether backbone, neck and head compute in float16.
+
+    Raises:
+        ValueError: A model or a head whose scores are no softmax or sigmoid of one output.
+    """
+
+    def __init__(self, front: nn.Module, model: nn.Module, half: bool = False) -> None:
+        from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead
+        super().__init__()
+        head, known = model.head, (ClsHead, MultiLabelClsHead)
+        base: Optional[type] = next((kind for kind in known if isinstance(head, kind)), None)
+        if type(model) is not ImageClassifier or base is None or type(head).predict is not base.predict:
+            raise ValueError(f'expected an ImageClassifier with a head such as LinearClsHead, got '
+                             f'{type(model).__name__} with {type(head).__name__}, which cannot be '
+                             'exported')
+        self.dtype = torch.float16 if half else torch.float32
+        self.front, self.model = front, model.to(self.dtype)
+        self.multi_label = base is MultiLabelClsHead
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return scores, float32 (N, classes)."""
+        logits = self.model.head(self.model.extract_feat(self.front(images).to(self.dtype))).float()
+        return logits.sigmoid() if self.multi_label else logits.softmax(1)

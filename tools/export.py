@@ -1,0 +1,59 @@
+#!/usr/bin/env python3
+"""Write a trained classifier as one self-contained file, ONNX or torch.export.
+
+The file takes pixels and gives scores: resizing, cropping, colour, DCT, gate and softmax are in it.
+It appears once it gives the same scores as PyTorch. docs/export.md shows how to run it.
+"""
+import argparse
+from pathlib import Path
+
+from mmengine.config import DictAction
+
+from mmfreq.apis.export import INPUTS, Exporter, check_packages
+from mmfreq.apis.runner import (
+    CFG_OPTIONS_HELP,
+    checkpoint_file,
+    explain_refusal,
+    prepare,
+    read_config,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config file')
+    parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
+    parser.add_argument('out', type=Path, metavar='OUT.onnx', help='or OUT.pt2, for torch.export')
+    parser.add_argument('--input', choices=INPUTS, default='image', help='what the file takes: '
+                        'uint8 pixels (N, H, W, 3), or the DCT channels (N, C, h, w) as the test '
+                        'pipeline gives them, float32 or int8 (default: %(default)s)')
+    parser.add_argument('--order', choices=('rgb', 'bgr'), default='rgb',
+                        help='order of the colours in pixels (default: %(default)s)')
+    parser.add_argument('--fp16', action='store_true', help='compute in float16 behind the DCT')
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help=CFG_OPTIONS_HELP)
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Export, and say how far the file's scores are from those of PyTorch."""
+    args = parse_args()
+    cfg = prepare(read_config(args.config, args.cfg_options))
+    checkpoint = checkpoint_file(args.checkpoint)
+    try:
+        check_packages()
+        with explain_refusal():
+            exporter = Exporter(cfg, checkpoint, args.input, args.order, args.fp16)
+        print(f'export: writing and checking {args.out} ...', flush=True)
+        exact, whole = exporter.write(args.out)
+    except ValueError as error:
+        raise SystemExit(f'export: {error}') from error
+    print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; largest difference of scores: '
+          f'{exact:.1e} from the same graph in PyTorch, {whole:.1e} from test pipeline and model, '
+          f'relative to the largest score, on {exporter.source}')
+
+
+if __name__ == '__main__':
+    main()

@@ -192,11 +192,12 @@ def describe_run(runner: Runner, loaders: dict[str, DataLoader], length: str) ->
     words, channels = (found[0][1].words, len(found[0][1].channels)) if found else ({}, 0)
     taken = f'{channels} DCT channels ({words["channels"]}), {words["statistics"]}' if channels else (
         'RGB pixels')
+    batch = cfg[f'{next(iter(loaders))}_dataloader'].get('batch_size')
     device = next(model.parameters()).device.type
     return [f'network   {name} in {type(model).__name__}, {count / 1e6:.1f} M weights',
             f'data      {" + ".join(sizes)} images in {next(filter(None, roots), "?")}; '
-            f'{len(classes)} classes: {", ".join(classes[:6])}{", ..." if len(classes) > 6 else ""}',
-            f'input     {taken}, batches of {loader.batch_size}',
+            f'{len(classes)} {"class" if len(classes) == 1 else "classes"}: {", ".join(classes[:6])}{", ..." if len(classes) > 6 else ""}',
+            f'input     {taken}, batches of {batch}',
             f'run       on {device}{length}',
             f'folder    {_short(runner.work_dir)}; the log is {_short(runner.logger.log_file)}']
 

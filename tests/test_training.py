@@ -171,24 +171,24 @@ def test_training_logs_losses_and_writes_checkpoints(trained: Path) -> None:
 def test_own_images_train_as_documented(data: Path, tmp_path: Path) -> None:
     """Follow docs/training.md, with a smaller network on smaller images for two iterations."""
     text = (ROOT / 'docs/training.md').read_text()
-    recipe = re.search(r'--cfg-options \\\n(.*?classes=cat,dog.*?)```', text, re.DOTALL)
-    words = recipe[1].replace('\\\n', ' ').replace('IMAGES', str(data)).replace('cat,dog', 'columns,rows').split()
-    config = 'configs/resnet/resnet50-dct24s_8xb32_in1k.py'
-    few = 'model.head.topk=1 val_evaluator.topk=1 test_evaluator.topk=1'
-    assert config in text
-    assert few in text
+    recipe = re.search(r'## Own data\n\n```bash\n(.*?)```', text, re.DOTALL)
+    lines = [line.partition('#')[0].split() for line in recipe[1].splitlines()]
+    assert [line[:2] for line in lines] == [
+        ['mmfreq', name] for name in ('new', 'browse_dataset', 'train', 'test')]
+    paths = {'IMAGES': data, 'mine.py': tmp_path / 'mine.py', 'work_dirs/mine': tmp_path}
+    new, _, train, test = ([paths.get(word, word) for word in line[1:]] for line in lines)
     small = {f'{key}_dataloader.{name}': value for key in ('train', 'val', 'test') for name, value in (
         ('batch_size', 8), ('num_workers', 0), ('persistent_workers', False), ('dataset.pipeline.1.scale', 64))}
     small |= {'val_dataloader.dataset.pipeline.2.crop_size': 64, 'test_dataloader.dataset.pipeline.2.crop_size': 64,
               'model.backbone.depth': 18, 'model.head.in_channels': 512, 'train_cfg.max_epochs': 1,
               'default_hooks.logger.interval': 1}
-    # the shell expands {train,val,test}
-    words = [word.replace('{train,val,test}', name) for word in words
-             for name in (('train', 'val', 'test') if '{' in word else ('', ))]
-    tool('train', config, '--work-dir', tmp_path, '--auto-scale-lr', *flags(small), *words, *few.split())
+    tool(*new)
+    tool(*train, '--work-dir', tmp_path, *flags(small))
+    output = tool(*test, '--work-dir', tmp_path / 'test', *flags(small))
+    assert 'result: top-1 accuracy' in output
     assert [line['step'] for line in scalars(tmp_path)] == [1, 2]
     saved = checkpoint(tmp_path / 'epoch_1.pth')
-    assert saved['meta']['dataset_meta']['classes'] == ('columns', 'rows')
+    assert saved['meta']['dataset_meta']['classes'] == ['columns', 'rows']
     assert saved['state_dict']['head.fc.weight'].shape == (2, 512)
     assert 'accuracy/top1' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
 
@@ -363,7 +363,7 @@ def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) 
     channels = flags({'model.backbone.in_channels': 23})
     output = [tool('train', DEMO24, '--work-dir', tmp_path, *channels, succeeds=False),
               tool('test', DEMO24, trained, '--work-dir', tmp_path, *channels, succeeds=False),
-              tool('predict', DEMO24, trained, tmp_path, '--out-dir', tmp_path, *channels, succeeds=False)]
+              tool('predict', DEMO24, trained, tmp_path, '--out', tmp_path, *channels, succeeds=False)]
     for text in output:
         assert text.splitlines()[-1].startswith('config: FreqResNet expects in_channels=23, but')
     output.append(tool('train', DEMO24, '--work-dir', tmp_path, *flags(data_options(tmp_path / 'none')),
@@ -388,7 +388,7 @@ def test_evaluation_of_something_else_is_refused(options: dict[str, Any], messag
 def test_an_rgb_config_with_a_dct_checkpoint_is_refused(data: Path, trained: Path, tmp_path: Path) -> None:
     rgb, options = 'configs/demo/resnet18_demo.py', flags(data_options(data))
     output = [tool('test', rgb, trained, '--work-dir', tmp_path, *options, succeeds=False),
-              tool('predict', rgb, trained, data, '--out-dir', tmp_path, *options, succeeds=False)]
+              tool('predict', rgb, trained, data, '--out', tmp_path, *options, succeeds=False)]
     for text in output:
         assert re.search('checkpoint: .*of another network than the config: .*layer1.0.conv1', text.splitlines()[-1])
         assert 'Traceback' not in text

@@ -21,7 +21,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='train', help='which data loader '
                         '(default: %(default)s)')
-    parser.add_argument('--out-dir', default='browse', help='folder for the pictures (default: %(default)s)')
+    parser.add_argument('-o', '--out', dest='out_dir', default='browse',
+                        metavar='DIR', help='folder for the pictures (default: %(default)s)')
     parser.add_argument('--show', action='store_true', help='show the pictures in a window instead')
     parser.add_argument('--number', type=int, default=20, help='how many samples (default: %(default)s)')
     parser.add_argument('--shuffle', action='store_true', help='draw samples from all over the data set instead of its '
@@ -40,7 +41,7 @@ def main() -> None:
     if args.number < 1:
         raise SystemExit(f'--number: expected an integer >= 1, got {args.number}')
     if args.show:
-        check_display('--out-dir DIR')
+        check_display('--out DIR')
     loader = f'{args.phase}_dataloader'
     cfg = read_config(args.config, args.cfg_options)
     with explain_build():

@@ -21,7 +21,7 @@ def parse_args() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('runs', nargs='+', metavar='RUN_OR_CONFIG', help='work dir of a run, '
                         'or a config file (also mmpretrain::..., mmdet::...)')
-    parser.add_argument('--out', metavar='PREFIX', help='write PREFIX.md, .csv, .json, .png')
+    parser.add_argument('-o', '--out', metavar='PREFIX', help='write PREFIX.md, .csv, .json, .png')
     parser.add_argument('--images', type=int, default=64,
                         help='images to time the loading with (default: 64)')
     parser.add_argument('--repeats', type=int, default=5,

@@ -15,7 +15,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config whose training pipeline has BlockDCT or FusedBlockDCT; augmentations '
                         'before it are applied, what follows it is not')
-    parser.add_argument('--out', default='dct_stats.json', help='JSON file to write (default: %(default)s)')
+    parser.add_argument('-o', '--out', default='dct_stats.json', help='JSON file to write (default: %(default)s)')
     parser.add_argument('--max-images', type=int, help='use only so many images, picked at random (default: all)')
     parser.add_argument('--workers', type=int, default=2, help='worker processes (default: %(default)s)')
     parser.add_argument('--scales', type=float, nargs='+', default=INT8_SCALES, help="scales to judge for "

@@ -23,7 +23,8 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('inputs', nargs='+', metavar='FILE', help='CONFIG and CHECKPOINT (or the work dir of the '
                         'training run), or JSON files, drawn one below the other')
-    parser.add_argument('--out', default='gate_heatmap', metavar='PREFIX', help='write PREFIX.png and PREFIX.svg, and '
+    parser.add_argument('-o', '--out', default='gate_heatmap', metavar='PREFIX',
+                        help='write PREFIX.png and PREFIX.svg, and '
                         'PREFIX.json if a gate was run (default: %(default)s)')
     parser.add_argument('--phase', choices=['train', 'val', 'test'], default='val', help='which data loader the gate '
                         'runs over (default: %(default)s)')

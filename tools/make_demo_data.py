@@ -13,7 +13,7 @@ def parse_args() -> argparse.Namespace:
                         help='classification: crops, whose class is their source image; detection: '
                         'a COCO set of boxes, discs and stars on images, with masks (default: '
                         '%(default)s)')
-    parser.add_argument('--out', help=f'folder to make, which must not exist (default: '
+    parser.add_argument('-o', '--out', help=f'folder to make, which must not exist (default: '
                         f'{OUT["classification"]}, {OUT["detection"]} for detection)')
     parser.add_argument('--seed', type=int, default=0,
                         help='another one cuts other boxes (default: %(default)s)')

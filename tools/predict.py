@@ -31,7 +31,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
     parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER',
                         help='image file, or a folder: the images in it and its subfolders')
-    parser.add_argument('--out-dir', required=True, metavar='DIR', help='folder for the results')
+    parser.add_argument('-o', '--out', dest='out_dir', required=True, metavar='DIR',
+                        help='folder for the results')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU if there is one)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections with a higher '
                         'score are drawn (default: %(default)s); predictions.json has all')

@@ -24,7 +24,7 @@ def parse_args() -> argparse.Namespace:
                         'file of tools/gate_heatmap.py')
     parser.add_argument('--channels', type=int, default=24, help='how many (default: %(default)s)')
     parser.add_argument('--config', help='config that the gate was trained with (default: the one that RATES names)')
-    parser.add_argument('--out', help="selection for FusedBlockDCT(channels='FILE.json', ...) (default: "
+    parser.add_argument('-o', '--out', help="selection for FusedBlockDCT(channels='FILE.json', ...) (default: "
                         'selection-N.json beside RATES)')
     parser.add_argument('--out-config', help='config that trains on the selection (default: beside the selection, '
                         'named after the config)')

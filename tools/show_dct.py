@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('image', help='image file')
     parser.add_argument('--channels', nargs='+', default=['24S', '6S'], choices=CHANNEL_NAMES, metavar='NAME',
                         help=f'selections, of {", ".join(CHANNEL_NAMES)} (default: 24S 6S)')
-    parser.add_argument('--out', default='dct.png', help='PNG or SVG file to write (default: %(default)s)')
+    parser.add_argument('-o', '--out', default='dct.png', help='PNG or SVG file to write (default: %(default)s)')
     return parser.parse_args()
 
 

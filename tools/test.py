@@ -22,7 +22,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
     parser.add_argument('--work-dir', help='folder for the log (default: test/ in the config\'s, '
                         'else in work_dirs/<name of the config>)')
-    parser.add_argument('--out', metavar='FILE', help='write the metrics to a .json file, or every '
+    parser.add_argument('-o', '--out', metavar='FILE', help='write the metrics to a .json file, or every '
                         'prediction to a .pkl file')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')
     parser.add_argument('--show-dir', metavar='DIR',

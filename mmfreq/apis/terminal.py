@@ -185,18 +185,20 @@ def describe_run(runner: Runner, loaders: dict[str, DataLoader], length: str) ->
     count = sum(weight.numel() for weight in model.parameters())
     name = type(getattr(model, 'backbone', model)).__name__
     sizes = [f'{len(loader.dataset):,} {part}' for part, loader in loaders.items()]
-    loader = next(iter(loaders.values()))
+    part, loader = next(iter(loaders.items()))
+    given = cfg[f'{part}_dataloader']
     classes = list(getattr(loader.dataset, 'metainfo', {}).get('classes') or ())
-    roots = [node.get('data_root') for node in iter_dicts(cfg.get(f'{next(iter(loaders))}_dataloader'))]
+    named = ', '.join(classes[:6]) + (', ...' if len(classes) > 6 else '')
+    root = next((node['data_root'] for node in iter_dicts(given) if node.get('data_root')), '?')
     found = front_ends(cfg)
     words, channels = (found[0][1].words, len(found[0][1].channels)) if found else ({}, 0)
     taken = f'{channels} DCT channels ({words["channels"]}), {words["statistics"]}' if channels else (
         'RGB pixels')
     device = next(model.parameters()).device.type
     return [f'network   {name} in {type(model).__name__}, {count / 1e6:.1f} M weights',
-            f'data      {" + ".join(sizes)} images in {next(filter(None, roots), "?")}; '
-            f'{len(classes)} classes: {", ".join(classes[:6])}{", ..." if len(classes) > 6 else ""}',
-            f'input     {taken}, batches of {loader.batch_size}',
+            f'data      {" + ".join(sizes)} images in {root}; {len(classes)} '
+            f'{"class" if len(classes) == 1 else "classes"}: {named}',
+            f'input     {taken}, batches of {given.get("batch_size")}',
             f'run       on {device}{length}',
             f'folder    {_short(runner.work_dir)}; the log is {_short(runner.logger.log_file)}']
 

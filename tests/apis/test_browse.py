@@ -249,7 +249,7 @@ def browse(monkeypatch: pytest.MonkeyPatch, path: str, root: Path, *arguments: A
 def test_tool_writes_pictures(path: str, phase: str, folders: Path, coco: Path, tmp_path: Path,
                               monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     root, names = (folders, ['0', '1', '2', '3']) if path == CLASSIFICATION else (coco, ['1', '2'])
-    browse(monkeypatch, path, root, '--phase', phase, '--number', 4, '--out-dir', tmp_path)
+    browse(monkeypatch, path, root, '--phase', phase, '--number', 4, '--out', tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [f'{i:05d}-{name}.png' for i, name in enumerate(names)]
     for file in tmp_path.iterdir():
         assert cv2.imread(str(file)).std() > 5
@@ -260,7 +260,7 @@ def test_shuffled_samples_come_from_all_classes_and_stay_the_same(folders: Path,
                                                                   monkeypatch: pytest.MonkeyPatch) -> None:
     shown = []
     for run, flags in enumerate(([], ['--shuffle'], ['--shuffle'], ['--shuffle', '--seed', 1])):
-        browse(monkeypatch, CLASSIFICATION, folders, '--number', 5, '--out-dir', tmp_path / str(run), *flags)
+        browse(monkeypatch, CLASSIFICATION, folders, '--number', 5, '--out', tmp_path / str(run), *flags)
         shown.append({int(file.name.split('-')[0]) for file in (tmp_path / str(run)).iterdir()})
     first, shuffled, again, other = shown
     assert first == set(range(5))

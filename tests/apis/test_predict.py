@@ -216,7 +216,7 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
     (tmp_path / 'empty.jpg').touch()
     (tmp_path / 'text.jpg').write_text('no image')
     said = predict(monkeypatch, case.config, case.checkpoint, Path(case.images[0]).parents[1],
-                   tmp_path / 'empty.jpg', tmp_path / 'text.jpg', '--out-dir', tmp_path / 'out',
+                   tmp_path / 'empty.jpg', tmp_path / 'text.jpg', '--out', tmp_path / 'out',
                    '--device', 'cpu', '--score-thr', 0, '--batch-size', batch_size)
     assert said == 'predict: 2 of 4 images could not be read'
     output = capsys.readouterr().out
@@ -252,7 +252,7 @@ def test_tool_refuses_missing_images_and_the_code_of_a_checkpoint(
     for name, expected in {'none.jpg': f'predict: {tmp_path}/none.jpg: no such file or folder',
                            '1.png': 'evil.pth: it holds more than weights'}.items():
         said = predict(monkeypatch, ROOT / CLASSIFICATION, evil, tmp_path / name,
-                       '--out-dir', tmp_path / 'out')
+                       '--out', tmp_path / 'out')
         assert expected in said
         assert '\n' not in said
     assert not (tmp_path / 'marker').exists()

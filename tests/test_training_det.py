@@ -6,7 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import cv2
 import numpy as np
@@ -216,6 +216,31 @@ def test_dropped_annotations_are_a_warning(data: Path, tmp_path: Path, said: pyt
     assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
     assert '1 dropped' in record.getMessage()
     assert record.levelno == logging.WARNING
+
+
+@pytest.mark.parametrize(('bbox', 'beyond'), [
+    ([-1.5, 10, 30, 20], 0), ([-3, 10, 30, 20], 1), ([10, 10, 30, 1000], 1), ([10, 10, 1000, 30], 1)])
+def test_boxes_beyond_the_image_are_a_warning(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture,
+                                              bbox: list[float], beyond: int) -> None:
+    """As of corners (x1, y1, x2, y2) that are taken for COCO's x, y, width, height."""
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    annotations[3]['bbox'] = bbox
+    dataset(data, changed(data, tmp_path, annotations=annotations))
+    assert ('; 1 boxes reach beyond their image' in summary(said).getMessage()) == bool(beyond)
+    assert summary(said).levelno == (logging.WARNING if beyond else logging.INFO)
+
+
+@pytest.mark.parametrize(('text', 'message'), [
+    ('', 'Expecting value'), ('{"images": [', 'Expecting value'), ('[]', 'list'), (None, "an entry without 'id'")])
+def test_files_that_are_no_annotations_are_named(text: Optional[str], message: str, data: Path,
+                                                 tmp_path: Path) -> None:
+    if text is None:
+        content = json.loads((data / 'annotations/train.json').read_text())
+        del content['annotations'][3]['id']
+        text = json.dumps(content)
+    (tmp_path / 'odd.json').write_text(text)
+    with pytest.raises(ValueError, match=f'odd.json: cannot be read as annotations in COCO.s format: .*{message}'):
+        dataset(data, tmp_path / 'odd.json')
 
 
 def test_annotations_of_unknown_images_are_counted(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:

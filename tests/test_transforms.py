@@ -18,6 +18,7 @@ from scipy.fft import dctn
 from skimage import data
 
 from mmfreq.dct.stats import load_stats
+from mmfreq.hosts import loading
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
 LUMA_24S = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]
@@ -398,9 +399,25 @@ JPEG = ODD_FILES['color.jpg']
 def test_unreadable_files_are_named(content: bytes, backend: str, tmp_path: Path) -> None:
     path = written(tmp_path, 'broken.jpg', content)
     loader = build({'type': 'LoadImageFromFile', 'imdecode_backend': backend}, 'mmpretrain')
-    with pytest.raises((ValueError, AssertionError), match=re.escape(path)):
+    with pytest.raises(ValueError, match=rf'^{re.escape(path)}: cannot be decoded as an image'):
         loader({'img_path': path})
     assert LoadImageFromFile(ignore_empty=True)({'img_path': written(tmp_path, 'e.jpg', b'')}) is None
+
+
+def test_an_image_of_another_size_than_its_annotations_say_is_a_warning(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once, for the first; a file without a stated size has none to differ from."""
+    said: list[str] = []
+    monkeypatch.setattr(loading, '_told', set())
+    monkeypatch.setattr(loading, 'print_log', lambda text, *rest: said.append(text))
+    path = written(tmp_path, 'x.jpg', JPEG)
+    height, width = LoadImageFromFile()({'img_path': path})['img'].shape[:2]
+    LoadImageFromFile()({'img_path': path, 'width': width, 'height': height})
+    assert said == []
+    for _ in range(2):
+        LoadImageFromFile()({'img_path': path, 'width': height + 1, 'height': width})
+    assert len(said) == 1
+    assert said[0].startswith(f'{path}: has {width}x{height} pixels, but the annotation file says {height + 1}x{width}')
 
 
 @pytest.mark.parametrize('transform', [YCbCr(), BlockDCT(), FusedBlockDCT('24S', 'photos-448')],

@@ -46,7 +46,7 @@ CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=val
 
 
 class KeyValues(DictAction):
-    """mmengine's DictAction, with an error of one line for what is no ``key=value``."""
+    """mmengine's DictAction, with an error of one line for what it cannot read."""
 
     def __call__(self, parser: argparse.ArgumentParser, namespace: argparse.Namespace,
                  values: Any, *args: Any) -> None:
@@ -54,7 +54,11 @@ class KeyValues(DictAction):
         for value in values:
             if '=' not in value:
                 parser.error(f'{self.dest.replace("_", "-")}: expected key=value, got {value!r}')
-        super().__call__(parser, namespace, values, *args)
+        try:
+            super().__call__(parser, namespace, values, *args)
+        except (AssertionError, RecursionError):  # of braces, or brackets that are not closed
+            parser.error(f'{self.dest.replace("_", "-")}: cannot read {" ".join(values)}; expected '
+                         'numbers, words, lists or tuples; set keys of a dict one by one: a.b=value')
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

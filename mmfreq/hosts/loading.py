@@ -1,7 +1,23 @@
-"""Name the file in every error of the stock image loader."""
+"""Name the file in every error of the stock image loader, and where its size is another one."""
+import logging
 from functools import wraps
+from typing import Optional
 
 from mmcv.transforms import LoadImageFromFile
+from mmengine.logging import print_log
+
+_told: set[bool] = set()  # whether an image of another size was seen
+
+
+def _compare_size(stated: tuple, loaded: Optional[dict]) -> None:
+    """Warn, once a process, of an image that is not as large as its annotations say."""
+    found = loaded['img'].shape[1::-1] if loaded else stated
+    if None not in stated and tuple(stated) != tuple(found) and not _told:
+        _told.add(True)
+        print_log(f'{loaded["img_path"]}: has {found[0]}x{found[1]} pixels, but the annotation file '
+                  f'says {stated[0]}x{stated[1]} (width x height), so that its boxes may not fit; it '
+                  'may be turned by its EXIF orientation. Other images are not reported', 'current',
+                  logging.WARNING)
 
 
 def name_unreadable_images() -> None:
@@ -14,8 +30,9 @@ def name_unreadable_images() -> None:
 
     @wraps(stock)
     def transform(self: LoadImageFromFile, results: dict) -> dict:
+        stated = results.get('width'), results.get('height')
         try:
-            return stock(self, results)
+            loaded = stock(self, results)
         except Exception as error:
             if isinstance(error, OSError) and error.filename:
                 raise
@@ -23,5 +40,7 @@ def name_unreadable_images() -> None:
             reason = 'the file is empty' if empty else ' '.join(str(error).split())
             raise ValueError(
                 f'{results["img_path"]}: cannot be decoded as an image: {reason}') from error
+        _compare_size(stated, loaded)
+        return loaded
 
     LoadImageFromFile.transform = transform

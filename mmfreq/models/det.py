@@ -228,7 +228,12 @@ class CheckedCocoDataset(CocoDataset):
         """Read the annotation file, as the stock attribute of this name; check its categories."""
         steps = self.pipeline.transforms
         self._with_mask = any(getattr(step, 'with_mask', False) for step in steps)
-        coco = super().COCOAPI(annotation_file)
+        try:
+            coco = super().COCOAPI(annotation_file)
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            what = f'an entry without {error}' if isinstance(error, KeyError) else str(error)
+            raise ValueError(f'{self.ann_file}: cannot be read as annotations in COCO\'s format: '
+                             f'{what}') from error
         classes = self.metainfo['classes']
         found = [category['name'] for category in coco.dataset.get('categories', [])]
         if [name for name in found if name in classes] != list(classes):
@@ -242,6 +247,7 @@ class CheckedCocoDataset(CocoDataset):
         if repeated:
             raise ValueError(f'{self.ann_file}: expected every image id once, got {repeated[:6]} '
                              f'more than once ({len(repeated)} such ids)')
+        self._beyond = 0
         self._annotations = self._wanted = sum(
             annotation['image_id'] not in images for annotation in coco.anns.values())
         return coco
@@ -251,7 +257,10 @@ class CheckedCocoDataset(CocoDataset):
         annotations = raw_data_info['raw_ann_info']
         sample = self._parse(raw_data_info, [])
         for annotation in annotations:
-            sample['instances'] += self._parse(raw_data_info, [annotation])['instances']
+            instances = self._parse(raw_data_info, [annotation])['instances']
+            sample['instances'] += instances
+            for instance in instances:
+                self._beyond += reaches_beyond(instance['bbox'], sample['width'], sample['height'])
             self._wanted += not (annotation.get('iscrowd') or annotation.get('ignore'))
         self._annotations += len(annotations)
         return sample
@@ -286,8 +295,18 @@ class CheckedCocoDataset(CocoDataset):
             'that is none of the classes, or of an image left out or unknown)')
         if not kept or self._annotations and not used and not self.test_mode:
             raise ValueError(f'{summary}; expected something to use')
-        print_log(summary, 'current', logging.WARNING if dropped else logging.INFO)
+        if self._beyond:
+            summary += (f'; {self._beyond} boxes reach beyond their image: expected x, y, width, '
+                        'height in pixels, and the width and height of the image')
+        warn = dropped or self._beyond
+        print_log(summary, 'current', logging.WARNING if warn else logging.INFO)
         return kept
+
+
+def reaches_beyond(bbox: Sequence[float], width: float, height: float) -> bool:
+    """Return whether a box (x1, y1, x2, y2) reaches beyond an image by more than 2 pixels."""
+    x1, y1, x2, y2 = bbox
+    return min(x1, y1) < -2 or x2 > width + 2 or y2 > height + 2
 
 
 def has_area(segmentation: Any) -> bool:

@@ -309,6 +309,13 @@ def test_configs_that_cannot_be_read(name: str, text: str, message: str, tmp_pat
         cli.read_config(str(tmp_path / name), None)
 
 
+@pytest.mark.parametrize('value', ["{'a': [1, 2], 'b': 3}", '[1,2'])
+def test_options_that_cannot_be_read(value: str, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit):
+        options(f'model={value}')
+    assert f'cfg-options: cannot read model={value}; expected ' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_options_without_a_value(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         options('freq')

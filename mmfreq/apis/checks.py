@@ -35,6 +35,8 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             the folders of classes differ, or are not as many as the head has classes.
     """
     found: dict[str, Any] = {}
+    head = (cfg.get('model') or {}).get('head')
+    count = head.get('num_classes') if isinstance(head, dict) else None
     for loader in loaders:
         nodes = list(iter_dicts((cfg.get(loader) or {}).get('dataset')))
         backends = [node['backend_args'] for node in nodes if node.get('backend_args')]
@@ -42,15 +44,14 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
             kind = transform_type(node)
             is_coco = 'Coco' in kind
             if not backends and (is_coco or kind in ('CustomDataset', 'ImageNet')):
-                folders = _check_data_folder(loader, node, is_coco)
+                folders = _check_data_folder(loader, node, is_coco, count)
                 if folders:
                     found[loader] = SimpleNamespace(folder_to_idx=folders)
-    head = (cfg.get('model') or {}).get('head')
-    count = head.get('num_classes') if isinstance(head, dict) else None
     check_classes({'model.head': count} if count else {}, found)
 
 
-def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> list[str]:
+def _check_data_folder(loader: str, dataset: dict, is_coco: bool,
+                       num_classes: Optional[int]) -> list[str]:
     """Check the files of a data set; return its folders of classes, if it has such."""
     root, annotations = Path(dataset.get('data_root') or ''), dataset.get('ann_file')
     prefix = dataset.get('data_prefix') or dataset.get('split') or ''
@@ -70,6 +71,8 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> list[str]:
             raise ValueError(f'{loader}: no such file or folder: {path}; expected {layout}'
                              + (f'; {root} has {", ".join(there)}' if there else '')
                              + '; set its data_root')
+    if annotations and not is_coco and dataset.get('with_label', True):
+        _check_labels(root / annotations, num_classes)
     if annotations or is_coco or not dataset.get('with_label', True):
         return []
     classes = sorted(path.name for path in folders[0].iterdir() if path.is_dir())
@@ -80,6 +83,20 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool) -> list[str]:
     if loader == 'train_dataloader':
         _check_not_empty(folders[0], classes, dataset.get('extensions', _ENDINGS))
     return classes
+
+
+def _check_labels(file: Path, num_classes: Optional[int]) -> None:
+    """Refuse a list of images and labels with a line that is no such pair, or a label too high."""
+    number = 0
+    with open(file, encoding='utf-8') as lines:
+        for number, line in enumerate(lines, 1):
+            path, _, label = line.strip().rpartition(' ')
+            if not path or not label.isdigit() or num_classes and int(label) >= num_classes:
+                most = f' to {num_classes - 1}, for num_classes={num_classes}' if num_classes else ''
+                raise ValueError(f'{file}: line {number}: expected the path of an image, a blank and '
+                                 f'a label, 0{most}; got {line.strip()!r}')
+    if not number:
+        raise ValueError(f'{file}: expected a line for each image, found none')
 
 
 def _check_not_empty(folder: Path, classes: list[str], endings: Sequence[str]) -> None:

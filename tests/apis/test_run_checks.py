@@ -91,6 +91,18 @@ def test_a_class_without_images(leave: str, tmp_path: Path) -> None:
         check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
 
 
+@pytest.mark.parametrize(('text', 'message'), [
+    ('a b.jpg 0\nc.jpg 2\n', ''), ('a.jpg 0\nb.jpg 3', "line 2: expected .* 0 to 2, for num_classes=3; got 'b.jpg 3'"),
+    ('a.jpg,0', "line 1: .* got 'a.jpg,0'"), ('a.jpg cat', "line 1: .* got 'a.jpg cat'"), ('0', "line 1: .* got '0'"),
+    ('a.jpg -1', 'line 1: '), ('a.jpg 0\n\n', "line 2: .* got ''"), ('', 'expected a line for each image, found none')])
+def test_lists_of_labels(text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / 'list.txt').write_text(text)
+    cfg = load(DEMO24, model__head__num_classes=3)
+    cfg.train_dataloader.dataset.update(data_root=str(tmp_path), data_prefix='', ann_file='list.txt')
+    with pytest.raises(ValueError, match=f'^{tmp_path}/list.txt: {message}') if message else nullcontext():
+        check_data_folders(cfg, ('train_dataloader', ))
+
+
 def test_the_flat_layout_of_imagenet(tmp_path: Path) -> None:
     """Images in no folders of classes, and labels in meta/val.txt, which the data set finds itself."""
     (tmp_path / 'val').mkdir()

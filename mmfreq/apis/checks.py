@@ -92,9 +92,10 @@ def _check_labels(file: Path, num_classes: Optional[int]) -> None:
         for number, line in enumerate(lines, 1):
             path, _, label = line.strip().rpartition(' ')
             if not path or not label.isdigit() or num_classes and int(label) >= num_classes:
-                most = f' to {num_classes - 1}, for num_classes={num_classes}' if num_classes else ''
-                raise ValueError(f'{file}: line {number}: expected the path of an image, a blank and '
-                                 f'a label, 0{most}; got {line.strip()!r}')
+                most = f' to {num_classes - 1}, for num_classes={num_classes}'
+                raise ValueError(f'{file}: line {number}: expected the path of an image, a blank '
+                                 f'and a label, 0{most if num_classes else ""}; got '
+                                 f'{line.strip()!r}')
     if not number:
         raise ValueError(f'{file}: expected a line for each image, found none')
 

@@ -14,9 +14,9 @@ def _compare_size(stated: tuple, loaded: Optional[dict]) -> None:
     found = loaded['img'].shape[1::-1] if loaded else stated
     if None not in stated and tuple(stated) != tuple(found) and not _told:
         _told.add(True)
-        print_log(f'{loaded["img_path"]}: has {found[0]}x{found[1]} pixels, but the annotation file '
-                  f'says {stated[0]}x{stated[1]} (width x height), so that its boxes may not fit; it '
-                  'may be turned by its EXIF orientation. Other images are not reported', 'current',
+        print_log(f'{loaded["img_path"]}: has {found[0]}x{found[1]} pixels, but the annotation '
+                  f'file says {stated[0]}x{stated[1]} (width x height), so that its boxes may not '
+                  'fit; it may be turned by its EXIF orientation. Other images are not reported', 'current',
                   logging.WARNING)
 
 

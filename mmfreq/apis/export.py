@@ -17,6 +17,7 @@ from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
+from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.export_graph import Classifier, Coefficients, PixelSteps, window_reverse
 from mmfreq.config.inspect import pipelines
 from mmfreq.files import atomic_write_bytes
@@ -56,7 +57,8 @@ class Exporter:
             model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
         model = MODELS.build(model_cfg).eval()
         loaded = load_checkpoint(model, checkpoint, map_location='cpu')
-        self.classes = (loaded.get('meta') or {}).get('dataset_meta', {}).get('classes')
+        check_checkpoint(checkpoint, cfg, model)
+        self.classes = ((loaded.get('meta') or {}).get('dataset_meta') or {}).get('classes')
         if kind == 'channels' and getattr(model.data_preprocessor, 'to_channels', None) is not None:
             raise ValueError("--input channels: the config's preprocessor computes the channels; "
                              'export it with --input image')

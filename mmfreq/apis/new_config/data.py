@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mmfreq.apis.checks import IMAGE_ENDINGS
 from mmfreq.apis.predict import SUFFIXES
 from mmfreq.dct.channels import read_json
 from mmfreq.files import atomic_write_text
@@ -24,7 +25,6 @@ _COLUMNS = {
     'label': ('label', 'class', 'class_name', 'category', 'target'),
     'split': ('split', 'set', 'subset'),
 }
-_STOCK_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of CustomDataset
 _VAL_PART = 0.2  # of the images, where the data have no split
 _SEED = 0
 
@@ -171,7 +171,7 @@ def _class_split(root: Path, folder: Path) -> Split:
         found = sorted(file for file in part.rglob('*') if file.suffix.lower() in SUFFIXES)
         split.images += [file.relative_to(root).as_posix() for file in found]
         split.labels += [part.name] * len(found)
-        split.listed |= any(file.suffix.lower() not in _STOCK_SUFFIXES for file in found)
+        split.listed |= any(file.suffix.lower() not in IMAGE_ENDINGS for file in found)
         empty += [] if found else [part.name]
     if not split.images:
         raise ValueError(f'{folder}: no images ({" ".join(SUFFIXES)}) in {len(empty)} folders')

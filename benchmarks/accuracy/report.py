@@ -43,7 +43,7 @@ PICTURED = {
     'rgb-128': ('RGB 128x128', (1, 8), (1, 3)),
     'dct24s': ('24S', (-1, 4), (-1, 6)),
     'dct24s-17epochs': ('24S, 17 epochs', (-1, 4), (-1, 4)),
-    'dct24s-stride1': ('24S, stage 2 at stride 1', (1, -6), (-1, -4)),
+    'dct24s-stride1': ('24S, stage 2 at stride 1', (1, -6), (1, -4)),
     'late96': ('late entry', (1, 0), (-1, 0)),
     'late96-17epochs': ('late entry, 17 epochs', (1, 4), (-1, 8)),
     'dct24s-int8': ('24S, int8', (-1, -5), (-1, -6)),

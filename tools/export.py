@@ -47,7 +47,7 @@ def main() -> None:
             exporter = Exporter(cfg, checkpoint, args.input, args.order, args.fp16)
         print(f'export: writing and checking {args.out} ...', flush=True)
         exact, whole = exporter.write(args.out)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f'export: {error}') from error
     print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; largest difference of scores: '
           f'{exact:.1e} from the same graph in PyTorch, {whole:.1e} from test pipeline and model, '

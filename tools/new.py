@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mmfreq.apis.new_config.write import write_config
 from mmfreq.apis.terminal import quiet
+from mmfreq.dct.blocks import check_positive_int
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,8 +44,8 @@ def main() -> None:
     out = Path(args.out)
     try:
         for name, value in (('--batch-size', args.batch_size), ('--epochs', args.epochs)):
-            if value is not None and value < 1:
-                raise ValueError(f'{name}: expected an integer >= 1, got {value}')
+            if value is not None:
+                check_positive_int(name, value)
         if out.suffix != '.py' or (out.exists() and not args.force):
             raise ValueError(f'--out: expected a .py file that is not there yet (--force replaces '
                              f'it), got {out}')

@@ -33,7 +33,10 @@ def read_records(work_dir: Path) -> list[dict[str, Any]]:
     found: dict[tuple, dict[str, Any]] = {}
     for path in sorted(work_dir.glob('*/vis_data/scalars.json')):
         for line in path.read_text(encoding='utf-8').splitlines():
-            record = json.loads(line)
+            try:
+                record = json.loads(line)
+            except ValueError:  # a line that was cut off
+                continue
             found['loss' in record, record['step']] = record
     return [found[key] for key in sorted(found, key=lambda key: key[1])]
 

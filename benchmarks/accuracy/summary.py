@@ -50,6 +50,11 @@ def difference(results: Results, row: str, reference: str, metric: str = 'accura
     return estimate(pairs) if pairs else None
 
 
+def any_seed(results: Results, row: str) -> dict[str, Any]:
+    """Return one result of a row, for what does not depend on the seed."""
+    return next(iter(results[row].values()))
+
+
 def by_seed(results: Results, row: str, metric: str) -> dict[int, float]:
     """Return what a row reached with each seed, in percent."""
     factor = METRICS[metric][2]

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Measure networks alone: RGB against DCT channels that enter at stage 1 or 2, channels_last, torch.compile.
 
-The input stands for one crop: 224x224 pixels for RGB, twice that size for the channels. 24S in blocks of 8x8 pixels is
-the same band as 96 channels in blocks of 16x16, which enter one stage later. Weights and inputs are random; the
-variants of a network take turns; RGB is the baseline of the ratios. PREFIX.md and PREFIX.json are written.
+The input stands for one crop: 224x224 pixels for RGB, twice that size for the channels (MobileNetV2: four times). 24S
+in blocks of 8x8 pixels is the same band as 96 channels in blocks of 16x16, which enter one stage later. Weights and
+inputs are random; the variants of a network take turns; RGB is the baseline of the ratios. PREFIX.md and PREFIX.json
+are written.
 """
 import argparse
 import json

@@ -20,7 +20,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.config.writer import stock_base
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
-_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of mmpretrain's data sets
+IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of mmpretrain's data sets
 _SPLITS = {'train', 'val', 'test', 'training', 'validation'}
 
 
@@ -81,7 +81,7 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool,
                          f'{", ".join(classes) or "no folders"} instead of a folder for each '
                          'class; set its data_root or data_prefix')
     if loader == 'train_dataloader':
-        _check_not_empty(folders[0], classes, dataset.get('extensions', _ENDINGS))
+        _check_not_empty(folders[0], classes, dataset.get('extensions', IMAGE_ENDINGS))
     return classes
 
 

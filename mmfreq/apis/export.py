@@ -12,12 +12,14 @@ import torch
 from matplotlib.cbook import get_sample_data
 from mmengine.config import Config
 from mmengine.dataset import Compose
-from mmengine.registry import DATASETS, MODELS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
+from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.export_graph import Classifier, Coefficients, PixelSteps, window_reverse
+from mmfreq.apis.measure import build_model
 from mmfreq.config.inspect import pipelines
 from mmfreq.files import atomic_write_bytes
 from mmfreq.version import __version__
@@ -51,12 +53,10 @@ class Exporter:
             raise ValueError('expected a test_dataloader whose data set has a pipeline')
         init_default_scope(cfg.default_scope)
         self.cfg, self.kind, self.order, self.half = cfg, kind, order, half
-        model_cfg = dict(cfg.model)
-        if cfg.get('data_preprocessor'):
-            model_cfg.setdefault('data_preprocessor', cfg.data_preprocessor)
-        model = MODELS.build(model_cfg).eval()
+        model = build_model(cfg).eval()
         loaded = load_checkpoint(model, checkpoint, map_location='cpu')
-        self.classes = (loaded.get('meta') or {}).get('dataset_meta', {}).get('classes')
+        check_checkpoint(checkpoint, cfg, model)
+        self.classes = ((loaded.get('meta') or {}).get('dataset_meta') or {}).get('classes')
         if kind == 'channels' and getattr(model.data_preprocessor, 'to_channels', None) is not None:
             raise ValueError("--input channels: the config's preprocessor computes the channels; "
                              'export it with --input image')

@@ -12,7 +12,7 @@ from mmfreq.dct.blocks import LEVEL_SHIFT
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import block_stats
 
-_LOADERS = ('LoadImageFromFile', 'CheckedLoadImageFromFile', 'PackInputs')
+_ENDS = ('LoadImageFromFile', 'PackInputs')
 _DCT = ('YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize')
 
 
@@ -100,7 +100,7 @@ class PixelSteps(nn.Module):
             elif kind in _STEPS and not freq:
                 self.steps.append(_STEPS[kind](step))
                 self.described['steps'].append({**step, 'type': kind})
-            elif kind not in _LOADERS:
+            elif kind not in _ENDS:
                 raise ValueError(f'the test pipeline: {kind} cannot be exported, only '
                                  f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
                                  'the pipeline out of the file')

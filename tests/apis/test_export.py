@@ -111,6 +111,16 @@ def test_tool_refuses_in_one_line(options: tuple, message: str, tmp_path: Path,
     assert [path.name for path in tmp_path.iterdir()] == ['model.pth']
 
 
+def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = checkpoint(CONFIG, tmp_path)
+    content = torch.load(file, weights_only=True)
+    content['state_dict'] = {key: value for key, value in content['state_dict'].items() if 'layer4' not in key}
+    torch.save(content, file)
+    with pytest.raises(SystemExit, match='layer4'):
+        run_tool(monkeypatch, CONFIG, file, tmp_path / 'a.onnx')
+    assert not (tmp_path / 'a.onnx').exists()
+
+
 def test_a_mismatch_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write = export._write_pt2
     monkeypatch.setattr(export, '_write_pt2', lambda *args: lambda x: write(*args)(x) * 1.01)

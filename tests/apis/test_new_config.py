@@ -63,6 +63,35 @@ def classes_of(cfg: Config, loader: str) -> list[tuple[str, int]]:
     return [(Path(sample['img_path']).parent.name, sample['gt_label']) for sample in samples]
 
 
+def test_numbered_folders_have_one_order_in_both_splits(tmp_path: Path) -> None:
+    """A broken image turns train into a list; the host numbers the folders of val by their names as text."""
+    counts = {f'{split}__{name}': 4 for split in ('train', 'val') for name in ('1', '2', '10')}
+    data = folders(tmp_path / 'data', **counts)
+    (data / 'train/2/0.png').write_bytes(b'broken')
+    write_config(SMALL, str(data), tmp_path / 'own.py')
+    cfg = Config.fromfile(str(tmp_path / 'own.py'))
+    labels = [dict(classes_of(cfg, f'{split}_dataloader')) for split in ('train', 'val')]
+    assert labels[0] == labels[1] == {'1': 0, '10': 1, '2': 2}
+    assert cfg.train_dataloader.dataset.metainfo.classes == ['1', '10', '2']
+
+
+def csv_list(root: Path, line: str) -> Path:
+    """A list of 12 images with a header; ``line`` stands for the first of them."""
+    folders(root, a=6, b=6)
+    rest = [f'{name}/{i}.png,{name},{part}' for name in 'ab' for i, part in enumerate(['train'] * 4 + ['val'])]
+    (root / 'list.csv').write_text('\n'.join(['file,label,split', line, *rest[1:]]))
+    return root / 'list.csv'
+
+
+def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="line 2: expected a split of .*, got 'dev'"):
+        find_data(csv_list(tmp_path, 'a/0.png,a,dev'))
+
+
+def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
+    assert 'a/none.png' in str(find_data(csv_list(tmp_path, 'a/none.png,a,train')).notes)
+
+
 def test_class_folders_with_a_split(tmp_path: Path) -> None:
     data = folders(tmp_path / 'data', train__b=12, train__a=8, val__a=2, val__b=3)
     write_config(SMALL, str(data), tmp_path / 'own.py')
@@ -212,7 +241,7 @@ def test_folders_are_refused(make: Any, message: str, tmp_path: Path) -> None:
     ('file,label\n', 'expected lines with a file and a label'),
     ('0.png,a\n1.png,b\n0.png,b\n', '0.png is there twice, in lines 1 and 3'),
     ('0.png,a\n1.png\n', "line 2: expected a file and a label, got '1.png'"),
-    ('x.png,a\ny.png,b\nz.png,b\n', 'none of 2 images can be read: y.png, z.png'),
+    ('x.png,a\ny.png,b\nz.png,b\n', 'none of 3 images can be read: x.png, y.png, z.png'),
 ])
 def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
     write_images(tmp_path, 2)

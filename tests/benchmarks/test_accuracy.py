@@ -68,6 +68,8 @@ def test_logs_of_a_training_that_was_resumed(tmp_path: Path) -> None:
     second = [dict(epoch=2, step=14, loss=1.0, time=0.5), dict(epoch=2, step=18, loss=2.0, time=0.7),
               {'step': 2, 'accuracy/top1': 59.0}]
     write_log(tmp_path / '20260101_000000/vis_data', first)
+    with open(tmp_path / '20260101_000000/vis_data/scalars.json', 'a') as log:
+        log.write('{"epoch": 2, "st')  # it was killed
     write_log(tmp_path / '20260101_000100/vis_data', second)
     result = read_result(tmp_path)
     assert result['metrics'] == {'accuracy/top1': 59.0}

@@ -153,8 +153,8 @@ def _describe(row: Row, cfg: Config, images: int) -> dict[str, Work]:
 
 
 def _count_tested(row: Row, cfg: Config) -> Optional[int]:
-    """Return the number of test images of a classifier with results; None if they are not here."""
-    if 'accuracy/top1' not in row.metrics:
+    """Return the number of test images behind a single top-1; None if they are not here, or for seeds with a spread."""
+    if 'accuracy/top1' not in row.metrics or 'accuracy/top1' in row.spread:
         return None
     try:
         return len(DATASETS.build(cfg.test_dataloader.dataset))

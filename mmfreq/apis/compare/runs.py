@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Optional
 
-import yaml
 from mmengine.config import Config
 
+from mmfreq.apis.zoo import metafile_models
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import read_json
@@ -148,16 +148,13 @@ def published_metrics(run: Run) -> dict[str, float]:
     results are the authors': see each entry's ``Source``.
     """
     stated: dict[str, float] = {}
-    for metafile in Path(__file__).parents[2].glob('.mim/configs/*/metafile.yml'):
-        for model in yaml.safe_load(metafile.read_text(encoding='utf-8')).get('Models', []):
-            if model['Name'] == run.name:
-                config = model['Config']
-                for result in model.get('Results', []):
-                    stated.update(result['Metrics'])
+    for file, model in metafile_models('mmfreq'):
+        if model['Name'] == run.name:
+            config = file if '::' in file else f'mmfreq::{file}'
+            for result in model.get('Results', []):
+                stated.update(result['Metrics'])
     if not stated or run.cfg is None:
         return {}
-    if '::' not in config:
-        config = f'mmfreq::{config.removeprefix("configs/")}'
     try:
         if _data(run.cfg) != _data(Config.fromfile(str(config_path(config)))):
             raise ValueError(f'the data are not those of {config}')

@@ -117,8 +117,8 @@ def columns(rows: Sequence[Row]) -> list[Column]:
             deltas = differences(rows, key)
             found.append(Column(f'{key} difference', [delta and delta.mean for delta in deltas],
                                 '+.3f', errors=[delta and delta.error for delta in deltas]))
-            common = [delta and delta.seeds or None for delta in deltas]
             if any(row.spread for row in rows):
+                common = [delta and delta.seeds or None for delta in deltas]
                 found.append(Column(f'{key} common seeds', common))
     shapes = [row.input_shape for row in rows]
     found += [

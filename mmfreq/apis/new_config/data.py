@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from mmfreq.apis.checks import IMAGE_ENDINGS
 from mmfreq.apis.predict import SUFFIXES
 from mmfreq.dct.channels import read_json
 from mmfreq.files import atomic_write_text
@@ -24,7 +25,6 @@ _COLUMNS = {
     'label': ('label', 'class', 'class_name', 'category', 'target'),
     'split': ('split', 'set', 'subset'),
 }
-_STOCK_SUFFIXES = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of CustomDataset
 _VAL_PART = 0.2  # of the images, where the data have no split
 _SEED = 0
 
@@ -171,7 +171,7 @@ def _class_split(root: Path, folder: Path) -> Split:
         found = sorted(file for file in part.rglob('*') if file.suffix.lower() in SUFFIXES)
         split.images += [file.relative_to(root).as_posix() for file in found]
         split.labels += [part.name] * len(found)
-        split.listed |= any(file.suffix.lower() not in _STOCK_SUFFIXES for file in found)
+        split.listed |= any(file.suffix.lower() not in IMAGE_ENDINGS for file in found)
         empty += [] if found else [part.name]
     if not split.images:
         raise ValueError(f'{folder}: no images ({" ".join(SUFFIXES)}) in {len(empty)} folders')
@@ -192,6 +192,9 @@ def _lists(files: dict[str, Path]) -> Data:
                 raise ValueError(f'{file}: {image} is there twice, in lines {lines[image]} and '
                                  f'{line}')
             lines[image] = line
+            if part and part.lower() not in _FOLDERS:
+                raise ValueError(f'{file}: line {line}: expected a split of {", ".join(_FOLDERS)}, '
+                                 f'got {part!r}')
             split = splits.setdefault(_FOLDERS.get(part.lower(), name), Split([], [], listed=True))
             split.images.append(image)
             split.labels.append(label)
@@ -205,8 +208,8 @@ def _rows(file: Path) -> Iterable[tuple[int, str, str, str]]:
     rows = list(csv.reader(lines, delimiter=mark)) if mark else [
         line.strip().rsplit(maxsplit=1) for line in lines]
     columns, first = {'file': 0, 'label': 1}, 0
-    if rows and rows[0] and not (file.parent / rows[0][0]).exists():
-        names = [cell.strip().lower() for cell in rows[0]]
+    names = [cell.strip().lower() for cell in rows[0]] if rows else []
+    if any(name in known for known in _COLUMNS.values() for name in names):
         first = 1
         for column, known in _COLUMNS.items():
             columns.update((column, i) for i, name in enumerate(names) if name in known)
@@ -337,7 +340,9 @@ def _check_classes(data: Data) -> None:
         data.notes += [f'categories without annotations, left out: {_some(unused)}'] * bool(unused)
     else:
         numbers = all(re.fullmatch(r'\d+', label) for label in used)
-        data.classes = sorted(used, key=int if numbers and train.listed else str)
+        # class folders are numbered by the host, in the order of their names as text
+        listed = all(split.listed for split in data.splits.values())
+        data.classes = sorted(used, key=int if numbers and listed else str)
         if len(data.classes) < 2:
             raise ValueError(f'{data.root}: expected at least two classes, found '
                              f'{_some(data.classes)}')

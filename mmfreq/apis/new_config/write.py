@@ -47,23 +47,25 @@ def write_config(config: str, data_path: str, out: Path, *, batch_size: Optional
     Raises:
         ValueError: The data or the config cannot be used; nothing is written.
     """
-    base = packaged_name(config_path(config))
-    target, data = plain_config(config_path(config)), find_data(data_path, check)
+    path = config_path(config)
+    base = packaged_name(path)
+    target, data = plain_config(path), find_data(data_path, check)
     expected = 'mmdet' if data.is_coco else 'mmpretrain'
     if target.get('default_scope') != expected:
         raise ValueError(f'{config} is a config for {target.get("default_scope")}, but {data_path} '
                          f'has {"COCO annotations" if data.is_coco else "classes of images"}, '
                          f'which {expected} trains on')
-    stem, notes = out.with_suffix(''), describe(data)
+    stem, found = out.with_suffix(''), describe(data)
+    notes = [*found]
     lists = {name: f'{stem.name}-{name}.{"json" if data.is_coco else "txt"}'
              for name, split in data.splits.items() if split.listed}
     _set_classes(target, data)
     _set_data(target, data, lists)
     _set_batch(target, len(data.splits['train'].images), batch_size, notes)
     _set_schedule(target, len(data.splits['train'].images), epochs)
-    _set_weights(target, config_path(config), weights, notes)
+    _set_weights(target, path, weights, notes)
     _keep_best(target)
-    comment = wrapped((f'{base} on own data, written by mmfreq new.', *describe(data)))
+    comment = wrapped((f'{base} on own data, written by mmfreq new.', *found))
     folder = out.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as inner:
@@ -90,9 +92,9 @@ def _text(base: str, target: dict[str, Any], data: Data, comment: str, folder: P
         known = inherited.get(variable.removeprefix('_base_.'))
         names[variable if known == leaf['pipeline'] else f'_base_.{path}.pipeline'] = leaf['pipeline']
     for node in iter_dicts(target):
-        for value in filter(None, (node.get('ann_file'), )):
-            if value.startswith(f'{data.root}/'):
-                names[f'data_root + {value[len(str(data.root)):]!r}'] = value
+        value = node.get('ann_file') or ''
+        if value.startswith(f'{data.root}/'):
+            names[f'data_root + {value[len(str(data.root)):]!r}'] = value
     return child_text(base, target, comment, folder, names)
 
 

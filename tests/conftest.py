@@ -5,4 +5,6 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 
 import torch  # noqa: E402
 
+import mmfreq  # noqa: E402, F401  before any host, whose detectors would otherwise stay without nms
+
 torch.set_num_threads(1)

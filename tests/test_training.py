@@ -18,10 +18,10 @@ import pytest
 import torch
 from mmengine.config import Config
 from numpy.testing import assert_allclose
+from scipy.fft import dctn
 
 from mmfreq.apis.dataset_stats import dataset_statistics
 from mmfreq.apis.runner import _enable_tta
-from mmfreq.dct import blocks as dct
 from mmfreq.transforms import FreqNormalize
 
 ROOT = Path(__file__).parents[1]
@@ -495,10 +495,16 @@ def stats_config(data: Path, random: bool) -> Config:
 
 
 def coefficients(data: Path) -> np.ndarray:
-    """All DCT coefficients of the training images, (blocks, 192), float64."""
-    images = [cv2.imread(str(path)) for path in sorted((data / 'train').glob('*/*.jpg'))]
-    assert len(images) == 16
-    return np.concatenate([dct.block_dct(dct.to_ycbcr(image)).reshape(-1, 192) for image in images]).astype(np.float64)
+    """All DCT coefficients of the training images, (blocks, 192), float64, by scipy; colours are not rounded."""
+    red_green_blue = [[0.299, 0.587, 0.114], [-0.168736, -0.331264, 0.5], [0.5, -0.418688, -0.081312]]
+    found = []
+    for path in sorted((data / 'train').glob('*/*.jpg')):
+        colors = cv2.imread(str(path))[..., ::-1] @ np.transpose(red_green_blue) - [128, 0, 0]
+        rows, columns = np.array(colors.shape[:2]) // 8
+        blocks = colors.reshape(rows, 8, columns, 8, 3).transpose(0, 2, 4, 1, 3)
+        found.append(dctn(blocks, axes=(-2, -1), norm='ortho').reshape(-1, 192))
+    assert len(found) == 16
+    return np.concatenate(found)
 
 
 def test_dataset_stats_are_numpys_two_pass_result(data: Path, tmp_path: Path) -> None:
@@ -506,10 +512,10 @@ def test_dataset_stats_are_numpys_two_pass_result(data: Path, tmp_path: Path) ->
     output = tool('dataset_stats', DEMO24, '--out', out, *flags(run_options(data)))
     values, reference = json.loads(out.read_text()), coefficients(data)
     mean, std = reference.mean(axis=0), reference.std(axis=0)
-    assert_allclose(values['mean'], mean, rtol=1e-9, atol=1e-9 * std.min())
-    assert_allclose(values['std'], std, rtol=1e-9)
+    assert_allclose(values['mean'], mean, rtol=1e-5, atol=1e-4 * std.min())
+    assert_allclose(values['std'], std, rtol=1e-4)
     assert (values['count'], values['images'], values['config']) == (16 * 64, 16, f'{NAME}.py')
-    assert [step['type'] for step in values['pipeline']][-2:] == ['YCbCr', 'BlockDCT']
+    assert [step['type'] for step in values['pipeline']][-1:] == ['FusedBlockDCT']
     assert re.fullmatch(r'\d{4}-\d\d-\d\d', values['date'])
     assert 'constant_channels' not in values
     assert f'16 images, 1024 blocks -> {out}' in output
@@ -537,17 +543,17 @@ def test_the_seed_changes_the_augmentation(data: Path, augmented_stats: Any) -> 
 
 
 @pytest.mark.parametrize(('limit', 'images'), [(5, 5), (99, 16)])
-def test_max_images(limit: int, images: int, data: Path) -> None:
-    stats, _ = dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
+def test_a_number_of_images(limit: int, images: int, data: Path) -> None:
+    stats, _ = dataset_statistics(stats_config(data, random=False), num_workers=0, images=limit)
     assert (stats.meta['images'], stats.meta['count']) == (images, images * 64)
     if images == 16:
-        assert_allclose(stats.std, coefficients(data).std(axis=0), rtol=1e-9)
+        assert_allclose(stats.std, coefficients(data).std(axis=0), rtol=1e-4)
 
 
 @pytest.mark.parametrize('limit', [0, -1])
 def test_fewer_images_than_one(limit: int, data: Path) -> None:
-    with pytest.raises(ValueError, match=f'^max_images: expected an integer >= 1, got {limit}$'):
-        dataset_statistics(stats_config(data, random=False), num_workers=0, max_images=limit)
+    with pytest.raises(ValueError, match=f'^images: expected an integer >= 1, got {limit}$'):
+        dataset_statistics(stats_config(data, random=False), num_workers=0, images=limit)
 
 
 def test_rounding_noise_does_not_count_as_variation(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config whose training pipeline has BlockDCT or FusedBlockDCT; augmentations '
                         'before it are applied, what follows it is not')
     parser.add_argument('-o', '--out', default='dct_stats.json', help='JSON file to write (default: %(default)s)')
-    parser.add_argument('--max-images', type=int, help='use only so many images, picked at random (default: all)')
+    parser.add_argument('--images', type=int, help='use only so many images, picked at random (default: all); the '
+                        'standard error that is printed says whether they suffice, and 20,000 mostly do')
     parser.add_argument('--workers', type=int, default=2, help='worker processes (default: %(default)s)')
     parser.add_argument('--scales', type=float, nargs='+', default=INT8_SCALES, help="scales to judge for "
                         "FusedBlockDCT(..., dtype='int8', scale=...) (default: %(default)s)")
@@ -30,7 +31,7 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     try:
-        stats, constant = dataset_statistics(cfg, args.workers, args.max_images, args.seed, args.scales)
+        stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed, args.scales)
     except (OSError, ValueError) as error:
         raise SystemExit(f'{args.config}: {error}') from error
     save_stats(stats, args.out)
@@ -43,6 +44,9 @@ def main() -> None:
     for row in stats.meta['int8']:
         print(f'{row["scale"]:8g} {row["clipped"]:12.5%} {row["rms_error"]:10.4f}')
     print(f"proposed: dtype='int8', scale={stats.meta['int8_scale']:g} (least error)")
+    error = stats.meta['standard_error']
+    print(f'standard error, largest of all channels: {error["mean"]:.2%} of a standard deviation for means, '
+          f'{error["std"]:.2%} for standard deviations')
     print(f'{stats.meta["images"]} images, {stats.meta["count"]} blocks -> {args.out}')
 
 

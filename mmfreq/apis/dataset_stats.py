@@ -16,9 +16,9 @@ from mmfreq.config.inspect import (
     datasets_with_pipeline,
     dct_channels,
     network_pipeline,
+    network_steps,
     pipelines,
     transform_type,
-    unfused,
 )
 from mmfreq.dct.block_map import INT8_LIMIT
 from mmfreq.dct.blocks import check_positive_int
@@ -27,16 +27,31 @@ from mmfreq.files import atomic_write_text
 
 INT8_SCALES = (4, 6, 8, 12, 16, 24, 32)
 _SAMPLED_BLOCKS = 20_000  # of the whole set, to judge scales by
+_GROUPS = 20  # of images, to estimate standard errors by
+_CONSTANT = 1e-4  # a coefficient that varies by less does so by rounding in float32
 
 
 def coefficient_pipeline(pipeline: list[dict]) -> list[dict]:
-    """Return the steps up to BlockDCT, fused or not; raise ValueError if there is none."""
-    pipeline = unfused(pipeline)
-    types = [transform_type(transform) for transform in pipeline]
-    if 'BlockDCT' not in types:
-        raise ValueError('expected a training pipeline with BlockDCT or FusedBlockDCT, got '
-                         f'{" -> ".join(types)}')
-    return pipeline[:types.index('BlockDCT') + 1]
+    """Return the steps up to the DCT, which then gives all coefficients, not normalised.
+
+    A FusedBlockDCT stays one: what it gives differs from BlockDCT's by the rounding of colours.
+
+    Raises:
+        ValueError: No BlockDCT or FusedBlockDCT.
+    """
+    for i, step in enumerate(pipeline):
+        kind = transform_type(step)
+        if kind == 'BlockDCT':
+            return list(pipeline[:i + 1])
+        if kind == 'FusedBlockDCT':
+            count = 3 * step.get('block_size', 8)**2
+            whole = dict(step, channels=list(range(count)),
+                         stats=dict(mean=[0.] * count, std=[1.] * count))
+            for key in ('dtype', 'scale'):
+                whole.pop(key, None)
+            return [*pipeline[:i], whole]
+    raise ValueError('expected a training pipeline with BlockDCT or FusedBlockDCT, got '
+                     f'{" -> ".join(map(transform_type, pipeline))}')
 
 
 def coefficient_dataset(cfg: Config) -> Dataset:
@@ -47,7 +62,7 @@ def coefficient_dataset(cfg: Config) -> Dataset:
     if not found:
         raise ValueError('expected a train_dataloader.dataset with a pipeline')
     for node in found:
-        node['pipeline'] = coefficient_pipeline(network_pipeline(cfg, node['pipeline']))
+        node['pipeline'] = coefficient_pipeline(network_steps(cfg, node['pipeline']))
     return DATASETS.build(dataset_cfg)
 
 
@@ -72,8 +87,9 @@ class _ImageStats(Dataset):
         return RunningStats.of(cube), flat[rng.integers(len(flat), size=count)]
 
 
-def _collate(items: Sequence[tuple]) -> tuple[RunningStats, np.ndarray]:
-    return merged([stats for stats, _ in items]), np.concatenate([blocks for _, blocks in items])
+def _collate(items: Sequence[tuple]) -> tuple[RunningStats, np.ndarray, int]:
+    stats, blocks = zip(*items)
+    return merged(stats), np.concatenate(blocks), len(items)
 
 
 def int8_scales(normalised: np.ndarray,
@@ -99,7 +115,21 @@ def int8_scales(normalised: np.ndarray,
     return rows
 
 
-def dataset_statistics(cfg: Config, num_workers: int = 2, max_images: Optional[int] = None,
+def standard_error(groups: Sequence[RunningStats], std: np.ndarray) -> dict[str, float]:
+    """Return the largest standard errors of mean and std over the channels, in units of ``std``.
+
+    They are those of the mean of random groups of images, from the spread of the groups, so that
+    neighbouring blocks of an image do not count as independent. NaN for a single group.
+    """
+    found = {}
+    for name, values in (('mean', [group.mean for group in groups]),
+                         ('std', [np.sqrt(group.squares / group.count) for group in groups])):
+        spread = np.std(values, axis=0, ddof=1) if len(groups) > 1 else np.full(len(std), np.nan)
+        found[name] = float((spread / np.sqrt(len(groups)) / std).max())
+    return found
+
+
+def dataset_statistics(cfg: Config, num_workers: int = 2, images: Optional[int] = None,
                        seed: int = 0, scales: Sequence[float] = INT8_SCALES
                        ) -> tuple[FreqStats, list[int]]:
     """Compute mean and standard deviation of every DCT channel over the training pipeline.
@@ -107,44 +137,59 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, max_images: Optional[i
     Args:
         cfg (Config): A config whose training pipeline has BlockDCT; later steps are not run.
         num_workers (int): Worker processes; the result does not depend on it. Defaults to 2.
-        max_images (int, optional): Number of images, sampled at random. Defaults to None: all.
+        images (int, optional): Number of images, sampled at random. Defaults to None: all.
         seed (int): Seed of augmentation and sampling. Defaults to 0.
         scales (Sequence[float]): int8 scales to compare, on some 20,000 blocks sampled at random.
             Defaults to ``INT8_SCALES``.
 
     Returns:
         tuple[FreqStats, list[int]]: The statistics, and the channels that never vary; their std is
-        set to 1, so that they normalise to 0. ``meta['int8']`` has the rows of :func:`int8_scales`
-        for the selected channels, and ``meta['int8_scale']`` the scale of least error.
+        set to 1, so that they normalise to 0. ``meta['standard_error']`` has the result of
+        :func:`standard_error`, ``meta['int8']`` the rows of :func:`int8_scales` for the selected
+        channels, and ``meta['int8_scale']`` the scale of least error.
     """
-    if max_images is not None:
-        check_positive_int('max_images', max_images)
+    if images is not None:
+        check_positive_int('images', images)
     dataset = coefficient_dataset(cfg)
-    total = min(max_images or len(dataset), len(dataset))
-    order = list(range(total))
-    if total < len(dataset):
-        order = np.random.default_rng(seed).permutation(len(dataset))[:total].tolist()
-    loader = DataLoader(_ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total)), batch_size=8,
-                        sampler=order, num_workers=num_workers, collate_fn=_collate)
-    running, samples = RunningStats(), []
-    for part, blocks in tqdm(loader, 'DCT statistics', unit='batch'):
-        running.merge(part)
-        samples.append(blocks)
-    constant = np.flatnonzero(running.squares <= 1e-16 * running.count).tolist()
+    total = min(images or len(dataset), len(dataset))
+    order = np.random.default_rng(seed).permutation(len(dataset))[:total].tolist()
+    loader = DataLoader(_ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total)),
+                        batch_size=max(1, min(8, total // _GROUPS)), sampler=order,
+                        num_workers=num_workers, collate_fn=_collate)
+    groups, samples = [RunningStats() for _ in range(min(_GROUPS, len(loader)))], []
+    with tqdm(desc='DCT statistics', total=total, unit='image') as progress:
+        for i, (part, blocks, count) in enumerate(loader):
+            groups[i % _GROUPS].merge(part)
+            samples.append(blocks)
+            progress.update(count)
+    running = merged(groups)
+    constant = np.flatnonzero(running.squares <= _CONSTANT**2 * running.count).tolist()
     running.squares[constant] = running.count
-    pipeline = network_pipeline(cfg, pipelines(cfg, 'train_dataloader')[0])
-    steps = [{**step, 'type': transform_type(step)} for step in coefficient_pipeline(pipeline)]
+    pipeline = pipelines(cfg, 'train_dataloader')[0]
     stats = running.finish(dict(
         source='tools/dataset_stats.py', config=str(cfg.filename).rpartition('/')[2],
-        pipeline=steps, images=total, seed=seed, date=datetime.date.today().isoformat()))
+        pipeline=_described(coefficient_pipeline(network_steps(cfg, pipeline))), images=total,
+        seed=seed, date=datetime.date.today().isoformat()))
+    stats.meta['standard_error'] = standard_error(groups, stats.std)
     if constant:
         stats.meta['constant_channels'] = constant
-    channels = dct_channels(pipeline)[0]
+    channels = dct_channels(network_pipeline(cfg, pipeline))[0]
     normalised = (np.concatenate(samples) - stats.mean)[:, channels] / stats.std[channels]
     rows = int8_scales(normalised, scales)
     best = min(rows, key=lambda row: row['rms_error'])
     stats.meta.update(int8=rows, int8_scale=best['scale'])
     return stats, constant
+
+
+def _described(steps: Sequence[dict]) -> list[dict]:
+    """Return the steps for the record: names for types, the DCT without channels and statistics."""
+    described = []
+    for step in steps:
+        kept = dict(step, type=transform_type(step))
+        if kept['type'] == 'FusedBlockDCT':
+            kept = {key: kept[key] for key in kept if key not in ('channels', 'stats')}
+        described.append(kept)
+    return described
 
 
 def save_stats(stats: FreqStats, path: str) -> None:

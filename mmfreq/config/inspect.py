@@ -104,11 +104,16 @@ def device_freq(cfg: Config) -> Optional[dict]:
     return None
 
 
-def network_pipeline(cfg: Config, pipeline: list[dict]) -> list[dict]:
-    """Return a pipeline of ``cfg`` with single DCT transforms for fused and for device ones."""
+def network_steps(cfg: Config, pipeline: list[dict]) -> list[dict]:
+    """Return a pipeline of ``cfg`` with the DCT in it, also where the device computes it."""
     freq = device_freq(cfg)
     steps = [dict(freq, type='FusedBlockDCT')] if freq else []
-    return unfused([*pipeline[:-1], *steps, *pipeline[-1:]])
+    return [*pipeline[:-1], *steps, *pipeline[-1:]]
+
+
+def network_pipeline(cfg: Config, pipeline: list[dict]) -> list[dict]:
+    """Return :func:`network_steps` with single DCT transforms for fused ones."""
+    return unfused(network_steps(cfg, pipeline))
 
 
 def dct_channels(pipeline: list[dict]) -> Optional[tuple[list[int], int]]:

@@ -2,6 +2,7 @@
 import codecs
 import pickle
 import re
+from collections import Counter
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
@@ -48,12 +49,12 @@ def _checkpoint_method(owner: type, name: str) -> Callable:
 def _safe_globals() -> dict[str, Any]:
     """Return what a Runner's checkpoint may name beside torch's own list, by full name.
 
-    That is log histories, schedulers (OneCycle keeps its annealing function), and NumPy arrays and
-    scalars, as NumPy 1 and NumPy 2 write them.
+    That is log histories, schedulers (OneCycle keeps its annealing function, MultiStep counts its
+    milestones), and NumPy arrays and scalars, as NumPy 1 and NumPy 2 write them.
     """
     dtypes = {type(np.dtype(code)) for code in
               '?SU' + np.typecodes['AllInteger'] + np.typecodes['AllFloat']}
-    classes = (*_CHECKPOINT_CLASSES, np.ndarray, np.dtype, *dtypes, codecs.encode)
+    classes = (*_CHECKPOINT_CLASSES, Counter, np.ndarray, np.dtype, *dtypes, codecs.encode)
     found = {f'{item.__module__}.{item.__name__}': item for item in classes}
     found['builtins.getattr'] = _checkpoint_method
     found['mmengine.config.config.ConfigDict'] = dict  # a data set's metainfo may hold one

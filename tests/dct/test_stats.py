@@ -9,7 +9,7 @@ from unittest.mock import Mock
 import numpy as np
 import pytest
 
-from mmfreq.apis.dataset_stats import save_stats
+from mmfreq.apis.dataset_stats import save_stats, standard_error
 from mmfreq.dct.stats import FreqStats, RunningStats, load_stats, merged, named_sets
 from mmfreq.transforms import FreqNormalize
 
@@ -193,3 +193,11 @@ def test_file_of_another_length_is_named(tmp_path: Path) -> None:
 def test_no_such_file(name: str) -> None:
     with pytest.raises(ValueError, match=f"path of a JSON file, got '{name}'"):
         load_stats(name)
+
+
+def test_standard_error_is_that_of_independent_samples() -> None:
+    """Of n normal values: sigma / sqrt(n) for the mean, sigma / sqrt(2 n) for the deviation."""
+    values = np.random.default_rng(0).normal(5, 3, (2000, 50, 1))
+    found = standard_error([RunningStats.of(part) for part in values], np.array([3.]))
+    assert found['mean'] == pytest.approx(1 / np.sqrt(100_000), rel=0.05)
+    assert found['std'] == pytest.approx(1 / np.sqrt(200_000), rel=0.05)

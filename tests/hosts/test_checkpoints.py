@@ -13,6 +13,7 @@ import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.infer import infer
 from mmengine.logging import HistoryBuffer
+from mmengine.optim import MultiStepLR, OneCycleLR
 from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint as checkpoint_module
 from numpy.testing import assert_array_equal
@@ -51,15 +52,19 @@ def test_what_a_runner_records_is_read(zipped: bool, tmp_path: Path) -> None:
     values = dict(half=np.float16(1.5), byte=np.uint8(7), long=np.int64(-3), flag=np.bool_(True),
                   text=np.str_('x'), shorts=np.array([1, -2], np.int16),
                   halves=np.array([0.5, 2], np.float16))
-    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1).state_dict()
+    sgd = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.1)
+    schedulers = [MultiStepLR(sgd, [3, 5, 5]).state_dict(), OneCycleLR(sgd, 1., total_steps=4).state_dict()]
+    optimizer = sgd.state_dict()
     content = dict(
-        **WEIGHTS, optimizer=optimizer, history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
+        **WEIGHTS, optimizer=optimizer, param_schedulers=schedulers, history=HistoryBuffer([1.5, 2.5, 5.0], [1, 1, 2]),
         meta=dict(values, config='open("marker", "w")', info=ConfigDict(classes=('a', 'b'))))
     torch.save(content, tmp_path / 'x.pth', _use_new_zipfile_serialization=zipped)
     found = load(tmp_path / 'x.pth')
     assert_array_equal(found['state_dict']['a'].numpy(), [0, 1, 2])
     assert found['history'].mean() == 9 / 4
     assert found['optimizer'] == optimizer
+    assert found['param_schedulers'][0]['milestones'] == {3: 1, 5: 2}
+    assert found['param_schedulers'][1]['total_steps'] == 4
     assert found['meta'].pop('info') == dict(classes=('a', 'b'))
     assert 'config' not in found['meta']  # a Runner that resumes would execute it
     for key, value in values.items():

@@ -252,7 +252,7 @@ def _measure(target: dict[str, Any], cfg: Config, stem: Path) -> dict[str, Any]:
     key = 'freq.0.stats' if isinstance(freq, list) else 'freq.stats'
     if not freq:
         raise ValueError('--stats: expected a config with a variable freq, which has the DCT')
-    stats, _ = dataset_statistics(cfg, max_images=_MEASURED)
+    stats, _ = dataset_statistics(cfg, images=_MEASURED)
     save_stats(stats, str(stem.with_name(f'{stem.name}-stats.json')))
     changed = Config(target, cfg_text=cfg.text)  # which says that pipelines copy freq
     merge_options(changed, {key: f'{_HERE}/{stem.name}-stats.json'})

@@ -1,0 +1,113 @@
+#!/usr/bin/env python3
+"""Measure training from image files to the optimizer, with worker processes that load.
+
+Each round gives every config a loader with fresh workers; the batches that the workers have prepared
+before the clock starts are not counted. The first config is the baseline of the ratios. PREFIX.md
+and PREFIX.json are written after each number of workers.
+"""
+import argparse
+import json
+import shlex
+import sys
+import time
+from functools import partial
+
+import cv2
+import torch
+from measure import Report, Section, Subject, jpeg_files, machine, scratch_folder
+from mmengine.optim import build_optim_wrapper
+from torch.utils.data import DataLoader, Dataset
+
+from mmfreq.apis.measure import Entry, synchronize
+from mmfreq.files import atomic_write_text
+
+_MINE = 'mmfreq::resnet/resnet50-dct{}_8xb32_in1k.py'
+CONFIGS = ['mmpretrain::resnet/resnet50_8xb32_in1k.py',
+           *map(_MINE.format, ('24s', '24s-int8', '48s-int8', '24s-device'))]
+
+
+class Images(Dataset):
+    """Endless repetitions of some image files through a training pipeline."""
+
+    def __init__(self, subject: Subject, images: list[str], length: int) -> None:
+        self.subject, self.images, self.length = subject, images, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict:
+        return self.subject.load(self.images[index % len(self.images)])
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    add = parser.add_argument
+    add('configs', nargs='*', default=CONFIGS, metavar='CONFIG',
+        help=f'config files, the baseline first (default: {" ".join(CONFIGS)})')
+    add('--workers', type=int, nargs='+', default=[1, 2, 4, 8, 16], help='processes that load (default: %(default)s)')
+    add('--batch', type=int, default=64, help='images of a batch (default: %(default)s)')
+    add('--batches', type=int, default=20, help='batches that are timed in a round (default: %(default)s)')
+    add('--rounds', type=int, default=3, help='(default: %(default)s)')
+    add('--amp', action='store_true', help='train under AMP in float16, which needs a GPU')
+    add('--images', metavar='FOLDER', help='JPEG files to read (default: 500x375 pixels, made of photographs)')
+    add('--device', choices=['cpu', 'cuda'], default=device, help='(default: %(default)s)')
+    add('--out', metavar='PREFIX', default='work_dirs/training', help='(default: %(default)s)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    args = parse_args()
+    if args.amp and args.device == 'cpu':
+        raise SystemExit('training: --amp: expected a GPU')
+    torch.set_num_threads(1)
+    cv2.setNumThreads(0)
+    report = Report(machine(), shlex.join(['python', *sys.argv]), [])
+    with scratch_folder() as scratch:
+        images = jpeg_files(args.images, 24, scratch)
+        subjects = [Subject(config, args.device) for config in args.configs]
+        trainers = [trainer(subject, args.amp) for subject in subjects]
+        for workers in args.workers:
+            seconds: dict[str, list[float]] = {}
+            for _ in range(args.rounds):
+                for subject, train in zip(subjects, trainers):
+                    took = seconds_per_image(subject, train, images, workers, args)
+                    seconds.setdefault(subject.name, []).append(1e3 * took)
+                    print(f'{workers} workers, {subject.name}: {1 / took:.1f} images/s', flush=True)
+            entries = [Entry.of(name, values) for name, values in seconds.items()]
+            amp = ', AMP' if args.amp else ''
+            report.sections.append(Section(f'Training{amp}, {workers} workers', 'ms/image', entries))
+            atomic_write_text(f'{args.out}.md', report.markdown())
+            atomic_write_text(f'{args.out}.json', json.dumps(report.as_dict(), indent=1) + '\n')
+    print(report.markdown())
+
+
+def trainer(subject: Subject, amp: bool) -> partial:
+    """Return a function that trains on a batch, with the config's optimizer."""
+    cfg = dict(subject.cfg.optim_wrapper)
+    if amp:
+        cfg.update(type='AmpOptimWrapper', dtype='float16')
+    return partial(subject.model.train_step, optim_wrapper=build_optim_wrapper(subject.model, cfg))
+
+
+def seconds_per_image(subject: Subject, train: partial, images: list[str], workers: int,
+                      args: argparse.Namespace) -> float:
+    """Return the time of an image, once what was loaded in advance is used up."""
+    ahead = 2 * workers + 1  # two batches wait at each worker
+    data = Images(subject, images, (ahead + args.batches) * args.batch)
+    loader = DataLoader(data, args.batch, num_workers=workers, collate_fn=subject.collate,
+                        pin_memory=args.device != 'cpu')
+    start = 0.
+    for i, batch in enumerate(loader):
+        train(batch)
+        if i + 1 == ahead:
+            synchronize(args.device)
+            start = time.perf_counter()
+    synchronize(args.device)
+    return (time.perf_counter() - start) / (args.batches * args.batch)
+
+
+if __name__ == '__main__':
+    main()

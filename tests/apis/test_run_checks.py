@@ -85,7 +85,7 @@ def test_an_evaluator_of_other_annotations(part: str, tmp_path: Path) -> None:
         f'{part}_evaluator__ann_file': f'{tmp_path}/val/../annotations/val.json'})
     check_data_folders(cfg, (f'{part}_dataloader', ))
     cfg[f'{part}_evaluator'].ann_file = str(tmp_path / 'annotations/train.json')
-    with pytest.raises(ValueError, match=f'{part}_evaluator: ann_file=.*/train.json, but {part}_dataloader reads .*val'):
+    with pytest.raises(ValueError, match=f'{part}_evaluator: ann_file=.*/train.json, but {part}_dataloader reads '):
         check_data_folders(cfg, (f'{part}_dataloader', ))
 
 
@@ -187,7 +187,7 @@ def test_initial_weights_of_another_selection(tmp_path: Path) -> None:
 # Classes
 
 
-class Data(SimpleNamespace):
+class Data(SimpleNamespace):  # noqa: D101
     def __len__(self) -> int:
         return 2
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterator
+from typing import Any, Callable, Iterable, Optional
 from unittest import mock
 
 import numpy as np
@@ -25,7 +25,10 @@ from mmfreq.files import atomic_write_bytes
 from mmfreq.version import __version__
 
 INPUTS = 'image', 'channels'
+TOLERANCE = {False: 1e-4, True: 2e-2}  # of scores, by whether they are computed in float16
+PIPELINE_TOLERANCE = 0.05  # resizing differs by one level in some pixels from OpenCV and Pillow
 Arrays = list[np.ndarray]
+Case = tuple[torch.Tensor, Arrays]
 Differences = dict[str, float]
 
 
@@ -43,16 +46,10 @@ class Exporter:
         order (str): Order of the colours in pixels, ``'rgb'`` or ``'bgr'``.
         half (bool): Whether the network computes in float16.
 
-    Attributes:
-        exact, whole (dict[str, float]): Largest tolerated differences from PyTorch, where both
-            start from the same resized pixels, and where each resizes the image itself.
-
     Raises:
         ValueError: The model or its pipeline cannot be exported; the message says why.
     """
     network: nn.Module
-    exact: Differences
-    whole: Differences
 
     def __init__(self, cfg: Config, checkpoint: str, kind: str = 'image', order: str = 'rgb',
                  half: bool = False) -> None:
@@ -68,12 +65,12 @@ class Exporter:
                                  if transform_type(step) != 'LoadAnnotations'])
         self.images, self.source = check_images(cfg)
 
-    def packed(self, image: np.ndarray) -> dict[str, Any]:
-        """Run the test pipeline on RGB pixels, as if they came from a file."""
+    def packed(self, image: np.ndarray, pipeline: Optional[Callable] = None) -> dict[str, Any]:
+        """Run the test pipeline, or another one, on RGB pixels, as if they came from a file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'image.png')
             Image.fromarray(image).save(path)
-            return self.pipeline(dict(img_path=str(path), img_id=0))
+            return (pipeline or self.pipeline)(dict(img_path=str(path), img_id=0))
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """Return RGB pixels (H, W, 3) as the file takes them, (1, H, W, 3)."""
@@ -83,17 +80,29 @@ class Exporter:
         """Return an input, and which of its axes are dynamic."""
         raise NotImplementedError
 
-    def exact_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
-        """Yield inputs that the file does not resize, with PyTorch's outputs."""
-        raise NotImplementedError
+    def check(self, run: Callable) -> dict[str, Differences]:
+        """Return the largest differences of what ``run`` computes, by reference and what differs.
 
-    def whole_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
-        """Yield the check images as inputs, with the outputs of test pipeline and model."""
+        Raises:
+            ValueError: One is too large.
+        """
         raise NotImplementedError
 
     def differences(self, made: Arrays, expected: Arrays) -> Differences:
         """Return how far outputs are from the expected ones, by what differs."""
         raise NotImplementedError
+
+    def compare(self, run: Callable, cases: Iterable[Case], reference: str,
+                allowed: Differences) -> Differences:
+        """Return the largest differences of ``run`` from the outputs in ``cases``, or refuse them."""
+        found = dict.fromkeys(allowed, 0.)
+        for inputs, expected in cases:
+            for name, value in self.differences(run(inputs), expected).items():
+                if not value <= allowed[name]:
+                    raise ValueError(f'expected the {name} of {reference} within {allowed[name]}, '
+                                     f'the exported file is {value:.1e} off; nothing is written')
+                found[name] = max(found[name], value)
+        return found
 
     def metadata(self) -> dict[str, Any]:
         """Return what the file says about itself."""
@@ -117,15 +126,14 @@ class Exporter:
                 reason = str(error).strip().partition('\n')[0]
                 raise ValueError(f'torch.export cannot trace the model: {reason}') from error
 
-    def write(self, out: Path) -> tuple[Differences, Differences]:
+    def write(self, out: Path) -> dict[str, Differences]:
         """Write the file once it computes what PyTorch does.
 
         Args:
             out (Path): ``.onnx``, or ``.pt2`` for torch.export.
 
         Returns:
-            tuple[dict, dict]: Largest differences from PyTorch, by what differs: from the same
-            resized pixels on, and from the check images on.
+            dict[str, dict[str, float]]: What :meth:`check` returns.
 
         Raises:
             ValueError: A result differs, or the suffix is another; nothing is written.
@@ -136,30 +144,16 @@ class Exporter:
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder, f'draft{out.suffix}')
             run = writers[out.suffix](self.program(), draft, self.metadata(), self.network.outputs)
-            exact = self._compare(run, self.exact_cases(), self.exact, 'PyTorch')
-            whole = self._compare(run, self.whole_cases(), self.whole, 'test pipeline and model')
+            differences = self.check(run)
             atomic_write_bytes(out, draft.read_bytes())
-        return exact, whole
-
-    def _compare(self, run: Callable, cases: Iterator, allowed: Differences,
-                 reference: str) -> Differences:
-        found = dict.fromkeys(allowed, 0.)
-        for inputs, expected in cases:
-            for name, value in self.differences(run(inputs), expected).items():
-                if not value <= allowed[name]:
-                    raise ValueError(f'expected the {name} of {reference} within {allowed[name]}, '
-                                     f'the exported file is {value:.1e} off; nothing is written')
-                found[name] = max(found[name], value)
-        return found
+        return differences
 
 
 class ClassifierExporter(Exporter):
     """Export a classifier of mmpretrain; arguments as of :class:`Exporter`."""
-    whole = dict(scores=0.05)  # resizing differs by one level in some pixels from OpenCV and Pillow
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.exact = dict(scores=2e-2 if self.half else 1e-4)
         self._samples = list(map(self.packed, self.images))
         self._expected = list(map(self._reference, self._samples))  # before the weights are halved
         preprocessor = self.model.data_preprocessor
@@ -194,14 +188,14 @@ class ClassifierExporter(Exporter):
         resizes = self.kind == 'image' and self.network.front.steps
         return self.batches()[-1], dict.fromkeys((0, 1, 2) if resizes else (0, ), auto)
 
-    def exact_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
-        """Yield batches, with the scores of the same graph in PyTorch."""
-        for inputs in self.batches():
-            yield inputs, [self.network(inputs).numpy()]
-
-    def whole_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
-        """Yield the check images, with the scores of test pipeline and model."""
-        return zip(self.inputs(), self._expected)
+    def check(self, run: Callable) -> dict[str, Differences]:
+        """Compare with the same graph in PyTorch, and with test pipeline and model."""
+        graph = [(inputs, [self.network(inputs).numpy()]) for inputs in self.batches()]
+        whole = zip(self.inputs(), self._expected)
+        return {name: self.compare(run, cases, name, dict(scores=tolerance))
+                for name, cases, tolerance in (
+                    ('the same graph in PyTorch', graph, TOLERANCE[self.half]),
+                    ('test pipeline and model', whole, PIPELINE_TOLERANCE))}
 
     def differences(self, made: Arrays, expected: Arrays) -> Differences:
         """Return the largest difference of scores, relative to the largest score."""
@@ -216,9 +210,12 @@ class ClassifierExporter(Exporter):
 
 def exporter(cfg: Config, *args: Any) -> Exporter:
     """Return the :class:`Exporter` of a config's host, made with the given arguments."""
-    if cfg.get('default_scope') != 'mmpretrain':
-        raise ValueError('expected a classifier of mmpretrain; detectors cannot be exported yet, '
-                         f'got default_scope={cfg.get("default_scope")!r}')
+    scope = cfg.get('default_scope')
+    if scope == 'mmdet':
+        from mmfreq.apis.export_detector import DetectorExporter
+        return DetectorExporter(cfg, *args)
+    if scope != 'mmpretrain':
+        raise ValueError(f"default_scope: expected 'mmpretrain' or 'mmdet', got {scope!r}")
     return ClassifierExporter(cfg, *args)
 
 
@@ -226,7 +223,8 @@ def class_names(cfg: Config, meta: dict[str, Any]) -> Any:
     """Return the classes that a checkpoint's ``meta`` or else the test data set names; or None."""
     trained = meta.get('dataset_meta') or {}
     dataset = cfg.test_dataloader.dataset
-    known = DATASETS.get(dataset.get('type') or '')
+    with DATASETS.switch_scope_and_registry(None) as registry:
+        known = registry.get(dataset.get('type') or '')
     places = trained, dataset.get('metainfo') or {}, getattr(known, 'METAINFO', {})
     for names in places:
         found = names.get('classes') or names.get('CLASSES')
@@ -262,8 +260,12 @@ def _write_onnx(program: Any, out: Path, metadata: dict[str, Any],
                 outputs: tuple[str, ...]) -> Callable:
     import onnx
     import onnxruntime
-    torch.onnx.export(program, f=str(out), input_names=['input'], output_names=list(outputs),
-                      opset_version=18, dynamo=True, external_data=False, verbose=False)
+    try:
+        torch.onnx.export(program, f=str(out), input_names=['input'], output_names=list(outputs),
+                          opset_version=18, dynamo=True, external_data=False, verbose=False)
+    except torch.onnx.errors.OnnxExporterError as error:
+        reason = str(error.__cause__ or error).strip().partition('\n')[0]
+        raise ValueError(f'the model cannot be converted to ONNX: {reason}') from error
     model = onnx.load(out)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.save(model, out)

@@ -282,6 +282,18 @@ tta_pipeline = [
     assert sample['inputs'].shape == (24, 16, 16)
 
 
+@pytest.mark.parametrize(('config', 'kept', 'stride'), [
+    ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py', [dict(type='BatchFixedSizePad', size=(1024, 1024))], 4),
+    ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', None, 2),
+])
+def test_batches_of_one_size_stay_and_random_ones_go(config: str, kept: Any, stride: int) -> None:
+    target, notes = freqify(config, '24S')
+    preprocessor = target['model']['data_preprocessor']
+    assert preprocessor['batch_augments'] == kept
+    assert preprocessor.get('stride', 4) == stride
+    assert any(note.startswith('batch_augments is without BatchSync') for note in notes) == (kept is None)
+
+
 def test_sizes_in_pixels(tmp_path: Path) -> None:
     """Doubled where they refer to the resized image; those before the first resizing refer to the image as it is."""
     policies = "[dict(type='Cutout', shape=20), dict(type='GaussianBlur', magnitude_range=(0.1, 2.))]"
@@ -357,8 +369,8 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py',
      'data_preprocessor is SelfSupDataPreprocessor'),
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py', 'expected model.backbone, got a ImageToImageRetriever'),
-    ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py',
-     r'model.data_preprocessor: batch_augments \(BatchFixedSizePad\)'),
+    ('mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py',
+     r'model.data_preprocessor: batch_augments \(BatchResize\) resize pixels'),
     ('mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py', 'expected one network, got model.neck.rfp_backbone besides'),
     ('mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py', 'expected one network, got model.teacher_config besides'),
     ('mmdet::qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py', 'expected model.backbone, got a QDTrack'),

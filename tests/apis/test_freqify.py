@@ -185,6 +185,15 @@ model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(i
     assert [level.shape[2:] for level in features] == [(32, 48), (16, 24), (8, 12), (4, 6)]  # strides of 4 to 32 pixels
 
 
+def test_features_that_are_nested(tmp_path: Path) -> None:
+    """Conformer makes two in a stage: those of its convolutions and its tokens."""
+    arch = dict(_delete_=True, embed_dims=16, depths=3, num_heads=1, channel_ratio=1)
+    config = stock(tmp_path, 'mmpretrain::conformer/conformer-tiny-p16_8xb128_in1k.py', f"""
+model = dict(backbone=dict(arch={arch}, base_channels=16), head=dict(in_channels=[64, 16]))""")
+    write_freqified(config, '6S', tmp_path / 'out.py')
+    assert Config.fromfile(tmp_path / 'out.py').model.backbone.type == 'FreqConformer'
+
+
 @pytest.mark.parametrize(('train', 'test', 'stats', 'noted'), [
     (224, 224, 'photos-448', False),
     (384, 384, 'photos-896', True),  # 768 / 448 is more than 896 / 768

@@ -4,13 +4,23 @@ Name this module under ``custom_imports`` in a config. Importing it also makes m
 has no compiled ops (:mod:`mmfreq.hosts.ops`).
 """
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any, Optional, Sequence
 
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.models.backbones import (
+    SSDVGG,
+    CSPDarknet,
+    CSPNeXt,
+    Darknet,
+    DetectoRS_ResNet,
+    EfficientNet,
+    HourglassNet,
+    HRNet,
     MobileNetV2,
+    PyramidVisionTransformer,
+    PyramidVisionTransformerV2,
     RegNet,
     Res2Net,
     ResNeSt,
@@ -18,15 +28,23 @@ from mmdet.models.backbones import (
     ResNetV1d,
     ResNeXt,
     SwinTransformer,
+    TridentResNet,
 )
-from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.data_preprocessors import BatchFixedSizePad, DetDataPreprocessor
 from mmdet.registry import DATASETS, MODELS
 from mmengine.logging import print_log
+from torch import nn
+from torch.nn import functional as F
 
-from mmfreq.config.inspect import DEFAULT_STRIDE
+from mmfreq.config.inspect import DEFAULT_STRIDE, transform_type
 from mmfreq.dct.blocks import check_positive_int, grid_shape
 from mmfreq.models.dct_layer import PlacementMixin
-from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
+from mmfreq.models.stem import (
+    PatchMixin,
+    ProjectionMixin,
+    StemlessMobileNetV2Mixin,
+    StemlessResNetMixin,
+)
 
 
 @MODELS.register_module()
@@ -82,13 +100,6 @@ class FreqRegNet(StemlessResNetMixin, RegNet):
 @MODELS.register_module()
 class FreqSwinTransformer(PatchMixin, SwinTransformer):
     """mmdet's SwinTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'patch_embed.projection'
-
-    def init_weights(self) -> None:
-        """Initialise as the stock class, which resets every linear layer; restore the gate's."""
-        super().init_weights()
-        if self.gate is not None and self.init_cfg is None:
-            self.gate.init_weights()
 
 
 @MODELS.register_module()
@@ -98,6 +109,85 @@ class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
     A cell covers 2 pixels, so it needs ``FusedBlockDCT(..., upscale=4)`` and ``stride=2`` in
     :class:`FreqDetDataPreprocessor`.
     """
+
+
+@MODELS.register_module()
+class FreqDetectoRS_ResNet(StemlessResNetMixin, DetectoRS_ResNet):
+    """mmdet's DetectoRS_ResNet without its stem; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqTridentResNet(StemlessResNetMixin, TridentResNet):
+    """mmdet's TridentResNet without its stem; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqPyramidVisionTransformer(PatchMixin, PyramidVisionTransformer):
+    """mmdet's PyramidVisionTransformer: :class:`~mmfreq.models.stem.PatchMixin`."""
+    projection = 'layers.0.0.projection'
+
+
+@MODELS.register_module()
+class FreqPyramidVisionTransformerV2(PatchMixin, PyramidVisionTransformerV2):
+    """mmdet's PyramidVisionTransformerV2: :class:`~mmfreq.models.stem.PatchMixin`."""
+    projection = 'layers.0.0.projection'
+
+
+@MODELS.register_module()
+class FreqEfficientNet(ProjectionMixin, EfficientNet):
+    """mmdet's EfficientNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    unfrozen = 0
+    projection = 'layers.0.conv'
+
+
+@MODELS.register_module()
+class FreqHourglassNet(ProjectionMixin, HourglassNet):
+    """mmdet's HourglassNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'stem.0.conv'
+
+
+@MODELS.register_module()
+class FreqCSPNeXt(ProjectionMixin, CSPNeXt):
+    """mmdet's CSPNeXt, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'stem.2.conv'
+    stem_modules = ('stem.0', 'stem.1')
+
+
+@MODELS.register_module()
+class FreqDarknet(ProjectionMixin, Darknet):
+    """mmdet's Darknet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'conv_res_block1.conv.conv'
+    stem_modules = ('conv1', )
+
+
+@MODELS.register_module()
+class FreqSSDVGG(ProjectionMixin, SSDVGG):
+    """mmdet's SSDVGG of depth 13, 16 or 19: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'features.2'
+    stem_modules = ('features.0', 'features.1', 'features.4')
+
+
+@MODELS.register_module()
+class FreqCSPDarknet(ProjectionMixin, CSPDarknet):
+    """mmdet's CSPDarknet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'stem.conv.conv'
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stem = nn.Sequential(OrderedDict(conv=self.stem.conv))  # no slices of pixels
+
+
+@MODELS.register_module()
+class FreqHRNet(ProjectionMixin, HRNet):
+    """mmdet's HRNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    projection = 'conv1'
+    stem_modules = ('conv2', )  # its norm stays: in place, ReLU cannot follow itself
 
 
 @MODELS.register_module()
@@ -121,18 +211,20 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         placement (str): Where images become DCT channels; see
             :class:`~mmfreq.models.dct_layer.PlacementMixin`. Defaults to ``'cpu'``.
         freq (dict, optional): See there; needed with ``placement='device'``.
+        batch_augments (list[dict], optional): ``BatchFixedSizePad`` with a ``size`` in pixels, a
+            multiple of ``stride``; no other. Defaults to None.
         **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``,
             ``boxtype2tensor`` and ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.
 
     Raises:
         ValueError: ``pad_size_divisor`` is not a multiple of ``stride``; a normalisation of RGB
-            pixels (three values), a colour conversion or ``batch_augments``, which resize pixels,
-            is given; with ``placement='device'``, ``stride`` is not that of ``freq``.
+            pixels (three values), a colour conversion or ``batch_augments`` that change pixels
+            are given; with ``placement='device'``, ``stride`` is not that of ``freq``.
     """
 
     def __init__(self, pad_size_divisor: int = 32, stride: int = DEFAULT_STRIDE,
                  mean: Optional[Sequence[float]] = None, std: Optional[Sequence[float]] = None,
-                 **kwargs: Any) -> None:
+                 batch_augments: Optional[Sequence[dict]] = None, **kwargs: Any) -> None:
         if pad_size_divisor % check_positive_int('stride', stride):
             raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, '
                              f'got {pad_size_divisor}')
@@ -140,14 +232,17 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         if (mean is None) != (std is None) or count != len(std or ()) or count == 3:
             raise ValueError('mean: expected none, or as many values as std, one or C, to undo '
                              f'int8; got mean={mean!r}, std={std!r}')
-        for key in ('bgr_to_rgb', 'rgb_to_bgr', 'batch_augments'):
+        for augment in batch_augments or ():
+            _check_batch_augment(augment, stride)
+        for key in ('bgr_to_rgb', 'rgb_to_bgr'):
             if kwargs.get(key):
                 raise ValueError(f'{key}: expected none, since the inputs are DCT channels '
                                  f'(change pixels before the DCT); got {kwargs[key]!r}')
         if mean is not None and kwargs.get('placement') == 'device':
             raise ValueError("mean, std: expected none with placement='device'; "
                              f'got mean={mean!r}, std={std!r}')
-        super().__init__(pad_size_divisor=pad_size_divisor // stride, **kwargs)
+        super().__init__(pad_size_divisor=pad_size_divisor // stride,
+                         batch_augments=batch_augments, **kwargs)
         self.stride = stride
         if self.to_channels is not None and self.to_channels.map.stride != stride:
             raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / '
@@ -164,7 +259,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         Args:
             data (dict): ``inputs`` (list of (C, h, w) tensors, or one (N, C, h, w); with
                 ``placement='device'`` uint8 images (3, H, W)) and ``data_samples``.
-            training (bool): Whether to pad masks. Defaults to False.
+            training (bool): Whether to pad masks and to apply ``batch_augments``. Defaults to
+                False.
 
         Returns:
             dict: ``inputs`` (float32 (N, C, h, w)) and ``data_samples``.
@@ -185,7 +281,17 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
                 self.pad_gt_masks(samples)
             if training and self.pad_seg:
                 self.pad_gt_sem_seg(samples)
+        for pad in (self.batch_augments or ()) if training else ():
+            inputs = self._pad_to_fixed_size(pad, inputs, samples)
         return dict(inputs=inputs, data_samples=samples)
+
+    def _pad_to_fixed_size(self, pad: BatchFixedSizePad, inputs: torch.Tensor,
+                           samples: Optional[list]) -> torch.Tensor:
+        """Let the stock module pad ``samples`` for the images' size; return padded ``inputs``."""
+        height, width = inputs.shape[-2:]
+        pad(torch.empty(1, self.stride * height, self.stride * width, device='meta'), samples)
+        missing = [max(side // self.stride - cells, 0) for side, cells in zip(pad.size, (height, width))]
+        return F.pad(inputs, (0, missing[1], 0, missing[0]))
 
     def _check_cells(self, data: dict) -> None:
         values = len(self.mean) if self._enable_normalize else 1
@@ -205,6 +311,15 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         shapes = super()._get_pad_shape(data)
         return [(self.stride * height, self.stride * width) for height, width in shapes]
+
+
+def _check_batch_augment(augment: dict, stride: int) -> None:
+    """Raise ValueError unless ``augment`` pads to a fixed size of whole cells, with the mean."""
+    fixed = transform_type(augment) == 'BatchFixedSizePad' and not augment.get('img_pad_value')
+    if not fixed or any(side % stride for side in augment['size']):
+        raise ValueError('batch_augments: expected BatchFixedSizePad(img_pad_value=0) to a size that '
+                         f'is a multiple of stride={stride} pixels, since the inputs are DCT '
+                         f'channels (change pixels before the DCT); got {dict(augment)}')
 
 
 @DATASETS.register_module()

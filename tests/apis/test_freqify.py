@@ -185,6 +185,15 @@ model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(i
     assert [level.shape[2:] for level in features] == [(32, 48), (16, 24), (8, 12), (4, 6)]  # strides of 4 to 32 pixels
 
 
+def test_features_that_are_nested(tmp_path: Path) -> None:
+    """Conformer makes two in a stage: those of its convolutions and its tokens."""
+    arch = dict(_delete_=True, embed_dims=16, depths=3, num_heads=1, channel_ratio=1)
+    config = stock(tmp_path, 'mmpretrain::conformer/conformer-tiny-p16_8xb128_in1k.py', f"""
+model = dict(backbone=dict(arch={arch}, base_channels=16), head=dict(in_channels=[64, 16]))""")
+    write_freqified(config, '6S', tmp_path / 'out.py')
+    assert Config.fromfile(tmp_path / 'out.py').model.backbone.type == 'FreqConformer'
+
+
 @pytest.mark.parametrize(('train', 'test', 'stats', 'noted'), [
     (224, 224, 'photos-448', False),
     (384, 384, 'photos-896', True),  # 768 / 448 is more than 896 / 768
@@ -260,6 +269,40 @@ custom_imports = dict(imports='json')
     assert all(note in comment for note in notes)
 
 
+def test_pixels_that_are_not_whole_are_rounded(tmp_path: Path) -> None:
+    """In views too; SSD and YOLOX have such pipelines."""
+    config = stock(tmp_path, DET, f"""
+steps = [[dict(type='Resize', scale=(64, 64))], [dict(type='PhotoMetricDistortion')]]
+pack = [[dict(type='PackDetInputs', meta_keys=('img_id', 'flip'))]]
+{pipeline("dict(type='LoadAnnotations', with_bbox=True)", "dict(type='PhotoMetricDistortion')",
+          "dict(type='Resize', scale=(64, 64))", "dict(type='PackDetInputs')")}
+tta_pipeline = [
+    dict(type='LoadImageFromFile', to_float32=True), dict(type='TestTimeAug', transforms=[*steps, *pack])]
+""")
+    target, _ = freqify(config, '24S')
+    steps = target['train_dataloader']['dataset']['pipeline']
+    assert kinds(steps)[-3:] == ['RoundPixels', FREQ, 'PackDetInputs']
+    assert 'RoundPixels' not in kinds(target['test_dataloader']['dataset']['pipeline'])
+    *before, views = target['tta_pipeline']
+    assert kinds(before) == ['LoadImageFromFile', 'RoundPixels']
+    assert kinds(views['transforms']) == [['Resize'], ['PhotoMetricDistortion'], ['RoundPixels'], [FREQ],
+                                          ['PackDetInputs']]
+    sample = first_sample(written(config, tmp_path / 'out.py'), tmp_path)
+    assert sample['inputs'].shape == (24, 16, 16)
+
+
+@pytest.mark.parametrize(('config', 'kept', 'stride'), [
+    ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py', [dict(type='BatchFixedSizePad', size=(1024, 1024))], 4),
+    ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', None, 2),
+])
+def test_batches_of_one_size_stay_and_random_ones_go(config: str, kept: Any, stride: int) -> None:
+    target, notes = freqify(config, '24S')
+    preprocessor = target['model']['data_preprocessor']
+    assert preprocessor['batch_augments'] == kept
+    assert preprocessor.get('stride', 4) == stride
+    assert any(note.startswith('batch_augments is without BatchSync') for note in notes) == (kept is None)
+
+
 def test_sizes_in_pixels(tmp_path: Path) -> None:
     """Doubled where they refer to the resized image; those before the first resizing refer to the image as it is."""
     policies = "[dict(type='Cutout', shape=20), dict(type='GaussianBlur', magnitude_range=(0.1, 2.))]"
@@ -330,13 +373,13 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 @pytest.mark.parametrize(('config', 'message'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
-    ('mmpretrain::vgg/vgg11_8xb32_in1k.py', 'model.backbone is VGG, and mmfreq has no FreqVGG for mmpretrain, only F'),
+    ('mmpretrain::lenet/lenet5_mnist.py', 'model.backbone is LeNet5, and mmfreq has no FreqLeNet5 for .*, only F'),
     ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'expected default_scope .*, got None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py',
      'data_preprocessor is SelfSupDataPreprocessor'),
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py', 'expected model.backbone, got a ImageToImageRetriever'),
-    ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py',
-     r'model.data_preprocessor: batch_augments \(BatchFixedSizePad\)'),
+    ('mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py',
+     r'model.data_preprocessor: batch_augments \(BatchResize\) resize pixels'),
     ('mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py', 'expected one network, got model.neck.rfp_backbone besides'),
     ('mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py', 'expected one network, got model.teacher_config besides'),
     ('mmdet::qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py', 'expected model.backbone, got a QDTrack'),
@@ -398,10 +441,10 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('base', 'text', 'message'), [
-    (CLS, '''train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', to_float32=True),
-        dict(type='RandomResizedCrop', scale=224), dict(type='PackInputs')]))''',
+    (CLS, pipeline("dict(type='RandomResizedCrop', scale=224)", "dict(type='Normalize', mean=[0.] * 3, std=[1.] * 3)",
+                   "dict(type='PackInputs')"),
      r'the pipeline of train_dataloader fails on a noise image: ValueError: FusedBlockDCT: .* got float32 \(448, 448, '
-     r'3\).*; the float32 pixels come from LoadImageFromFile'),
+     r'3\).*; the float32 pixels come from Normalize'),
     (CLS, pipeline("dict(type='Resize', scale=(224, 224))",
                    "dict(type='RandomResize', scale=(96, 96), ratio_range=(1., 1.))", "dict(type='PackInputs')"),
      r'train_dataloader: expected a cell for each 4x4 pixels of the stock input \(96, 96\), got \(12, 12\)'),
@@ -438,8 +481,8 @@ def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     for arguments, message in [
         ((CLS, '--channels', '24S'), 'resnet18-dct24s_8xb32_in1k.py is there already; --force replaces it'),
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
-        (('mmpretrain::vgg/vgg11_8xb32_in1k.py', '--channels', '24S'),
-         'freqify: mmpretrain::vgg/vgg11_8xb32_in1k.py: model.backbone is VGG'),
+        (('mmpretrain::lenet/lenet5_mnist.py', '--channels', '24S'),
+         'freqify: mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
         ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):

@@ -8,7 +8,8 @@ docs/export.md shows how to run it.
 import argparse
 from pathlib import Path
 
-from mmfreq.apis.export import INPUTS, check_packages, exporter
+from mmfreq.apis.export import INPUTS, exporter
+from mmfreq.apis.export_file import check_packages
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
     KeyValues,

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import box_iou
 
-from mmfreq.apis.export import Arrays, Differences, Exporter
+from mmfreq.apis.export_file import Arrays, Differences, Exporter
 from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear
 from mmfreq.config.inspect import pipelines, transform_type
 
@@ -283,7 +283,7 @@ def pasted(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 class DetectorExporter(Exporter):
-    """Export a detector of mmdet; arguments as of :class:`~mmfreq.apis.export.Exporter`."""
+    """Export a detector of mmdet; arguments as of :class:`~mmfreq.apis.export_file.Exporter`."""
     def __init__(self, cfg: Config, checkpoint: str, kind: str = 'image', order: str = 'rgb',
                  half: bool = False) -> None:
         if kind != 'image' or half:

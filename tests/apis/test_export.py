@@ -18,7 +18,7 @@ from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
 import mmfreq
-import mmfreq.apis.export as export
+from mmfreq.apis import export, export_file
 from mmfreq.apis.export_graph import center_crop, resize_edge
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import block_stats
@@ -169,16 +169,16 @@ def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path,
 
 
 def test_a_mismatch_writes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(export.Exporter, 'program', lambda self: self.network)
-    monkeypatch.setattr(export, '_write_pt2', lambda network, *_: lambda x: [network(x).numpy() * 1.01])
+    monkeypatch.setattr(export.ClassifierExporter, 'program', lambda self: self.network)
+    monkeypatch.setattr(export_file, '_write_pt2', lambda network, *_: lambda x: [network(x).numpy() * 1.01])
     with pytest.raises(SystemExit, match='within 0.0001, the exported file is .* off; nothing'):
         run_tool(monkeypatch, folder / 'dct.py', folder / 'dct.pth', tmp_path / 'a.pt2')
     assert not (tmp_path / 'a.pt2').exists()
 
 
 def test_missing_packages_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    find = export.importlib.util.find_spec
-    monkeypatch.setattr(export.importlib.util, 'find_spec',
+    find = export_file.importlib.util.find_spec
+    monkeypatch.setattr(export_file.importlib.util, 'find_spec',
                         lambda name, *rest: None if 'onnx' in name else find(name, *rest))
     with pytest.raises(SystemExit, match=r'onnx, onnxscript, onnxruntime .*pip install "mmfreq\[export\]"'):
         run_tool(monkeypatch, folder / 'dct.py', folder / 'dct.pth', tmp_path / 'a.onnx')

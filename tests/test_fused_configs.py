@@ -184,8 +184,9 @@ def test_int8_scales_of_known_values() -> None:
     assert rows[0] == dict(scale=4, clipped=0., rms_error=pytest.approx(np.sqrt(0.99) * 0.1))
     assert rows[1] == dict(scale=8, clipped=0.01, rms_error=pytest.approx(
         np.sqrt(0.99 * 0.025**2 + 0.01 * (20 - 127 / 8)**2)))
-    with pytest.raises(ValueError, match='scales: expected numbers > 0'):
-        int8_scales(values, [4, 0])
+    for scale in (0, -1, float('nan')):
+        with pytest.raises(ValueError, match='scales: expected numbers > 0'):
+            int8_scales(values, [4, scale])
 
 
 def test_blocks_for_int8_are_few_for_large_sets_and_do_not_depend_on_workers(folder: Path,

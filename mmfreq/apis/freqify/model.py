@@ -13,6 +13,8 @@ MODULES = {'mmpretrain': 'mmfreq.models.cls', 'mmdet': 'mmfreq.models.det'}
 
 # Batch augmentations that work on cells as on pixels: they blend inputs or paste without resizing.
 _BATCH_AUGMENTS = ('Mixup', 'CutMix')
+_PADDING = ('BatchFixedSizePad', )  # which mmdet's preprocessors do in cells
+_LEFT_OUT = ('BatchSyncRandomResize', )  # multi-scale training of YOLOX, which can do without
 
 
 def convert_backbone(model: dict[str, Any], channels: int, scope: str,
@@ -145,10 +147,16 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
 
 def _convert_detection_preprocessor(node: dict[str, Any], name: str, stride: int,
                                     notes: list[str]) -> None:
-    if node.get('batch_augments'):
-        kinds = ', '.join(map(transform_type, node['batch_augments']))
-        raise ValueError(f'{name}: batch_augments ({kinds}) resize or pad pixels, but the inputs '
-                         'are DCT channels; do it in the pipeline')
+    augments = node.get('batch_augments') or []
+    kept = [augment for augment in augments if transform_type(augment) not in _LEFT_OUT]
+    others = [kind for kind in map(transform_type, kept) if kind not in _PADDING]
+    if others:
+        raise ValueError(f'{name}: batch_augments ({", ".join(others)}) resize pixels, but the '
+                         'inputs are DCT channels; do it in the pipeline')
+    if kept != augments:
+        node['batch_augments'] = kept or None
+        notes.append(f'batch_augments is without {", ".join(_LEFT_OUT)}, which resizes pixels: '
+                     'training images keep the size that the pipeline gives them.')
     node.update(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False)
     if 'rgb_to_bgr' in node:
         node['rgb_to_bgr'] = False
@@ -169,7 +177,7 @@ def _check_batch_augments(places: dict[str, Any]) -> None:
         found = (node or {}).get('augments') or (node or {}).get('batch_augments')
         for augment in iter_dicts(found):
             kind = transform_type(augment)
-            if kind and kind not in _BATCH_AUGMENTS:
+            if kind and kind not in (*_BATCH_AUGMENTS, *_PADDING):
                 raise ValueError(f'{name}: the batch augmentation {kind} is not known to work on '
                                  f'DCT channels; {" and ".join(_BATCH_AUGMENTS)} do (ResizeMix '
                                  'resizes, which is for pixels)')

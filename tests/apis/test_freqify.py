@@ -185,6 +185,24 @@ model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(i
     assert [level.shape[2:] for level in features] == [(32, 48), (16, 24), (8, 12), (4, 6)]  # strides of 4 to 32 pixels
 
 
+def test_patches_of_14_pixels(tmp_path: Path) -> None:
+    """Seven cells of 2 pixels: images four times as large, tried as a whole."""
+    config = stock(tmp_path, 'mmpretrain::eva02/eva02-tiny-p14_in1k.py', """
+model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=1, feedforward_channels=16),
+                           img_size=224), head=dict(in_channels=16))
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(224, 224)), dict(type='PackInputs')]
+train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+""")
+    notes = write_freqified(config, '24S', tmp_path / 'out.py')
+    note, = notes
+    assert note.startswith('input_stride is 2, since patches of 14 pixels are no multiple of 4')
+    cfg = Config.fromfile(tmp_path / 'out.py')
+    assert (cfg.model.backbone.input_stride, cfg.test_pipeline[1].scale) == (2, (896, 896))
+    assert cfg.freq.stats == 'photos-896'
+
+
 def test_features_that_are_nested(tmp_path: Path) -> None:
     """Conformer makes two in a stage: those of its convolutions and its tokens."""
     arch = dict(_delete_=True, embed_dims=16, depths=3, num_heads=1, channel_ratio=1)
@@ -373,7 +391,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 @pytest.mark.parametrize(('config', 'message'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
-    ('mmpretrain::lenet/lenet5_mnist.py', 'model.backbone is LeNet5, and mmfreq has no FreqLeNet5 for .*, only F'),
+    ('mmpretrain::lenet/lenet5_mnist.py', 'model.backbone is LeNet5, and mmfreq has no FreqLeNet5 for .*; docs/new'),
     ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'expected default_scope .*, got None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py',
      'data_preprocessor is SelfSupDataPreprocessor'),

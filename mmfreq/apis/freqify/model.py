@@ -6,7 +6,7 @@ from typing import Any, Iterator
 from mmengine.registry import MODELS
 
 from mmfreq.config.inspect import DEFAULT_STRIDE, iter_dicts, transform_type
-from mmfreq.models.stem import FreqMixin
+from mmfreq.models.stem import FreqMixin, PatchMixin
 
 BLOCK_SIZE = 8
 MODULES = {'mmpretrain': 'mmfreq.models.cls', 'mmdet': 'mmfreq.models.det'}
@@ -55,10 +55,16 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str,
     known = freq_backbones(owner, modules)
     if f'Freq{kind}' not in known:
         raise ValueError(f'model.backbone is {backbone["type"]}, and mmfreq has no Freq{kind} for '
-                         f'{owner}, only {", ".join(known) or "none"}; docs/new_backbone.md says '
-                         'how to add one')
+                         f'{owner}; docs/new_backbone.md lists the {len(known)} that there are, and '
+                         'says how to add one')
     backbone.update(type=f'{backbone["type"][:-len(kind)]}Freq{kind}', in_channels=channels)
-    _unfreeze(model, MODELS.children[owner].get(f'Freq{kind}').unfrozen, notes)
+    network = MODELS.children[owner].get(f'Freq{kind}')
+    patch = backbone.get('patch_size', network.input_stride)
+    if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
+        backbone['input_stride'] = 2
+        notes.append(f'input_stride is 2, since patches of {patch} pixels are no multiple of '
+                     f'{network.input_stride}: images are four times as large.')
+    _unfreeze(model, network.unfrozen, notes)
     return modules
 
 
@@ -81,13 +87,14 @@ def freq_backbones(scope: str, modules: list[str]) -> list[str]:
 
 
 def backbone_stride(backbone: dict[str, Any], scope: str) -> int:
-    """Return a backbone's ``input_stride``.
+    """Return the ``input_stride`` that a backbone's config or class states.
 
     Raises:
         ValueError: No upscaling by a whole number makes a block of 8x8 pixels cover it.
     """
     owner, _, kind = backbone['type'].rpartition('.')
-    stride = MODELS.children[owner or scope].get(kind).input_stride
+    own_stride = MODELS.children[owner or scope].get(kind).input_stride
+    stride = backbone.get('input_stride', own_stride)
     if BLOCK_SIZE % stride:
         raise ValueError(f'model.backbone: expected input_stride of {kind} to divide {BLOCK_SIZE}, '
                          f'got {stride}')

@@ -144,7 +144,7 @@ def test_training_on_the_device_is_that_of_the_pipeline(folder: Path) -> None:
         optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), 0.01))
         losses = [float(model.train_step(batch, optimizer)['loss']) for _ in range(3)]
         found.append((losses, model.backbone.layer1[0].conv1.weight.detach().numpy()))
-    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-3)
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-2)
     np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
     assert len(set(found[0][0])) == 3  # the weights change
 

@@ -192,7 +192,7 @@ def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monke
         return numba.njit(signature, **options)
 
     monkeypatch.setattr(kernel, 'njit', njit)
-    double = kernel._compiled(numba.int64(numba.int64))(lambda x: 2 * x)
+    double = kernel.compiled(numba.int64(numba.int64))(lambda x: 2 * x)
     assert (double(21), len(double.signatures)) == (42, 1)
 
 
@@ -205,7 +205,7 @@ def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
         spec.loader.exec_module(module)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            double = module._compiled(numba.int64(numba.int64))(doubling.double)
+            double = module.compiled(numba.int64(numba.int64))(doubling.double)
         print(double(21), len(caught), *(w.message for w in caught))""")
     environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
     environment.pop('NUMBA_CACHE_DIR', None)

@@ -2,7 +2,7 @@
 import os
 import tempfile
 from pathlib import Path
-from typing import Union
+from typing import Optional, Union
 
 
 def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
@@ -20,6 +20,15 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def files_below(folder: Path, inside: Optional[set[str]] = None) -> list[Path]:
+    """Return the files in a folder and its subfolders, sorted; follow links, but not in circles."""
+    inside = inside or set()  # what the folder lies in
+    found, real = [], os.path.realpath(folder)
+    for path in sorted(folder.iterdir()) if real not in inside else ():
+        found += files_below(path, {*inside, real}) if path.is_dir() else [path]
+    return found
 
 
 def atomic_write_text(path: Union[str, Path], text: str) -> None:

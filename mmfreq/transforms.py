@@ -50,7 +50,7 @@ class FreqTransform(BaseTransform):
             return self.transform(results)
         except ValueError as error:
             image, path = results['img'], results.get('img_path')
-            hint = ('; round the pixels before: np.clip(np.rint(img), 0, 255).astype(np.uint8)'
+            hint = ("; round the pixels before: dict(type='RoundPixels')"
                     if image.dtype.kind == 'f' and 'uint8' in str(error) else '')
             origin = f' (img_path: {path})' if path else ''
             raise ValueError(f'{type(self).__name__}: {error}{hint}{origin}') from error
@@ -58,6 +58,26 @@ class FreqTransform(BaseTransform):
     def __repr__(self) -> str:
         args = ', '.join(f'{k}={v!r}' for k, v in vars(self).items() if not k.startswith('_'))
         return f'{type(self).__name__}({args})'
+
+
+@TRANSFORMS.register_module()
+class RoundPixels(FreqTransform):
+    """Round pixels to whole levels 0..255, which the DCT expects; some stock transforms make others.
+
+    Required Keys:
+
+    - img (any number type, (H, W, 3), levels as of uint8)
+
+    Modified Keys:
+
+    - img (np.uint8, (H, W, 3))
+    """
+
+    def transform(self, results: dict) -> dict:
+        """Round and clip ``results['img']``; uint8 stays as it is."""
+        if results['img'].dtype != np.uint8:
+            results['img'] = np.clip(np.rint(results['img']), 0, 255).astype(np.uint8)
+        return results
 
 
 @TRANSFORMS.register_module()

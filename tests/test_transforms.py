@@ -19,7 +19,7 @@ from skimage import data
 
 from mmfreq.dct.stats import load_stats
 from mmfreq.hosts import loading
-from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
+from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, RoundPixels, YCbCr
 
 LUMA_24S = [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27]
 CHANNELS_24S = [*LUMA_24S, 64, 65, 72, 73, 128, 129, 136, 137]
@@ -72,7 +72,8 @@ def frequency_input(bgr: np.ndarray, upscale: int = 1, stats: str = 'dctnet-clas
 
 def test_registered_names() -> None:
     ours = {name for name, cls in TRANSFORMS.module_dict.items() if cls.__module__ == 'mmfreq.transforms'}
-    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize'}
+    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize',
+                    'RoundPixels'}
 
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
@@ -156,6 +157,7 @@ def cube(channels: int) -> np.ndarray:
 
 
 ALL = [
+    (RoundPixels, {}, RGB.astype(np.float32) + 0.3, 'RoundPixels()'),
     (YCbCr, {'channel_order': 'rgb'}, RGB, "YCbCr(channel_order='rgb')"),
     (BlockDCT, {}, RGB, 'BlockDCT(block_size=8, upscale=1)'),
     (BlockDCT, {'block_size': 4, 'upscale': 2}, RGB, 'BlockDCT(block_size=4, upscale=2)'),
@@ -207,6 +209,25 @@ def test_repr_and_pickle(cls: type, arguments: dict, image: np.ndarray, text: st
     assert result['img'].dtype == expected['img'].dtype
     np.testing.assert_array_equal(result['img'], expected['img'])
     assert result.get('freq_channels') == expected.get('freq_channels')
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64, np.int16, np.uint8])
+def test_rounded_pixels(dtype: type) -> None:
+    """To the nearest level, halves to the even one, and clipped."""
+    levels = np.array([-3.7, 0.4, 0.5, 1.5, 254.6, 255.4, 300]).astype(dtype)
+    expected = {'f': [0, 0, 0, 2, 255, 255, 255], 'i': [0, 0, 0, 1, 254, 255, 255]}
+    image = np.tile(levels[:, None, None], (1, 2, 3))
+    rounded = RoundPixels()({'img': image})['img']
+    assert rounded.dtype == np.uint8
+    np.testing.assert_array_equal(rounded[:, 1, 2], expected.get(np.dtype(dtype).kind, levels))
+
+
+def test_rounded_pixels_go_into_the_dct() -> None:
+    config = [{'type': 'RoundPixels'}, {'type': 'FusedBlockDCT', 'channels': '24S', 'stats': 'photos-448'}]
+    expected = build(config)({'img': bgr_image()})['img']
+    np.testing.assert_array_equal(build(config)({'img': bgr_image() + np.float32(0.2)})['img'], expected)
+    with pytest.raises(ValueError, match=r"round the pixels before: dict\(type='RoundPixels'\)"):
+        build(config[1:])({'img': bgr_image() + np.float32(0.2)})
 
 
 # Whole pipelines
@@ -425,5 +446,5 @@ def test_an_image_of_another_size_than_its_annotations_say_is_a_warning(
 def test_float_pixels_are_refused_with_transform_file_and_way_out(transform: Any) -> None:
     results = {'img': RGB.astype(np.float32), 'img_path': 'a/b.jpg'}
     with pytest.raises(ValueError, match=rf'^{type(transform).__name__}: .* got float32 .*; round the '
-                       r'pixels before: np.clip.* \(img_path: a/b.jpg\)$'):
+                       r'pixels before: dict\(type=.RoundPixels.\) \(img_path: a/b.jpg\)$'):
         transform(results)

@@ -7,7 +7,7 @@ It appears once it gives the same scores as PyTorch. docs/export.md shows how to
 import argparse
 from pathlib import Path
 
-from mmfreq.apis.export import INPUTS, Exporter, check_packages
+from mmfreq.apis.export import INPUTS, check_packages, exporter
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
     KeyValues,
@@ -44,14 +44,16 @@ def main() -> None:
     try:
         check_packages()
         with explain_refusal():
-            exporter = Exporter(cfg, checkpoint, args.input, args.order, args.fp16)
+            made = exporter(cfg, checkpoint, args.input, args.order, args.fp16)
         print(f'export: writing and checking {args.out} ...', flush=True)
-        exact, whole = exporter.write(args.out)
+        exact, whole = made.write(args.out)
     except (OSError, ValueError) as error:
         raise SystemExit(f'export: {error}') from error
-    print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; largest difference of scores: '
-          f'{exact:.1e} from the same graph in PyTorch, {whole:.1e} from test pipeline and model, '
-          f'relative to the largest score, on {exporter.source}')
+    print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; checked on {made.source}')
+    for differences, reference in ((exact, 'PyTorch, from resized pixels on'),
+                                   (whole, 'test pipeline and model')):
+        found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
+        print(f'export: largest differences from {reference}: {found}')
 
 
 if __name__ == '__main__':

@@ -6,6 +6,7 @@ files and labels (CSV or text); or a COCO file, or a folder that has some. Witho
 of each class, drawn at random but always the same, is for validation.
 """
 import argparse
+import shlex
 from pathlib import Path
 
 from mmfreq.apis.new_config.write import write_config
@@ -55,8 +56,9 @@ def main() -> None:
                 weights=args.weights, stats=args.stats, check=not args.no_check)
     except (OSError, ValueError) as error:
         raise SystemExit(f'new: {error}') from error
-    print(*notes, f'written: {out}', 'look:    mmfreq browse_dataset ' + str(out),
-          'train:   mmfreq train ' + str(out), sep='\n')
+    shown = shlex.quote(str(out))
+    print(*notes, f'written: {out}', f'look:    mmfreq browse_dataset {shown}',
+          f'train:   mmfreq train {shown}', sep='\n')
 
 
 if __name__ == '__main__':

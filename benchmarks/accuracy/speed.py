@@ -43,11 +43,13 @@ def main() -> None:
     turns = []
     for _ in range(args.turns + 1):  # the first one warms up
         turns.append({name: (seconds(subject.load), seconds(subject.step)) for name, subject in subjects.items()})
-    result = {name: subjects[name].summary(name, turns[1:], reference.get(name, name)) for name in configs}
+    result = json.loads(args.out.read_text(encoding='utf-8')) if args.out.is_file() else {}  # other rows stay
+    for name in configs:
+        result[name] = subjects[name].summary(name, turns[1:], reference.get(name, name))
     args.out.parent.mkdir(parents=True, exist_ok=True)
     atomic_write_text(str(args.out), json.dumps(result, indent=1) + '\n')
-    for name, values in result.items():
-        print(name, values)
+    for name in configs:
+        print(name, result[name])
 
 
 def seconds(work: Callable[[], None]) -> float:

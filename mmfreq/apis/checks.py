@@ -13,6 +13,7 @@ from mmengine.logging import print_log
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmfreq.config.checks import FrontEnd, check_same, front_ends, literal_config
 from mmfreq.config.inspect import iter_dicts, transform_type
@@ -48,6 +49,29 @@ def check_data_folders(cfg: Config, loaders: tuple[str, ...]) -> None:
                 if folders:
                     found[loader] = SimpleNamespace(folder_to_idx=folders)
     check_classes({'model.head': count} if count else {}, found)
+    for part in ('val', 'test'):
+        if f'{part}_dataloader' in loaders:
+            _check_annotations(cfg, part)
+
+
+def _check_annotations(cfg: Config, part: str) -> None:
+    """Refuse an evaluator whose annotation file is another one than that of its only COCO set."""
+    sets = [node for node in iter_dicts((cfg.get(f'{part}_dataloader') or {}).get('dataset'))
+            if 'Coco' in transform_type(node) and node.get('ann_file')]
+    for node in iter_dicts(cfg.get(f'{part}_evaluator')):
+        if len(sets) == 1 and node.get('ann_file'):
+            file = os.path.join(sets[0].get('data_root') or '', sets[0]['ann_file'])
+            if os.path.realpath(file) != os.path.realpath(node['ann_file']):
+                raise ValueError(f'{part}_evaluator: ann_file={node["ann_file"]}, but '
+                                 f'{part}_dataloader reads {file}; expected the same file')
+
+
+def check_steps(name: str, loader: DataLoader) -> None:
+    """Raise ValueError unless a loader gives at least one batch in an epoch."""
+    if not len(loader):
+        raise ValueError(f'{name}: expected a batch_size that {len(loader.dataset)} images fill at '
+                         f'least once, since drop_last=True leaves out what does not fill one; got '
+                         f'{loader.batch_sampler.batch_size}')
 
 
 def _check_data_folder(loader: str, dataset: dict, is_coco: bool,

@@ -1,10 +1,10 @@
-"""Write a trained classifier as one self-contained file, checked before it appears."""
+"""Write a trained model as one self-contained file, checked before it appears."""
 import importlib.util
 import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterator
 from unittest import mock
 
 import numpy as np
@@ -20,75 +20,163 @@ from torch import nn
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.export_graph import Classifier, Coefficients, PixelSteps, window_reverse
 from mmfreq.apis.measure import build_model
-from mmfreq.config.inspect import pipelines
+from mmfreq.config.inspect import pipelines, transform_type
 from mmfreq.files import atomic_write_bytes
 from mmfreq.version import __version__
 
 INPUTS = 'image', 'channels'
-TOLERANCE = {False: 1e-4, True: 2e-2}  # of scores, by whether they are computed in float16
-PIPELINE_TOLERANCE = 0.05  # resizing differs by one level in some pixels from OpenCV and Pillow
+Arrays = list[np.ndarray]
+Differences = dict[str, float]
 
 
 class Exporter:
     """Build the graph of a config's model, write it, and compare what it computes.
 
+    Subclasses make the graph of a task, ``network``, whose ``outputs`` are the names of its
+    outputs, and say what it is compared with.
+
     Args:
-        cfg (Config): Config of mmpretrain.
+        cfg (Config): Config of the task's host.
         checkpoint (str): Checkpoint file.
         kind (str): ``'image'``: the file takes pixels, uint8 (N, H, W, 3), of any size that the
             test pipeline resizes. ``'channels'``: it takes what the test pipeline gives.
         order (str): Order of the colours in pixels, ``'rgb'`` or ``'bgr'``.
         half (bool): Whether the network computes in float16.
 
+    Attributes:
+        exact, whole (dict[str, float]): Largest tolerated differences from PyTorch, where both
+            start from the same resized pixels, and where each resizes the image itself.
+
     Raises:
         ValueError: The model or its pipeline cannot be exported; the message says why.
     """
+    network: nn.Module
+    exact: Differences
+    whole: Differences
 
     def __init__(self, cfg: Config, checkpoint: str, kind: str = 'image', order: str = 'rgb',
                  half: bool = False) -> None:
-        if cfg.get('default_scope') != 'mmpretrain':
-            raise ValueError('expected a classifier of mmpretrain; detectors cannot be exported yet, '
-                             f'got default_scope={cfg.get("default_scope")!r}')
         if not pipelines(cfg, 'test_dataloader'):
             raise ValueError('expected a test_dataloader whose data set has a pipeline')
         init_default_scope(cfg.default_scope)
         self.cfg, self.kind, self.order, self.half = cfg, kind, order, half
-        model = build_model(cfg).eval()
-        loaded = load_checkpoint(model, checkpoint, map_location='cpu')
-        check_checkpoint(checkpoint, cfg, model)
-        self.classes = ((loaded.get('meta') or {}).get('dataset_meta') or {}).get('classes')
-        if kind == 'channels' and getattr(model.data_preprocessor, 'to_channels', None) is not None:
-            raise ValueError("--input channels: the config's preprocessor computes the channels; "
-                             'export it with --input image')
-        self.pipeline = Compose(pipelines(cfg, 'test_dataloader')[0])
+        self.model = build_model(cfg).eval().requires_grad_(False)
+        loaded = load_checkpoint(self.model, checkpoint, map_location='cpu')
+        check_checkpoint(checkpoint, cfg, self.model)
+        self.classes = class_names(cfg, loaded.get('meta') or {})
+        self.pipeline = Compose([step for step in pipelines(cfg, 'test_dataloader')[0]
+                                 if transform_type(step) != 'LoadAnnotations'])
         self.images, self.source = check_images(cfg)
-        self.packed = [self._packed(image) for image in self.images]
-        self.expected = self._reference(model)
-        front = (PixelSteps(cfg, model.data_preprocessor, order) if kind == 'image'
-                 else Coefficients(model.data_preprocessor))
-        self.network = Classifier(front, model, half).eval().requires_grad_(False)
 
-    def _packed(self, image: np.ndarray) -> dict[str, Any]:
+    def packed(self, image: np.ndarray) -> dict[str, Any]:
         """Run the test pipeline on RGB pixels, as if they came from a file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'image.png')
             Image.fromarray(image).save(path)
-            return self.pipeline(dict(img_path=str(path)))
+            return self.pipeline(dict(img_path=str(path), img_id=0))
 
-    def _reference(self, model: nn.Module) -> np.ndarray:
-        scores = []
-        for packed in self.packed:
-            batch = dict(inputs=packed['inputs'][None], data_samples=[packed['data_samples']])
-            with torch.no_grad():
-                scores.append(model.test_step(batch)[0].pred_score.numpy())
-        return np.stack(scores)
+    def pixels(self, image: np.ndarray) -> torch.Tensor:
+        """Return RGB pixels (H, W, 3) as the file takes them, (1, H, W, 3)."""
+        return torch.tensor(image[None, :, :, ::1 if self.order == 'rgb' else -1].copy())
+
+    def example(self) -> tuple[torch.Tensor, dict]:
+        """Return an input, and which of its axes are dynamic."""
+        raise NotImplementedError
+
+    def exact_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
+        """Yield inputs that the file does not resize, with PyTorch's outputs."""
+        raise NotImplementedError
+
+    def whole_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
+        """Yield the check images as inputs, with the outputs of test pipeline and model."""
+        raise NotImplementedError
+
+    def differences(self, made: Arrays, expected: Arrays) -> Differences:
+        """Return how far outputs are from the expected ones, by what differs."""
+        raise NotImplementedError
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the file says about itself."""
+        example, front = self.example()[0], self.network.front
+        return dict(mmfreq=__version__, classes=self.classes, input=self.kind,
+                    colors=self.order if self.kind == 'image' else None,
+                    dtype=str(example.dtype).removeprefix('torch.'),
+                    network_input=list(self.packed(self.images[0])['inputs'].shape),
+                    precision='float16' if self.half else 'float32',
+                    outputs=list(self.network.outputs), **front.described)
+
+    def program(self) -> torch.export.ExportedProgram:
+        """Return the graph; the batch is dynamic, and the size where the network allows."""
+        example, axes = self.example()
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of attributes that the gate sets for its hooks
+            try:
+                return torch.export.export(self.network, (example, ), dynamic_shapes=(axes, ),
+                                           strict=False)
+            except Exception as error:  # of any network
+                reason = str(error).strip().partition('\n')[0]
+                raise ValueError(f'torch.export cannot trace the model: {reason}') from error
+
+    def write(self, out: Path) -> tuple[Differences, Differences]:
+        """Write the file once it computes what PyTorch does.
+
+        Args:
+            out (Path): ``.onnx``, or ``.pt2`` for torch.export.
+
+        Returns:
+            tuple[dict, dict]: Largest differences from PyTorch, by what differs: from the same
+            resized pixels on, and from the check images on.
+
+        Raises:
+            ValueError: A result differs, or the suffix is another; nothing is written.
+        """
+        writers = {'.onnx': _write_onnx, '.pt2': _write_pt2}
+        if out.suffix not in writers:
+            raise ValueError(f'expected a file name with {" or ".join(writers)}, got {out}')
+        with tempfile.TemporaryDirectory() as folder:
+            draft = Path(folder, f'draft{out.suffix}')
+            run = writers[out.suffix](self.program(), draft, self.metadata(), self.network.outputs)
+            exact = self._compare(run, self.exact_cases(), self.exact, 'PyTorch')
+            whole = self._compare(run, self.whole_cases(), self.whole, 'test pipeline and model')
+            atomic_write_bytes(out, draft.read_bytes())
+        return exact, whole
+
+    def _compare(self, run: Callable, cases: Iterator, allowed: Differences,
+                 reference: str) -> Differences:
+        found = dict.fromkeys(allowed, 0.)
+        for inputs, expected in cases:
+            for name, value in self.differences(run(inputs), expected).items():
+                if not value <= allowed[name]:
+                    raise ValueError(f'expected the {name} of {reference} within {allowed[name]}, '
+                                     f'the exported file is {value:.1e} off; nothing is written')
+                found[name] = max(found[name], value)
+        return found
+
+
+class ClassifierExporter(Exporter):
+    """Export a classifier of mmpretrain; arguments as of :class:`Exporter`."""
+    whole = dict(scores=0.05)  # resizing differs by one level in some pixels from OpenCV and Pillow
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.exact = dict(scores=2e-2 if self.half else 1e-4)
+        self._samples = list(map(self.packed, self.images))
+        self._expected = list(map(self._reference, self._samples))  # before the weights are halved
+        preprocessor = self.model.data_preprocessor
+        front = (PixelSteps(self.cfg, preprocessor, self.order) if self.kind == 'image'
+                 else Coefficients(self.cfg, preprocessor))
+        self.network = Classifier(front, self.model, self.half).eval().requires_grad_(False)
+
+    def _reference(self, packed: dict[str, Any]) -> Arrays:
+        batch = dict(inputs=packed['inputs'][None], data_samples=[packed['data_samples']])
+        with torch.no_grad():
+            return [self.model.test_step(batch)[0].pred_score[None].numpy()]
 
     def inputs(self) -> list[torch.Tensor]:
         """Return the check images as inputs of the file, (1, ...)."""
-        if self.kind == 'channels':
-            return [packed['inputs'][None] for packed in self.packed]
-        flip = 1 if self.order == 'rgb' else -1
-        return [torch.tensor(image[None, :, :, ::flip].copy()) for image in self.images]
+        if self.kind == 'image':
+            return list(map(self.pixels, self.images))
+        return [packed['inputs'][None] for packed in self._samples]
 
     def batches(self) -> list[torch.Tensor]:
         """Return inputs of one and of two images, resized before where the file resizes.
@@ -100,69 +188,51 @@ class Exporter:
             inputs = list(map(self.network.front.resized, inputs))
         return [inputs[0]] + [torch.cat((one, one.flip(1))) for one in inputs]
 
-    def metadata(self) -> dict[str, Any]:
-        """Return what the file says about itself."""
-        example = self.inputs()[0]
-        return dict(mmfreq=__version__, classes=self.classes, input=self.kind,
-                    colors=self.order if self.kind == 'image' else None,
-                    dtype=str(example.dtype).removeprefix('torch.'),
-                    network_input=list(self.packed[0]['inputs'].shape),
-                    precision='float16' if self.half else 'float32', **self.network.front.described)
+    def example(self) -> tuple[torch.Tensor, dict]:
+        """Return two images; their number is dynamic, and the size if the file resizes or crops."""
+        auto = torch.export.Dim.DYNAMIC
+        resizes = self.kind == 'image' and self.network.front.steps
+        return self.batches()[-1], dict.fromkeys((0, 1, 2) if resizes else (0, ), auto)
+
+    def exact_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
+        """Yield batches, with the scores of the same graph in PyTorch."""
+        for inputs in self.batches():
+            yield inputs, [self.network(inputs).numpy()]
+
+    def whole_cases(self) -> Iterator[tuple[torch.Tensor, Arrays]]:
+        """Yield the check images, with the scores of test pipeline and model."""
+        return zip(self.inputs(), self._expected)
+
+    def differences(self, made: Arrays, expected: Arrays) -> Differences:
+        """Return the largest difference of scores, relative to the largest score."""
+        return dict(scores=float(np.abs(made[0] - expected[0]).max() / expected[0].max()))
 
     def program(self) -> torch.export.ExportedProgram:
-        """Return the graph; the batch is dynamic, and the size where the network allows."""
-        example, auto = self.batches()[-1], torch.export.Dim.DYNAMIC
-        sizes = {0: auto}
-        if self.kind == 'image' and self.network.front.steps:
-            sizes.update({1: auto, 2: auto})
+        """Return the graph, in which a Swin has no constant batch."""
         from mmpretrain.models.utils import ShiftWindowMSA
-        with mock.patch.object(ShiftWindowMSA, 'window_reverse', staticmethod(window_reverse)), \
-                warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of attributes that the gate sets for its hooks
-            try:
-                return torch.export.export(self.network, (example, ), dynamic_shapes=(sizes, ),
-                                           strict=False)
-            except Exception as error:  # of any network
-                reason = str(error).strip().partition('\n')[0]
-                raise ValueError(f'torch.export cannot trace the model: {reason}') from error
+        with mock.patch.object(ShiftWindowMSA, 'window_reverse', staticmethod(window_reverse)):
+            return super().program()
 
-    def write(self, out: Path) -> tuple[float, float]:
-        """Write the file once it computes what PyTorch does.
 
-        Args:
-            out (Path): ``.onnx``, or ``.pt2`` for torch.export.
+def exporter(cfg: Config, *args: Any) -> Exporter:
+    """Return the :class:`Exporter` of a config's host, made with the given arguments."""
+    if cfg.get('default_scope') != 'mmpretrain':
+        raise ValueError('expected a classifier of mmpretrain; detectors cannot be exported yet, '
+                         f'got default_scope={cfg.get("default_scope")!r}')
+    return ClassifierExporter(cfg, *args)
 
-        Returns:
-            tuple[float, float]: Largest difference of scores from the same graph in PyTorch, and
-            from test pipeline and model, both relative to the largest score.
 
-        Raises:
-            ValueError: The scores differ, or the suffix is another; nothing is written.
-        """
-        writers = {'.onnx': _write_onnx, '.pt2': _write_pt2}
-        if out.suffix not in writers:
-            raise ValueError(f'expected a file name with {" or ".join(writers)}, got {out}')
-        with tempfile.TemporaryDirectory() as folder:
-            draft = Path(folder, f'draft{out.suffix}')
-            run = writers[out.suffix](self.program(), draft, self.metadata())
-            differences = self._compare(run)
-            atomic_write_bytes(out, draft.read_bytes())
-        return differences
-
-    def _compare(self, run: Callable) -> tuple[float, float]:
-        exact, whole = 0., 0.
-        for inputs in self.batches():
-            expected = self.network(inputs).numpy()
-            exact = max(exact, float(np.abs(run(inputs) - expected).max() / expected.max()))
-        for inputs, expected in zip(self.inputs(), self.expected):
-            whole = max(whole, float(np.abs(run(inputs)[0] - expected).max() / expected.max()))
-        if not exact <= TOLERANCE[self.half]:
-            raise ValueError(f'expected the scores of PyTorch within {TOLERANCE[self.half]}, the '
-                             f'exported file is {exact:.1e} off; nothing is written')
-        if not whole <= PIPELINE_TOLERANCE:
-            raise ValueError(f'expected the scores of the test pipeline within {PIPELINE_TOLERANCE},'
-                             f' the exported file is {whole:.1e} off; nothing is written')
-        return exact, whole
+def class_names(cfg: Config, meta: dict[str, Any]) -> Any:
+    """Return the classes that a checkpoint's ``meta`` or else the test data set names; or None."""
+    trained = meta.get('dataset_meta') or {}
+    dataset = cfg.test_dataloader.dataset
+    known = DATASETS.get(dataset.get('type') or '')
+    places = trained, dataset.get('metainfo') or {}, getattr(known, 'METAINFO', {})
+    for names in places:
+        found = names.get('classes') or names.get('CLASSES')
+        if found:
+            return list(found)
+    return None
 
 
 def check_images(cfg: Config, count: int = 4) -> tuple[list[np.ndarray], str]:
@@ -188,19 +258,26 @@ def check_packages() -> None:
         raise ValueError(f'{", ".join(missing)} not installed: pip install "mmfreq[export]"')
 
 
-def _write_onnx(program: Any, out: Path, metadata: dict[str, Any]) -> Callable:
+def _write_onnx(program: Any, out: Path, metadata: dict[str, Any],
+                outputs: tuple[str, ...]) -> Callable:
     import onnx
     import onnxruntime
-    torch.onnx.export(program, f=str(out), input_names=['input'], output_names=['scores'],
+    torch.onnx.export(program, f=str(out), input_names=['input'], output_names=list(outputs),
                       opset_version=18, dynamo=True, external_data=False, verbose=False)
     model = onnx.load(out)
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in metadata.items()})
     onnx.save(model, out)
     session = onnxruntime.InferenceSession(str(out), providers=['CPUExecutionProvider'])
-    return lambda inputs: session.run(None, {'input': inputs.numpy()})[0]
+    return lambda inputs: session.run(None, {'input': inputs.numpy()})
 
 
-def _write_pt2(program: Any, out: Path, metadata: dict[str, Any]) -> Callable:
+def _write_pt2(program: Any, out: Path, metadata: dict[str, Any],
+               outputs: tuple[str, ...]) -> Callable:
     torch.export.save(program, out, extra_files={'mmfreq.json': json.dumps(metadata)})
     network = torch.export.load(out).module()
-    return lambda inputs: network(inputs).detach().numpy()
+
+    def run(inputs: torch.Tensor) -> Arrays:
+        made = network(inputs)
+        return [one.detach().numpy() for one in (made if isinstance(made, tuple) else (made, ))]
+
+    return run

@@ -10,6 +10,7 @@ from mmfreq.config.inspect import network_pipeline, pipelines, transform_type
 from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.blocks import LEVEL_SHIFT
 from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.lazy_image import LAZY_RESIZES
 from mmfreq.dct.stats import block_stats
 
 _ENDS = ('LoadImageFromFile', 'PackInputs')
@@ -41,10 +42,14 @@ def _resize(step: dict, size: Callable, is_known: bool) -> Callable:
 
     def resized(image: torch.Tensor) -> torch.Tensor:
         image = F.interpolate(image, size(*image.shape[2:]), mode=mode, antialias=backend == 'pillow')
-        # Halves go up, as in either backend; the margin lets every runtime see the same halves.
-        return (image + 0.501).floor().clamp(0, 255)
+        return image if step.get('lazy') else whole_levels(image)
 
     return resized
+
+
+def whole_levels(image: torch.Tensor) -> torch.Tensor:
+    """Round to 0..255, halves up as in either backend; the margin lets every runtime see the same."""
+    return (image + 0.501).floor().clamp(0, 255)
 
 
 def center_crop(step: dict) -> Callable:
@@ -75,6 +80,44 @@ def window_reverse(windows: torch.Tensor, height: int, width: int, size: int) ->
     return maps.permute(0, 1, 3, 2, 4, 5).reshape(-1, height, width, windows.shape[-1])
 
 
+def read_pipeline(cfg: Config) -> tuple[list[dict], dict]:
+    """Read the test pipeline of ``cfg``, the DCT on the device included.
+
+    Returns:
+        tuple[list[dict], dict]: The steps between loader and packer that work on pixels, and the
+        arguments of the DCT's transforms in one dict, which is empty without a DCT. A resize with
+        ``lazy`` does not round.
+
+    Raises:
+        ValueError: Colours are converted, but no DCT follows.
+    """
+    geometry, freq = [], {}
+    pipeline = pipelines(cfg, 'test_dataloader')[0]
+    waits = {'lazy': True} if 'LazyResize' in map(transform_type, pipeline) else {}
+    for step in network_pipeline(cfg, pipeline):
+        kind = transform_type(step)
+        if kind in _DCT:
+            freq.update(step, type=kind)
+        elif kind not in _ENDS:
+            geometry.append({**step, 'type': kind, **(waits if kind in LAZY_RESIZES else {})})
+    if freq.get('type') == 'YCbCr':
+        raise ValueError('the test pipeline: YCbCr without BlockDCT cannot be exported')
+    return geometry, freq
+
+
+def block_map(freq: dict) -> tuple[BlockMap, dict[str, Any]]:
+    """Return the map of blocks to normalised channels, and what the metadata say about it."""
+    size = freq.get('block_size', 8)
+    chosen = channel_indices(freq['channels'], size) if 'channels' in freq else range(3 * size**2)
+    stats = freq.get('stats') or dict(mean=[0.] * 3 * size**2, std=[1.] * 3 * size**2)
+    loaded = block_stats(stats, size)
+    made = BlockMap(list(chosen), loaded.mean, loaded.std, size, freq.get('upscale', 1),
+                    freq.get('channel_order', 'bgr'))
+    described = dict(channels=list(map(int, chosen)), block_size=size, upscale=made.upscale,
+                     mean=loaded.mean[list(chosen)].tolist(), std=loaded.std[list(chosen)].tolist())
+    return made, described
+
+
 class PixelSteps(nn.Module):
     """Pixels, uint8 (N, H, W, 3), to the network's input: the test pipeline and the preprocessor.
 
@@ -92,20 +135,14 @@ class PixelSteps(nn.Module):
 
     def __init__(self, cfg: Config, preprocessor: nn.Module, order: str) -> None:
         super().__init__()
-        self.steps, self.described, freq = [], dict(steps=[]), {}
-        for step in network_pipeline(cfg, pipelines(cfg, 'test_dataloader')[0]):
-            kind = transform_type(step)
-            if kind in _DCT:
-                freq.update(step, **{kind: True})
-            elif kind in _STEPS and not freq:
-                self.steps.append(_STEPS[kind](step))
-                self.described['steps'].append({**step, 'type': kind})
-            elif kind not in _ENDS:
-                raise ValueError(f'the test pipeline: {kind} cannot be exported, only '
+        geometry, freq = read_pipeline(cfg)
+        self.steps, self.described = [], dict(steps=geometry)
+        for step in geometry:
+            if step['type'] not in _STEPS:
+                raise ValueError(f'the test pipeline: {step["type"]} cannot be exported, only '
                                  f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
                                  'the pipeline out of the file')
-        if freq and not freq.get('BlockDCT'):
-            raise ValueError('the test pipeline: YCbCr without BlockDCT cannot be exported')
+            self.steps.append(_STEPS[step['type']](step))
         kernel, bias = self._dct(freq) if freq else self._pixels(preprocessor)
         if order != ('bgr' if not freq else freq.get('channel_order', 'bgr')):
             kernel = kernel.flip(1)
@@ -114,16 +151,9 @@ class PixelSteps(nn.Module):
 
     def _dct(self, freq: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the convolution of a selection's normalised channels."""
-        size = freq.get('block_size', 8)
-        chosen = channel_indices(freq['channels'], size) if 'channels' in freq else range(3 * size**2)
-        stats = freq.get('stats') or dict(mean=[0.] * 3 * size**2, std=[1.] * 3 * size**2)
-        loaded = block_stats(stats, size)
-        made = BlockMap(list(chosen), loaded.mean, loaded.std, size, freq.get('upscale', 1),
-                        freq.get('channel_order', 'bgr'))
+        made, described = block_map(freq)
         self.stride, self.margin = made.stride, made.margin
-        self.described.update(
-            channels=list(map(int, chosen)), block_size=size, upscale=made.upscale,
-            mean=loaded.mean[list(chosen)].tolist(), std=loaded.std[list(chosen)].tolist())
+        self.described.update(described)
         return torch.tensor(made.kernel), torch.tensor(made.bias)
 
     def _pixels(self, preprocessor: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
@@ -144,7 +174,7 @@ class PixelSteps(nn.Module):
             if about['type'] == 'CenterCrop':
                 break
             images = step(images)
-        return images.permute(0, 2, 3, 1).to(torch.uint8)
+        return whole_levels(images).permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the input, float32 (N, C, h, w)."""
@@ -160,13 +190,27 @@ class PixelSteps(nn.Module):
 
 
 class Coefficients(nn.Module):
-    """DCT coefficients, float32 or int8 (N, C, h, w), to the network's input."""
+    """DCT coefficients, float32 or int8 (N, C, h, w), to the network's input.
 
-    def __init__(self, preprocessor: nn.Module) -> None:
+    Args:
+        cfg (Config): Config of mmpretrain.
+        preprocessor (nn.Module): The model's, which undoes int8.
+
+    Attributes:
+        described (dict): What the metadata say about the input's making.
+
+    Raises:
+        ValueError: The test pipeline gives pixels.
+    """
+
+    def __init__(self, cfg: Config, preprocessor: nn.Module) -> None:
         super().__init__()
-        self.described: dict[str, Any] = {}
-        undo = preprocessor._enable_normalize
-        self.scale = float(preprocessor.std.flatten()[0]) if undo else 1.
+        geometry, freq = read_pipeline(cfg)
+        if not freq or getattr(preprocessor, 'to_channels', None) is not None:
+            raise ValueError('--input channels: expected a test pipeline that computes DCT channels;'
+                             ' export this config with --input image')
+        self.scale = float(preprocessor.std.flatten()[0]) if preprocessor._enable_normalize else 1.
+        self.described = dict(steps=geometry, **block_map(freq)[1], scale=self.scale)
 
     def forward(self, channels: torch.Tensor) -> torch.Tensor:
         """Return float32 (N, C, h, w), int8's scale undone."""
@@ -184,6 +228,7 @@ class Classifier(nn.Module):
     Raises:
         ValueError: A model or a head whose scores are no softmax or sigmoid of one output.
     """
+    outputs = 'scores',
 
     def __init__(self, front: nn.Module, model: nn.Module, half: bool = False) -> None:
         from mmpretrain.models import ClsHead, ImageClassifier, MultiLabelClsHead

@@ -15,6 +15,7 @@ from mmengine.registry import init_default_scope
 
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
+from mmfreq.files import files_below
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
@@ -33,7 +34,7 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
         if not path.exists():
             raise ValueError(f'{path}: no such file or folder')
         found = [path] if path.is_file() else [
-            file for file in sorted(path.rglob('*'))
+            file for file in files_below(path)
             if file.suffix.lower() in SUFFIXES and out not in file.parents]
         if not found:
             raise ValueError(f'{path}: expected images ({" ".join(SUFFIXES)}), found none')

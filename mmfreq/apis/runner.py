@@ -20,7 +20,7 @@ from mmengine.evaluator import DumpResults
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
 from tqdm import tqdm
 
 import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
@@ -285,6 +285,9 @@ def _check_datasets(runner: Runner, *modes: str) -> None:
     with explain_build():
         loops = {f'{mode}_dataloader': getattr(runner, f'{mode}_loop') for mode in modes}
         datasets = {name: loop.dataloader.dataset for name, loop in loops.items() if loop}
+        for name, loop in loops.items():
+            if loop and not isinstance(loop, IterBasedTrainLoop):  # its sampler never ends
+                checks.check_steps(name, loop.dataloader)
         built = isinstance(runner.model, torch.nn.Module)  # a FlexibleRunner builds it later
         checks.check_classes(checks.model_heads(runner.model) if built else {}, datasets)
 

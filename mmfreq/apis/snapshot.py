@@ -19,13 +19,16 @@ class SnapshotHook(Hook):
 
     CheckpointHook saves whole epochs. A resumed run takes the file's weights and optimizer and
     trains the epoch from its beginning, at its learning rates; a loop over iterations goes on where
-    it was. Epochs that end sooner than ``seconds`` are not saved so.
+    it was. Epochs that end sooner than ``seconds`` are not saved so; nor is a FlexibleRunner, all of
+    whose processes would have to save at one moment.
 
     Args:
         seconds (float): Age that an epoch must have. Defaults to 60.
         every (float): Seconds between two files, in case the machine stops. Defaults to 1200.
     """
-    priority = 'VERY_LOW'  # behind EMAHook, which swaps the weights that are saved
+    # behind EMAHook, which swaps the weights that are saved, and ParamSchedulerHook; before
+    # CheckpointHook, whose work may be interrupted
+    priority = 75
 
     def __init__(self, seconds: float = 60, every: float = 1200) -> None:
         self.seconds, self.every = seconds, every
@@ -34,7 +37,7 @@ class SnapshotHook(Hook):
     def before_train_epoch(self, runner: Runner) -> None:
         """Remember the schedule as it is at the beginning of the epoch."""
         self._begun = self._saved = time.monotonic()
-        self._start = runner.iter
+        self._start = self._done = runner.iter
         schedulers = runner.param_schedulers
         self._schedule = deepcopy([scheduler.state_dict() for scheduler in schedulers]
                                   if isinstance(schedulers, list) else None)
@@ -46,6 +49,7 @@ class SnapshotHook(Hook):
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                          outputs: Any = None) -> None:
         """Save if the last file is old."""
+        self._done = runner.iter + 1  # the loop counts later
         if time.monotonic() - self._saved > self.every:
             self.save(runner)
 
@@ -55,12 +59,13 @@ class SnapshotHook(Hook):
 
     def save(self, runner: Runner) -> bool:
         """Save, if an epoch is running that is old enough; return whether it was."""
-        if not self._running or time.monotonic() - self._begun < self.seconds:
+        young = not self._running or time.monotonic() - self._begun < self.seconds
+        if young or not isinstance(runner, Runner):
             return False
         self._saving, part = True, f'{FILE}.part'
         try:
             by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            done = dict(epoch=runner.epoch, iter=self._start if by_epoch else runner.iter)
+            done = dict(epoch=runner.epoch, iter=self._start if by_epoch else self._done)
             runner.save_checkpoint(runner.work_dir, part, meta=done)
         finally:
             self._saving = False

@@ -3,6 +3,7 @@ import io
 import math
 import os
 import re
+import shlex
 import sys
 import time
 import warnings
@@ -25,14 +26,19 @@ _HOSTS_OWN = re.compile('FileClient|HardDiskBackend')  # warnings about what onl
 
 
 class _Warnings(io.TextIOBase):
-    """Take what the hosts write, and pass on what is logged as a warning or an error."""
+    """Take what the hosts write, and pass on what is logged as a warning or an error.
+
+    A logger that is made meanwhile keeps this stream: it passes all on when no ``quiet`` is active.
+    """
+    active = 0
 
     def __init__(self, out: TextIO) -> None:
         self.out = out
 
     def write(self, text: str) -> int:
         """Pass on or drop one record of a logger, or one print."""
-        if _SHOWN.search(text) and not _HOSTS_OWN.search(text):
+        shown = _SHOWN.search(text) and not _HOSTS_OWN.search(text)
+        if shown or not _Warnings.active:
             self.out.write(text)
             self.out.flush()
         return len(text)
@@ -53,12 +59,14 @@ def quiet(verbose: bool = False) -> Iterator[Optional[TextIO]]:
         yield None
         return
     sys.stdout = _Warnings(terminal)
+    _Warnings.active += 1
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings('ignore', module=r'mm(cv|det|engine|pretrain)\b')
             yield terminal
     finally:
         sys.stdout = terminal
+        _Warnings.active -= 1
 
 
 class ProgressHook(Hook):
@@ -75,7 +83,8 @@ class ProgressHook(Hook):
         self.out, self.config = out, config
         self.draws = sys.stderr.isatty() and is_main_process()
         self.bar = tqdm(disable=True)
-        self.best, self.highest = '', -math.inf
+        self.best, self.last, self.saved = '', '', None
+        self.diverged = False
         self.outputs: dict[str, Any] = {}  # of the last training step
 
     def _say(self, *lines: str) -> None:
@@ -94,7 +103,12 @@ class ProgressHook(Hook):
     def _loss(self) -> str:
         """Return the loss of the last step; wait for the device."""
         loss = self.outputs.get('loss')
-        return '' if loss is None else f'loss {loss.item():.4g}'
+        value = 0. if loss is None else loss.item()
+        if not math.isfinite(value) and not self.diverged:
+            self.diverged = True
+            self._say(f'WARNING: the loss is {value}: what the network has learnt is lost; try a '
+                      'lower learning rate, optim_wrapper.optimizer.lr, or optim_wrapper.clip_grad')
+        return '' if loss is None else f'loss {value:.4g}'
 
     def _show(self, text: str) -> None:
         now = time.monotonic()
@@ -109,6 +123,7 @@ class ProgressHook(Hook):
     def before_train(self, runner: Runner) -> None:
         """Say what will be trained on what."""
         self.by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        self.saved = runner.message_hub.runtime_info.get('best_ckpt')  # of the part that is resumed
         steps = len(runner.train_dataloader)
         length = (f'{runner.max_epochs} epochs of {steps} steps' if self.by_epoch else
                   f'{runner.max_iters} steps')
@@ -146,19 +161,23 @@ class ProgressHook(Hook):
         """Say what the validation found."""
         done = f'epoch {runner.epoch}' if self.by_epoch else f'step {runner.iter}'
         figures = headlines(metrics or {})
-        first = next(iter(figures.values()), -math.inf)
-        if first > self.highest:
-            self.highest, self.best = first, f'{_text(figures)} ({done})'
+        self.last = f'{_text(figures)} ({done})'
+        saved = runner.message_hub.runtime_info.get('best_ckpt')
+        if saved != self.saved:
+            self.saved, self.best = saved, self.last
         self._say(', '.join(filter(None, (f'{done}: {_text(figures)}', self._loss()))))
 
     def after_train(self, runner: Runner) -> None:
         """Say how the training ended, and what comes next."""
         self.bar.close()
         known = runner.message_hub.runtime_info
-        saved = known.get('best_ckpt') or known.get('last_ckpt')
+        saved, found = known.get('last_ckpt'), f'last: {self.last or "not evaluated"}'
+        if known.get('best_ckpt'):
+            saved, score = known['best_ckpt'], known.get('best_score', math.nan)
+            found = f'best: {self.best or f"{score:.4g} (before this run went on)"}'
         if saved:
-            self._say(f'best: {self.best or "not evaluated"}; checkpoint: {_short(saved)}; next: '
-                      f'mmfreq test {self.config} {_short(saved)}')
+            self._say(f'{found}; checkpoint: {_short(saved)}; next: '
+                      f'{shlex.join(["mmfreq", "test", self.config, _short(saved)])}')
 
     def before_test(self, runner: Runner) -> None:
         """Say what will be evaluated on what."""

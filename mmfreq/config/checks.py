@@ -228,7 +228,10 @@ def _check_lazy_images(name: str, steps: Sequence[Any], lazy: Optional[dict] = N
             lazy = _check_lazy_images(name, step, before)
             continue
         kind = transform_type(step)
-        if step.get('transforms'):
+        if kind == 'TestTimeAug':  # lists the alternatives of each step
+            for part in step['transforms']:
+                lazy = _check_lazy_images(name, [[one] for one in part], lazy)
+        elif step.get('transforms'):
             lazy = _check_lazy_images(name, step['transforms'], lazy)
         elif kind in _FIRST_OF_DCT:
             lazy = None

@@ -4,13 +4,23 @@ Name this module under ``custom_imports`` in a config. Importing it also makes m
 has no compiled ops (:mod:`mmfreq.hosts.ops`).
 """
 import logging
-from collections import Counter
+from collections import Counter, OrderedDict
 from typing import Any, Optional, Sequence
 
 import torch
 from mmdet.datasets import CocoDataset
 from mmdet.models.backbones import (
+    SSDVGG,
+    CSPDarknet,
+    CSPNeXt,
+    Darknet,
+    DetectoRS_ResNet,
+    EfficientNet,
+    HourglassNet,
+    HRNet,
     MobileNetV2,
+    PyramidVisionTransformer,
+    PyramidVisionTransformerV2,
     RegNet,
     Res2Net,
     ResNeSt,
@@ -18,15 +28,22 @@ from mmdet.models.backbones import (
     ResNetV1d,
     ResNeXt,
     SwinTransformer,
+    TridentResNet,
 )
 from mmdet.models.data_preprocessors import DetDataPreprocessor
 from mmdet.registry import DATASETS, MODELS
 from mmengine.logging import print_log
+from torch import nn
 
 from mmfreq.config.inspect import DEFAULT_STRIDE
 from mmfreq.dct.blocks import check_positive_int, grid_shape
 from mmfreq.models.dct_layer import PlacementMixin
-from mmfreq.models.stem import PatchMixin, StemlessMobileNetV2Mixin, StemlessResNetMixin
+from mmfreq.models.stem import (
+    PatchMixin,
+    ProjectionMixin,
+    StemlessMobileNetV2Mixin,
+    StemlessResNetMixin,
+)
 
 
 @MODELS.register_module()
@@ -82,13 +99,6 @@ class FreqRegNet(StemlessResNetMixin, RegNet):
 @MODELS.register_module()
 class FreqSwinTransformer(PatchMixin, SwinTransformer):
     """mmdet's SwinTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'patch_embed.projection'
-
-    def init_weights(self) -> None:
-        """Initialise as the stock class, which resets every linear layer; restore the gate's."""
-        super().init_weights()
-        if self.gate is not None and self.init_cfg is None:
-            self.gate.init_weights()
 
 
 @MODELS.register_module()
@@ -98,6 +108,85 @@ class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
     A cell covers 2 pixels, so it needs ``FusedBlockDCT(..., upscale=4)`` and ``stride=2`` in
     :class:`FreqDetDataPreprocessor`.
     """
+
+
+@MODELS.register_module()
+class FreqDetectoRS_ResNet(StemlessResNetMixin, DetectoRS_ResNet):
+    """mmdet's DetectoRS_ResNet without its stem; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqTridentResNet(StemlessResNetMixin, TridentResNet):
+    """mmdet's TridentResNet without its stem; keyword arguments as :class:`FreqResNet`."""
+
+
+@MODELS.register_module()
+class FreqPyramidVisionTransformer(PatchMixin, PyramidVisionTransformer):
+    """mmdet's PyramidVisionTransformer: :class:`~mmfreq.models.stem.PatchMixin`."""
+    projection = 'layers.0.0.projection'
+
+
+@MODELS.register_module()
+class FreqPyramidVisionTransformerV2(PatchMixin, PyramidVisionTransformerV2):
+    """mmdet's PyramidVisionTransformerV2: :class:`~mmfreq.models.stem.PatchMixin`."""
+    projection = 'layers.0.0.projection'
+
+
+@MODELS.register_module()
+class FreqEfficientNet(ProjectionMixin, EfficientNet):
+    """mmdet's EfficientNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    unfrozen = 0
+    projection = 'layers.0.conv'
+
+
+@MODELS.register_module()
+class FreqHourglassNet(ProjectionMixin, HourglassNet):
+    """mmdet's HourglassNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'stem.0.conv'
+
+
+@MODELS.register_module()
+class FreqCSPNeXt(ProjectionMixin, CSPNeXt):
+    """mmdet's CSPNeXt, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'stem.2.conv'
+    stem_modules = ('stem.0', 'stem.1')
+
+
+@MODELS.register_module()
+class FreqDarknet(ProjectionMixin, Darknet):
+    """mmdet's Darknet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'conv_res_block1.conv.conv'
+    stem_modules = ('conv1', )
+
+
+@MODELS.register_module()
+class FreqSSDVGG(ProjectionMixin, SSDVGG):
+    """mmdet's SSDVGG of depth 13, 16 or 19: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'features.2'
+    stem_modules = ('features.0', 'features.1', 'features.4')
+
+
+@MODELS.register_module()
+class FreqCSPDarknet(ProjectionMixin, CSPDarknet):
+    """mmdet's CSPDarknet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    input_stride = 2
+    projection = 'stem.conv.conv'
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.stem = nn.Sequential(OrderedDict(conv=self.stem.conv))  # no slices of pixels
+
+
+@MODELS.register_module()
+class FreqHRNet(ProjectionMixin, HRNet):
+    """mmdet's HRNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    projection = 'conv1'
+    stem_modules = ('conv2', )  # its norm stays: in place, ReLU cannot follow itself
 
 
 @MODELS.register_module()

@@ -2,8 +2,8 @@
 
 They serve the backbones of mmpretrain and mmdet alike: :class:`StemlessResNetMixin` for residual
 networks (Xu et al. 2020, Fig. 3), :class:`StemlessMobileNetV2Mixin` for MobileNetV2 (Table 2),
-:class:`PatchMixin` for networks that start with a patch embedding. To add a backbone, see
-docs/new_backbone.md.
+:class:`ProjectionMixin` for networks whose stem becomes one 1x1 convolution, :class:`PatchMixin`
+for those that start with a patch embedding. To add a backbone, see docs/new_backbone.md.
 """
 import logging
 import math
@@ -41,6 +41,7 @@ class FreqMixin:
     input_stride: int = 4  # pixels of the stock network's image that one cell (DCT block) covers
     stem_modules: tuple[str, ...] = ()  # modules of the stock class that are gone
     channel_axis: int = 1  # axis of the first weight that counts the channels
+    unfrozen: int = -1  # frozen_stages of the stock class that freezes nothing
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None,
                  **kwargs: Any) -> None:
@@ -70,6 +71,12 @@ class FreqMixin:
         """
         return drop_stem(state_dict, prefix, self.state_dict(), self.stem_modules,
                          self.first_weight, self.channel_axis)
+
+    def init_weights(self) -> None:
+        """Initialise as the stock class; restore the gate's weights, which some classes reset."""
+        super().init_weights()
+        if self.gate is not None and self.init_cfg is None:
+            self.gate.init_weights()
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the stock forward pass on the input (N, C, h, w), gated if there is a gate."""
@@ -225,7 +232,70 @@ class StemlessMobileNetV2Mixin(FreqMixin):
         return self.frozen_stages >= 1
 
 
-class PatchMixin(FreqMixin):
+class ProjectionMixin(FreqMixin):
+    """Mixin for a stock backbone whose stem becomes a projection, a 1x1 convolution of C channels.
+
+    Such a stem has a known stride in pixels, which a derived class states as ``input_stride``: 2 in
+    EfficientNet, 4 in HRNet. The class names the convolution that becomes the projection
+    (``projection``) and the other modules of the stem, which become identities (``stem_modules``).
+    The norm and the activation behind the projection stay, and so does all that follows.
+
+    Stock RGB checkpoints load as in :class:`StemlessResNetMixin`, except for the projection. Its
+    weight keeps its initialisation, since coefficients are not pixels; its bias and the norm behind
+    it are the stock ones. A checkpoint whose projection has another shape is refused. Arguments and
+    errors are those of :class:`FreqMixin` and of the stock class.
+    """
+    projection: str
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        stock = self.get_submodule(self.projection)
+        self.stock_kernel = getattr(stock, 'kernel_size', None)
+        self._replace(self.projection, self.make_projection(stock))
+        for name in self.stem_modules:
+            self._replace(name, nn.Identity())
+        self.train(self.training)  # Swin freezes its stages only here
+
+    def stock_arguments(self, in_channels: int) -> dict[str, Any]:
+        """Return no arguments: what takes the pixels is replaced."""
+        return {}
+
+    def make_projection(self, stock: nn.Module) -> nn.Module:
+        """Return what replaces the module ``stock`` and takes the channels."""
+        return grid_projection(stock, self.dct_channels, (1, 1))
+
+    @property
+    def first_weight(self) -> str:
+        """Name of the projection's weight."""
+        return f'{self.projection}.weight'
+
+    def fit_stock_state_dict(self, state_dict: StateDict, prefix: str) -> str:
+        """Drop the stem of a stock state dict; give the projection this model's own weights."""
+        own = self.state_dict()
+        entrance = tuple(f'{prefix}{name}.' for name in (self.projection, *self.stem_modules))
+        stem = [key for key in state_dict
+                if key.startswith(entrance) and key[len(prefix):] not in own]
+        stock = state_dict.get(prefix + self.first_weight)
+        is_rgb = stem or stock is not None and stock.shape[2:] == self.stock_kernel != (
+            own[self.first_weight].shape[2:])
+        if not is_rgb:
+            return ''
+        shapes = f' instead of {tuple(stock.shape)}' if stock is not None else ''
+        report = f'{self.first_weight} newly made, {tuple(own[self.first_weight].shape)}{shapes}'
+        for key in stem:
+            del state_dict[key]
+        state_dict[prefix + self.first_weight] = own[self.first_weight].clone()
+        for name, value in own.items():
+            if name.startswith(f'{self.projection}.'):
+                state_dict.setdefault(prefix + name, value.clone())
+        return f'stem dropped ({len(stem)} tensors), {report}' if stem else report
+
+    def _replace(self, name: str, module: nn.Module) -> None:
+        parent, _, child = name.rpartition('.')
+        setattr(self.get_submodule(parent), child, module)
+
+
+class PatchMixin(ProjectionMixin):
     """Mixin for a stock backbone that starts with a patch embedding, such as ConvNeXt, Swin or ViT.
 
     The embedding's convolution becomes a projection of C channels. Its kernel is 1x1 where a patch
@@ -233,11 +303,9 @@ class PatchMixin(FreqMixin):
     ViT's 16 pixels are 4x4 cells, so a 56x56 grid gives the 14x14 tokens of a 224x224 crop. Norms
     and position embeddings stay, and stock arguments (``img_size``, ``patch_size``) are in pixels.
 
-    Stock RGB checkpoints load as in :class:`StemlessResNetMixin`, except for the projection. Its
-    weight keeps its initialisation, since coefficients are not pixels; its bias is the stock one,
-    since both inputs have zero mean. A checkpoint whose projection has another shape is refused.
+    Stock RGB checkpoints load as in :class:`ProjectionMixin`.
 
-    A derived class names the convolution in ``projection``, e.g. ``'patch_embed.projection'``.
+    A derived class names the convolution in ``projection``, unless it is mmcv's patch embedding.
 
     Args:
         input_stride (int): Pixels of the stock network's image that one cell covers: 4 if the image
@@ -249,53 +317,37 @@ class PatchMixin(FreqMixin):
         ValueError: As :class:`FreqMixin`; ``input_stride`` is not an integer >= 1 that divides the
             stride of the patches.
     """
-    projection: str
+    projection = 'patch_embed.projection'
 
-    def __init__(self, *args: Any, in_channels: int, input_stride: int = FreqMixin.input_stride,
+    def __init__(self, *args: Any, input_stride: int = FreqMixin.input_stride,
                  **kwargs: Any) -> None:
         self.input_stride = check_positive_int(f'{type(self).__name__}: input_stride', input_stride)
-        super().__init__(*args, in_channels=in_channels, **kwargs)
-        parent_name, _, name = self.projection.rpartition('.')
-        parent = self.get_submodule(parent_name)
-        stock = getattr(parent, name)
-        if any(step % input_stride for step in stock.stride):
+        super().__init__(*args, **kwargs)
+
+    def make_projection(self, stock: nn.Module) -> nn.Module:
+        """Return the projection of groups of cells that replaces the convolution of patches."""
+        if any(step % self.input_stride for step in stock.stride):
             raise ValueError(f'{type(self).__name__}: expected patches a multiple of input_stride='
-                             f'{input_stride} pixels apart, got {stock.stride}')
-        self.stock_kernel = stock.kernel_size
-        setattr(parent, name, grid_projection(stock, input_stride))
+                             f'{self.input_stride} pixels apart, got {stock.stride}')
+        size = tuple(step // self.input_stride for step in stock.stride)
+        parent = self.get_submodule(self.projection.rpartition('.')[0])
         for module in parent.children():
             if hasattr(module, 'get_pad_shape'):  # pads the grid to whole patches: now in cells
-                module.kernel_size = module.stride = getattr(parent, name).stride
-        self.train(self.training)  # Swin freezes its stages only here
-
-    @property
-    def first_weight(self) -> str:
-        """Name of the projection's weight."""
-        return f'{self.projection}.weight'
-
-    def fit_stock_state_dict(self, state_dict: StateDict, prefix: str) -> str:
-        """Replace the weight of a stock patch embedding with this model's own."""
-        key, own = prefix + self.first_weight, self.get_parameter(self.first_weight).detach()
-        stock = state_dict.get(key)
-        is_rgb = stock is not None and stock.shape[2:] == self.stock_kernel != own.shape[2:]
-        if not is_rgb:
-            return ''
-        state_dict[key] = own.clone()
-        return f'{self.first_weight} newly made, {tuple(own.shape)} instead of {tuple(stock.shape)}'
+                module.kernel_size = module.stride = size
+        return grid_projection(stock, self.dct_channels, size)
 
 
-def grid_projection(stock: nn.Conv2d, input_stride: int) -> nn.Conv2d:
-    """Return the convolution of cells that replaces ``stock``, a convolution of patches of pixels.
+def grid_projection(stock: nn.Conv2d, channels: int, size: tuple[int, int]) -> nn.Conv2d:
+    """Return the convolution of cells that replaces ``stock``, a convolution of pixels.
 
     Args:
-        stock (nn.Conv2d): Patch embedding whose ``stride`` is a multiple of ``input_stride``.
-        input_stride (int): Pixels that one cell covers.
+        stock (nn.Conv2d): Convolution of a patch embedding or a stem.
+        channels (int): Number of DCT channels.
+        size (tuple[int, int]): Kernel and stride in cells, so groups of cells do not overlap.
 
     Returns:
-        nn.Conv2d: Same input and output channels; kernel and stride ``stock.stride /
-        input_stride``, so groups of cells do not overlap; trainable if ``stock`` is.
+        nn.Conv2d: Same output channels and bias or none as ``stock``; trainable if ``stock`` is.
     """
-    size = tuple(step // input_stride for step in stock.stride)
-    projection = type(stock)(stock.in_channels, stock.out_channels, size, stride=size,
+    projection = type(stock)(channels, stock.out_channels, size, stride=size,
                              bias=stock.bias is not None)
     return projection.requires_grad_(stock.weight.requires_grad)

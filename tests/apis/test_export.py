@@ -17,21 +17,46 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from PIL import Image
 
+import mmfreq
 import mmfreq.apis.export as export
 from mmfreq.apis.export_graph import center_crop, resize_edge
+from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.stats import block_stats
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
 
 ROOT = Path(__file__).parents[2]
-CONFIG = ROOT / 'configs/demo/resnet18-dct24s_demo.py'
-GATED = ROOT / 'configs/demo/resnet18-dct192-gate_demo.py'
-STOCK = ROOT / 'configs/demo/resnet18_demo.py'
+DEMO = ROOT / 'configs/demo'
 CLASSES = [f'class {i}' for i in range(12)]
+ONE_STAGE = '''
+_base_ = '{base}'
+model = dict(backbone=dict(num_stages=1, strides=(1, ), dilations=(1, ), out_indices=(0, )), head=dict(in_channels=64))
+'''
+INT8 = '''
+data_preprocessor = dict(mean=[0], std=[6])
+freq = [dict(_base_.freq[0], dtype='int8', scale=6)]
+train_pipeline = [*_base_.train_pipeline[:3], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [*_base_.test_pipeline[:3], *freq, _base_.test_pipeline[-1]]
+train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+'''
 
 
-def checkpoint(config: Path, folder: Path) -> Path:
-    """Save an untrained model whose norms have statistics; return the file."""
+@pytest.fixture(scope='module', autouse=True)
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write configs NAME.py of networks with one stage, and their untrained weights NAME.pth."""
+    made = tmp_path_factory.mktemp('export')
+    for name, base, more in (('dct', 'resnet18-dct24s_demo', ''), ('int8', 'resnet18-dct24s_demo', INT8),
+                             ('gate', 'resnet18-dct192-gate_demo', ''), ('rgb', 'resnet18_demo', '')):
+        (made / f'{name}.py').write_text(ONE_STAGE.format(base=DEMO / f'{base}.py') + more)
+        save_untrained(made / f'{name}.py')
+    return made
+
+
+def save_untrained(config: Path) -> None:
+    """Save an untrained model whose norms have statistics beside its config."""
     cfg = Config.fromfile(str(config))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         torch.manual_seed(0)
@@ -40,9 +65,8 @@ def checkpoint(config: Path, folder: Path) -> Path:
         if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    file = folder / 'model.pth'
-    torch.save(dict(state_dict=model.state_dict(), meta=dict(dataset_meta=dict(classes=CLASSES))), file)
-    return file
+    meta = dict(dataset_meta=dict(classes=CLASSES))
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), config.with_suffix('.pth'))
 
 
 def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
@@ -52,36 +76,51 @@ def run_tool(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
 
 
 def differences(text: str) -> list[float]:
-    return [float(number) for number in re.findall(r'(\d\.\de[-+]\d+) from', text)]
+    return [float(number) for number in re.findall(r'scores (\d\.\de[-+]\d+)', text)]
 
 
-@pytest.mark.parametrize(('config', 'options', 'suffix'), [
-    (CONFIG, ('--input', 'channels'), 'onnx'), (CONFIG, ('--fp16', ), 'onnx'), (CONFIG, (), 'pt2'),
-    (GATED, (), 'onnx'), (STOCK, ('--order', 'bgr'), 'onnx')])
-def test_tool_writes_a_checked_file(config: Path, options: tuple, suffix: str, tmp_path: Path,
+def metadata(file: Path) -> dict[str, Any]:
+    if file.suffix == '.pt2':
+        extra = {'mmfreq.json': ''}
+        torch.export.load(file, extra_files=extra)
+        return json.loads(extra['mmfreq.json'])
+    about = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
+    return {key: json.loads(value) for key, value in about.items()}
+
+
+@pytest.mark.parametrize(('name', 'options', 'suffix'), [
+    ('int8', ('--input', 'channels', '--fp16'), 'onnx'), ('gate', (), 'onnx'),
+    ('rgb', ('--order', 'bgr'), 'pt2')])
+def test_tool_writes_a_checked_file(name: str, options: tuple, suffix: str, folder: Path, tmp_path: Path,
                                     monkeypatch: pytest.MonkeyPatch,
                                     capsys: pytest.CaptureFixture) -> None:
     out = tmp_path / f'model.{suffix}'
-    run_tool(monkeypatch, config, checkpoint(config, tmp_path), out, *options)
+    run_tool(monkeypatch, folder / f'{name}.py', folder / f'{name}.pth', out, *options)
     exact, whole = differences(capsys.readouterr().out)
     assert exact < (2e-2 if '--fp16' in options else 1e-4)
     assert whole < 1e-2
-    if suffix == 'onnx':
-        about = onnxruntime.InferenceSession(str(out)).get_modelmeta().custom_metadata_map
-        assert json.loads(about['classes']) == CLASSES
-        if '--input' not in options and config != STOCK:
-            assert len(json.loads(about['mean'])) == len(json.loads(about['channels']))
+    about = metadata(out)
+    assert (about['classes'], about['mmfreq']) == (CLASSES, mmfreq.__version__)
+    assert about['steps'][-1]['crop_size'] == (112 if name == 'rgb' else 224)
+    channels, height, width = about['network_input']
+    assert len(about['mean']) == len(about['std']) == channels
+    assert (height, width) == ((112, 112) if name == 'rgb' else (28, 28))
+    if name == 'int8':
+        assert about['channels'] == channel_indices('24S')
+        assert about['mean'] == block_stats('photos-448').mean[about['channels']].tolist()
+        assert (about['dtype'], about['scale']) == ('int8', 6)
 
 
-def test_a_script_runs_the_file_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = checkpoint(CONFIG, tmp_path)
-    run_tool(monkeypatch, CONFIG, file, tmp_path / 'model.onnx')
+def test_a_script_runs_the_file_without_torch(folder: Path, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    config, file = folder / 'dct.py', folder / 'dct.pth'
+    run_tool(monkeypatch, config, file, tmp_path / 'model.onnx')
     photo = tmp_path / 'photo.png'
     with get_sample_data('grace_hopper.jpg') as source:
         Image.open(source).convert('RGB').crop((0, 40, 400, 340)).save(photo)
     with DefaultScope.overwrite_default_scope('mmengine'):
         from mmfreq.apis.predict import Predictor
-        predictor = Predictor(Config.fromfile(str(CONFIG)), str(file), 'cpu')
+        predictor = Predictor(Config.fromfile(str(config)), str(file), 'cpu')
         expected = predictor.predict([cv2.imread(str(photo))], 0)[0][0]
     for name in ('torch', 'mmfreq', 'mmengine', 'mmpretrain', 'cv2'):  # importing them fails
         (tmp_path / 'blocked').mkdir(exist_ok=True)
@@ -93,48 +132,49 @@ def test_a_script_runs_the_file_without_torch(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(('options', 'message'), [
-    ((GATED, 'model.pth', 'a.onnx'), 'does not fit|expected a checkpoint'),
-    ((CONFIG, 'model.pth', 'a.tflite'), 'expected a file name with .onnx or .pt2'),
-    ((CONFIG, 'model.pth', 'a.onnx', '--cfg-options',
+    (('gate.py', 'dct.pth', 'a.onnx'), 'does not fit|expected a checkpoint'),
+    (('dct.py', 'dct.pth', 'a.tflite'), 'expected a file name with .onnx or .pt2'),
+    (('dct.py', 'dct.pth', 'a.onnx', '--cfg-options',
       'test_dataloader.dataset.pipeline.1.interpolation=area'), 'ResizeEdge of the short edge'),
-    ((CONFIG, 'model.pth', 'a.onnx', '--cfg-options',
+    (('dct.py', 'dct.pth', 'a.onnx', '--cfg-options',
       'test_dataloader.dataset.pipeline.2.type=RandomCrop'), 'RandomCrop cannot be exported'),
-    ((ROOT / 'configs/demo/mask-rcnn_r18-dct24s_demo.py', 'model.pth', 'a.onnx'), 'detectors'),
+    (('rgb.py', 'rgb.pth', 'a.onnx', '--input', 'channels'), 'a test pipeline that computes DCT'),
+    ((DEMO / 'mask-rcnn_r18-dct24s_demo.py', 'dct.pth', 'a.onnx'), 'detectors'),
 ])
-def test_tool_refuses_in_one_line(options: tuple, message: str, tmp_path: Path,
+def test_tool_refuses_in_one_line(options: tuple, message: str, folder: Path,
                                   monkeypatch: pytest.MonkeyPatch) -> None:
-    checkpoint(CONFIG, tmp_path)
-    monkeypatch.chdir(tmp_path)
+    before = sorted(folder.iterdir())
+    monkeypatch.chdir(folder)
     with pytest.raises(SystemExit, match=message) as refused:
         run_tool(monkeypatch, *options)
     assert '\n' not in str(refused.value)
-    assert [path.name for path in tmp_path.iterdir()] == ['model.pth']
+    assert sorted(folder.iterdir()) == before
 
 
-def test_weights_of_another_network_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = checkpoint(CONFIG, tmp_path)
-    content = torch.load(file, weights_only=True)
-    content['state_dict'] = {key: value for key, value in content['state_dict'].items() if 'layer4' not in key}
-    torch.save(content, file)
-    with pytest.raises(SystemExit, match='layer4'):
-        run_tool(monkeypatch, CONFIG, file, tmp_path / 'a.onnx')
+def test_weights_of_another_network_are_refused(folder: Path, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    content = torch.load(folder / 'dct.pth', weights_only=True)
+    content['state_dict'] = {key: value for key, value in content['state_dict'].items() if 'layer1.1' not in key}
+    torch.save(content, tmp_path / 'model.pth')
+    with pytest.raises(SystemExit, match='layer1.1'):
+        run_tool(monkeypatch, folder / 'dct.py', tmp_path / 'model.pth', tmp_path / 'a.onnx')
     assert not (tmp_path / 'a.onnx').exists()
 
 
-def test_a_mismatch_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = export._write_pt2
-    monkeypatch.setattr(export, '_write_pt2', lambda *args: lambda x: write(*args)(x) * 1.01)
+def test_a_mismatch_writes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(export.Exporter, 'program', lambda self: self.network)
+    monkeypatch.setattr(export, '_write_pt2', lambda network, *_: lambda x: [network(x).numpy() * 1.01])
     with pytest.raises(SystemExit, match='within 0.0001, the exported file is .* off; nothing'):
-        run_tool(monkeypatch, CONFIG, checkpoint(CONFIG, tmp_path), tmp_path / 'a.pt2')
+        run_tool(monkeypatch, folder / 'dct.py', folder / 'dct.pth', tmp_path / 'a.pt2')
     assert not (tmp_path / 'a.pt2').exists()
 
 
-def test_missing_packages_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, find = checkpoint(CONFIG, tmp_path), export.importlib.util.find_spec
+def test_missing_packages_are_named(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    find = export.importlib.util.find_spec
     monkeypatch.setattr(export.importlib.util, 'find_spec',
                         lambda name, *rest: None if 'onnx' in name else find(name, *rest))
     with pytest.raises(SystemExit, match=r'onnx, onnxscript, onnxruntime .*pip install "mmfreq\[export\]"'):
-        run_tool(monkeypatch, CONFIG, file, tmp_path / 'a.onnx')
+        run_tool(monkeypatch, folder / 'dct.py', folder / 'dct.pth', tmp_path / 'a.onnx')
 
 
 @pytest.mark.parametrize('backend', ['cv2', 'pillow'])

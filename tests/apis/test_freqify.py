@@ -267,6 +267,28 @@ custom_imports = dict(imports='json')
     assert all(note in comment for note in notes)
 
 
+def test_pixels_that_are_not_whole_are_rounded(tmp_path: Path) -> None:
+    """In views too; SSD and YOLOX have such pipelines."""
+    config = stock(tmp_path, DET, f"""
+steps = [[dict(type='Resize', scale=(64, 64))], [dict(type='PhotoMetricDistortion')]]
+pack = [[dict(type='PackDetInputs', meta_keys=('img_id', 'flip'))]]
+{pipeline("dict(type='LoadAnnotations', with_bbox=True)", "dict(type='PhotoMetricDistortion')",
+          "dict(type='Resize', scale=(64, 64))", "dict(type='PackDetInputs')")}
+tta_pipeline = [
+    dict(type='LoadImageFromFile', to_float32=True), dict(type='TestTimeAug', transforms=[*steps, *pack])]
+""")
+    target, _ = freqify(config, '24S')
+    steps = target['train_dataloader']['dataset']['pipeline']
+    assert kinds(steps)[-3:] == ['RoundPixels', FREQ, 'PackDetInputs']
+    assert 'RoundPixels' not in kinds(target['test_dataloader']['dataset']['pipeline'])
+    *before, views = target['tta_pipeline']
+    assert kinds(before) == ['LoadImageFromFile', 'RoundPixels']
+    assert kinds(views['transforms']) == [['Resize'], ['PhotoMetricDistortion'], ['RoundPixels'], [FREQ],
+                                          ['PackDetInputs']]
+    sample = first_sample(written(config, tmp_path / 'out.py'), tmp_path)
+    assert sample['inputs'].shape == (24, 16, 16)
+
+
 def test_sizes_in_pixels(tmp_path: Path) -> None:
     """Doubled where they refer to the resized image; those before the first resizing refer to the image as it is."""
     policies = "[dict(type='Cutout', shape=20), dict(type='GaussianBlur', magnitude_range=(0.1, 2.))]"
@@ -337,7 +359,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 @pytest.mark.parametrize(('config', 'message'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
-    ('mmpretrain::vgg/vgg11_8xb32_in1k.py', 'model.backbone is VGG, and mmfreq has no FreqVGG for mmpretrain, only F'),
+    ('mmpretrain::lenet/lenet5_mnist.py', 'model.backbone is LeNet5, and mmfreq has no FreqLeNet5 for .*, only F'),
     ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'expected default_scope .*, got None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py',
      'data_preprocessor is SelfSupDataPreprocessor'),
@@ -405,10 +427,10 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('base', 'text', 'message'), [
-    (CLS, '''train_dataloader = dict(dataset=dict(pipeline=[dict(type='LoadImageFromFile', to_float32=True),
-        dict(type='RandomResizedCrop', scale=224), dict(type='PackInputs')]))''',
+    (CLS, pipeline("dict(type='RandomResizedCrop', scale=224)", "dict(type='Normalize', mean=[0.] * 3, std=[1.] * 3)",
+                   "dict(type='PackInputs')"),
      r'the pipeline of train_dataloader fails on a noise image: ValueError: FusedBlockDCT: .* got float32 \(448, 448, '
-     r'3\).*; the float32 pixels come from LoadImageFromFile'),
+     r'3\).*; the float32 pixels come from Normalize'),
     (CLS, pipeline("dict(type='Resize', scale=(224, 224))",
                    "dict(type='RandomResize', scale=(96, 96), ratio_range=(1., 1.))", "dict(type='PackInputs')"),
      r'train_dataloader: expected a cell for each 4x4 pixels of the stock input \(96, 96\), got \(12, 12\)'),
@@ -445,8 +467,8 @@ def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     for arguments, message in [
         ((CLS, '--channels', '24S'), 'resnet18-dct24s_8xb32_in1k.py is there already; --force replaces it'),
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
-        (('mmpretrain::vgg/vgg11_8xb32_in1k.py', '--channels', '24S'),
-         'freqify: mmpretrain::vgg/vgg11_8xb32_in1k.py: model.backbone is VGG'),
+        (('mmpretrain::lenet/lenet5_mnist.py', '--channels', '24S'),
+         'freqify: mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
         ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):

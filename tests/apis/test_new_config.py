@@ -14,7 +14,10 @@ from numpy.testing import assert_allclose
 
 from mmfreq.apis.dataset_stats import dataset_statistics
 from mmfreq.apis.new_config.data import find_data
-from mmfreq.apis.new_config.write import write_config
+from mmfreq.apis.new_config.write import _set_schedule, write_config
+from mmfreq.apis.predict import find_images
+from mmfreq.config.paths import config_path
+from mmfreq.config.writer import plain_config
 from mmfreq.dct.stats import load_stats
 
 ROOT = Path(__file__).parents[2]
@@ -171,6 +174,39 @@ def test_rate_and_schedule_follow(tmp_path: Path) -> None:
     assert Config.fromfile(str(tmp_path / 'few.py')).train_dataloader.batch_size == 8
 
 
+@pytest.mark.parametrize(('config', 'warm_up', 'main'), [
+    ('mmpretrain::resnet/resnet50_8xb256-rsb-a3-100e_in1k.py', (False, 0, 6), (0, 1, 1)),
+    ('mmpretrain::resnet/resnet50_32xb64-warmup-coslr_in1k.py', (False, 0, 6), (0, 1, 1)),
+    ('mmfreq::swin_transformer/swin-tiny-dct24s_16xb64_in1k.py', (False, 0, 6), (0, None, None)),
+    ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', (False, 0, 6), (0, 1, None))])
+def test_one_epoch_is_not_all_warm_up(config: str, warm_up: tuple, main: tuple) -> None:
+    target = plain_config(config_path(config))
+    target['train_dataloader']['batch_size'] = 1
+    _set_schedule(target, 60, 1)
+    first, second = target['param_scheduler']
+    assert (first.get('by_epoch', True), first.get('begin', 0), first['end']) == warm_up
+    assert (second.get('begin', 0), second.get('end'), second.get('T_max')) == main
+
+
+def test_warm_up_and_what_follows_fill_few_epochs() -> None:
+    target = plain_config(config_path('mmpretrain::resnet/resnet50_32xb64-warmup-coslr_in1k.py'))
+    _set_schedule(target, 60, 10)
+    first, second = target['param_scheduler']
+    assert (first['by_epoch'], first['end'], second['begin'], second['end'], second['T_max']) == (True, 1, 1, 10, 9)
+
+
+def test_folders_and_images_that_are_links(tmp_path: Path) -> None:
+    folders(tmp_path / 'real', one=3, two__deep=3)
+    (tmp_path / 'data/two').mkdir(parents=True)
+    (tmp_path / 'data/one').symlink_to(tmp_path / 'real/one')
+    (tmp_path / 'data/two/inner').symlink_to(tmp_path / 'real/two')
+    (tmp_path / 'real/two/circle').symlink_to(tmp_path / 'real/two')
+    found = find_data(str(tmp_path / 'data'))
+    images = [image for split in found.splits.values() for image in split.images]
+    assert sorted(images) == [f'{part}/{i}.png' for part in ('one', 'two/inner/deep') for i in range(3)]
+    assert len(find_images([str(tmp_path / 'data')], str(tmp_path / 'out'))) == 6
+
+
 def test_coco(tmp_path: Path) -> None:
     data = coco(tmp_path / 'data', {f'{i}.png': ['dog', 'cat'][:1 + i % 2] for i in range(10)})
     coco(data, {'0.png': ['cat'], '1.png': ['dog']}, 'val')
@@ -254,6 +290,10 @@ def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (dict(annotations=[]), 'found no annotations'),
     (dict(categories=[dict(id=1, name='cat'), dict(id=4, name='cat')]), 'every name .*got cat'),
     (dict(images=[dict(id=0, file_name='0.png'), dict(id=0, file_name='1.png')]), 'every id .*got 0'),
+    (dict(categories=[dict(name='cat'), dict(id=4, name='dog')]), 'every id in categories once'),
+    (dict(annotations=[dict(image_id=0, bbox=[1, 1, 5, 5])]), 'with image_id, category_id .* got .*1, 5, 5'),
+    (dict(annotations=[dict(image_id=0, category_id=5, bbox=[1, 1, 5, 5])]), 'got .*id.: 5'),
+    (dict(annotations=[dict(image_id=0, category_id=1, bbox=[])]), 'bbox .4 numbers., got'),
     (dict(images=[dict(id=0, file_name='x.png')]), 'its first image, x.png, is in no folder'),
 ])
 def test_coco_is_refused(changes: dict, message: str, tmp_path: Path) -> None:

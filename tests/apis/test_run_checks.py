@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmpretrain.models import build_classifier
 from torch import nn
+from torch.utils.data import DataLoader
 
 from mmfreq.apis import runner as cli
 from mmfreq.apis.checks import (
@@ -18,6 +19,7 @@ from mmfreq.apis.checks import (
     check_classes,
     check_data_folders,
     check_initial_weights,
+    check_steps,
     check_trained_classes,
     check_trained_front_end,
     check_weights,
@@ -70,6 +72,29 @@ def test_annotation_file_missing(tmp_path: Path) -> None:
     cfg = load('demo/mask-rcnn_r18-dct24s_demo.py', train_dataloader__dataset__data_root=f'{tmp_path}/')
     with pytest.raises(ValueError, match=r'folder: \S*/annotations/train.json; expected \S*train.json and images in'):
         check_data_folders(cfg, ('train_dataloader', ))
+
+
+@pytest.mark.parametrize('part', ['val', 'test'])
+def test_an_evaluator_of_other_annotations(part: str, tmp_path: Path) -> None:
+    (tmp_path / 'annotations').mkdir()
+    (tmp_path / 'val').mkdir()
+    for name in ('train', 'val'):
+        (tmp_path / f'annotations/{name}.json').touch()
+    cfg = load('demo/mask-rcnn_r18-dct24s_demo.py', **{
+        f'{part}_dataloader__dataset__data_root': f'{tmp_path}/',
+        f'{part}_evaluator__ann_file': f'{tmp_path}/val/../annotations/val.json'})
+    check_data_folders(cfg, (f'{part}_dataloader', ))
+    cfg[f'{part}_evaluator'].ann_file = str(tmp_path / 'annotations/train.json')
+    with pytest.raises(ValueError, match=f'{part}_evaluator: ann_file=.*/train.json, but {part}_dataloader reads '):
+        check_data_folders(cfg, (f'{part}_dataloader', ))
+
+
+def test_a_batch_that_the_images_do_not_fill() -> None:
+    loader = DataLoader(range(3), batch_size=4, drop_last=True)
+    runner = SimpleNamespace(model=None, train_loop=SimpleNamespace(dataloader=loader), val_loop=None)
+    with pytest.raises(SystemExit, match='train_dataloader: expected a batch_size that 3 images fill .*; got 4'):
+        cli._check_datasets(runner, 'train', 'val')
+    check_steps('train_dataloader', DataLoader(range(3), batch_size=3, drop_last=True))
 
 
 def test_data_elsewhere_are_left_to_their_backend() -> None:
@@ -162,8 +187,13 @@ def test_initial_weights_of_another_selection(tmp_path: Path) -> None:
 # Classes
 
 
-def dataset(*classes: str, folders: tuple[str, ...] = ()) -> SimpleNamespace:
-    found = SimpleNamespace(metainfo=dict(classes=list(classes)))
+class Data(SimpleNamespace):  # noqa: D101
+    def __len__(self) -> int:
+        return 2
+
+
+def dataset(*classes: str, folders: tuple[str, ...] = ()) -> Data:
+    found = Data(metainfo=dict(classes=list(classes)))
     if folders:
         found.folder_to_idx = {name: i for i, name in enumerate(folders)}
     return found
@@ -207,7 +237,7 @@ def test_panoptic_heads_count_things_alone() -> None:
 @pytest.mark.parametrize('built', [True, False])
 def test_a_runner_that_builds_its_model_later(built: bool) -> None:
     """FlexibleRunner has the config of a model; its classes are known when it trains."""
-    loop = SimpleNamespace(dataloader=SimpleNamespace(dataset=dataset('cat', 'dog')))
+    loop = SimpleNamespace(dataloader=DataLoader(dataset('cat', 'dog')))
     runner = SimpleNamespace(model=network(3) if built else dict(type='X'), train_loop=loop, val_loop=None)
     with pytest.raises(SystemExit, match='num_classes=3, but') if built else nullcontext():
         cli._check_datasets(runner, 'train', 'val')

@@ -11,7 +11,7 @@ import torch
 from mmengine.hooks import CheckpointHook, Hook, ParamSchedulerHook
 from mmengine.logging import MMLogger
 from mmengine.model import BaseModel
-from mmengine.runner import Runner
+from mmengine.runner import IterBasedTrainLoop, Runner
 from numpy.testing import assert_allclose
 from torch import nn
 
@@ -104,6 +104,87 @@ def test_a_long_epoch_is_saved_from_time_to_time(tmp_path: Path) -> None:
         str(tmp_path / FILE), str(tmp_path / 'epoch_1.pth'))
 
 
+def iterations(work_dir: Path, *hooks: Hook, resume: bool = False) -> Runner:
+    """The same by iterations, without an end of epochs."""
+    made = runner(work_dir, *hooks, resume=resume)
+    made._train_loop = IterBasedTrainLoop(made, made._train_dataloader, max_iters=12)
+    return made
+
+
+@pytest.mark.parametrize('timed', [True, False])
+def test_a_loop_of_iterations_goes_on_with_its_schedule(timed: bool, tmp_path: Path,
+                                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that is written behind step 6 has done 6 steps, as its schedule has."""
+    monkeypatch.setattr('mmengine.runner.loops.time.sleep', lambda _: None)  # between turns of the data
+    rates = []
+
+    class Record(Hook):
+        def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
+            rates.append((runner.iter, runner.optim_wrapper.param_groups[0]['lr']))
+
+    class Cut(Hook):
+        """Interrupt where CheckpointHook may be interrupted, or where only the timed file is there."""
+        priority = 'VERY_LOW'
+
+        def after_train_iter(self, runner: Runner, batch_idx: int, *_: Any, **__: Any) -> None:
+            if runner.iter == 5:
+                raise KeyboardInterrupt
+
+    snapshot = SnapshotHook(seconds=0, every=0 if timed else 1000)
+    cut = iterations(tmp_path, snapshot, Cut())
+    with pytest.raises(KeyboardInterrupt):
+        cut.train()
+    if not timed:
+        snapshot.save(cut)
+    iterations(tmp_path, Record(), resume=True).train()
+    assert_allclose(rates, [(step, 0.01 * 0.5**step) for step in range(6, 12)])
+
+
+def test_a_flexible_runner_is_not_kept() -> None:
+    """All of its processes would have to save at one moment; its clocks differ."""
+    snapshot = SnapshotHook(seconds=0)
+    flexible = SimpleNamespace(iter=0, param_schedulers=None, optim_wrapper=None)
+    snapshot.before_train_epoch(flexible)
+    assert not snapshot.save(flexible)
+
+
+def ends(hook: ProgressHook, known: dict[str, Any], *epochs: tuple[float, str]) -> str:
+    """The last line of a training that goes on with ``known``, and finds these figures and files."""
+    loop = SimpleNamespace(epoch=0, iter=3, max_iters=3, max_epochs=9, val_loop=None, train_loop=None,
+                           train_dataloader=[], message_hub=SimpleNamespace(runtime_info=known))
+    hook.before_train(loop)
+    hook.by_epoch = True
+    for epoch, (figure, saved) in enumerate(epochs, 4):
+        loop.epoch = epoch
+        known.update({'last_ckpt': f'epoch_{epoch}.pth', **({'best_ckpt': saved} if saved else {})})
+        hook.after_val_epoch(loop, {'accuracy/top1': figure})
+    hook.after_train(loop)
+    return hook.out.getvalue().splitlines()[-1]
+
+
+def test_the_last_line_has_the_figure_of_the_checkpoint_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, 'describe_run', lambda *_: [])
+    old = dict(best_ckpt='best_epoch_2.pth', best_score=80.)
+    for known, epochs, expected in (
+            ({}, [(50., 'b4.pth'), (40., '')], 'best: top-1 accuracy 50.00 % (epoch 4); checkpoint: b4.pth; '),
+            (old, [(50., ''), (40., '')], 'best: 80 (before this run went on); checkpoint: best_epoch_2.pth; '),
+            (old, [(50., ''), (90., 'b5.pth')], 'best: top-1 accuracy 90.00 % (epoch 5); checkpoint: b5.pth; '),
+            ({}, [(50., ''), (40., '')], 'last: top-1 accuracy 40.00 % (epoch 5); checkpoint: epoch_5.pth; ')):
+        line = ends(ProgressHook(io.StringIO(), 'my config.py'), dict(known), *epochs)
+        assert line.startswith(expected)
+        assert "next: mmfreq test 'my config.py' " in line
+
+
+def test_a_loss_that_is_no_number_is_said_once() -> None:
+    hook = ProgressHook(io.StringIO(), 'own.py')
+    hook.by_epoch = True
+    hook._begin(4, 0, 'epoch 1/1')
+    for value in (1., float('nan'), float('nan')):
+        hook.shown = -1e9  # as if the last line were long ago
+        hook.after_train_iter(SimpleNamespace(epoch=0, max_epochs=1), 0, outputs=dict(loss=torch.tensor(value)))
+    assert hook.out.getvalue().count('WARNING: the loss is nan: ') == 1
+
+
 def test_progress_depends_on_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now, out = [0.], io.StringIO()
     monkeypatch.setattr(terminal.time, 'monotonic', lambda: now[0])
@@ -139,6 +220,11 @@ def test_quiet_passes_warnings_on(capsys: pytest.CaptureFixture) -> None:
     assert len(lines) == 3
     assert lines[0].endswith('the disk is nearly full')
     assert lines[1:] == ['ours', 'after']
+    logger.info('a line of a logger that was made inside')
+    assert 'made inside' in capsys.readouterr().out
+    with quiet():
+        logger.info('again')
+    assert not capsys.readouterr().out
     with quiet(verbose=True) as out:
         print('all')
     assert out is None

@@ -40,10 +40,10 @@ def kinds(steps: list) -> list:
 
 
 @pytest.mark.parametrize(('path', 'before', 'behind'), [
-    (DETECTION[0], ['LoadImageFromFile', 'Resize'],
+    (DETECTION[0], ['LoadImageFromFile', 'LazyResize'],
      ['LoadAnnotations', 'FusedBlockDCT', 'PackDetInputs']),
     (DETECTION[1], ['LoadImageFromFile', 'Resize'], ['LoadAnnotations', 'PackDetInputs']),
-    (CLASSIFICATION[0], ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop'],
+    (CLASSIFICATION[0], ['LoadImageFromFile', 'LazyResize', 'CenterCrop'],
      ['FusedBlockDCT', 'PackInputs']),
     (CLASSIFICATION[1], ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop'], ['PackInputs']),
 ])

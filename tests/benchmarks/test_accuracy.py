@@ -101,8 +101,10 @@ def test_speed_measures_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr('speed.BATCH', 2)
     monkeypatch.setattr('sys.argv', ['speed.py', '--rows', 'dct24s', '--turns', '2', '--out', 'speed.json'])
+    (tmp_path / 'speed.json').write_text('{"other": {}}')
     speed.main()
-    rgb, dct = json.loads((tmp_path / 'speed.json').read_text()).values()
+    other, rgb, dct = json.loads((tmp_path / 'speed.json').read_text()).values()
+    assert other == {}  # a row that was not measured stays
     assert (rgb['time_ratio'], rgb['values'], rgb['bytes']) == (1, 3 * 64 * 64, 3 * 64 * 64)
     assert (dct['values'], dct['bytes']) == (24 * 16 * 16, 4 * 24 * 16 * 16)
     assert rgb['multiply_adds'] == pytest.approx(39.6e6, rel=0.01)

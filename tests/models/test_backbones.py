@@ -24,7 +24,7 @@ import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (both register the backbones)
 from mmfreq.config.inspect import check_channels, pipelines, transform_type
 from mmfreq.dct import blocks as dct
-from mmfreq.models.stem import grid_projection
+from mmfreq.models.stem import StemlessResNetMixin, grid_projection
 from mmfreq.selection.gate import find_gate
 from mmfreq.transforms import FreqNormalize
 
@@ -182,11 +182,11 @@ def test_groups_of_cells_make_the_stock_number_of_tokens(patch: int, cell: int, 
 @pytest.mark.parametrize(('kernel', 'stride', 'padding'), [(4, 4, 0), (7, 4, 3), (7, 4, 2), (16, 16, 0), (7, 8, 3)])
 def test_a_projection_of_cells_keeps_the_grid_of_the_patches(kernel: int, stride: int, padding: int) -> None:
     """Overlapping patches too, as other networks have them."""
-    patches = nn.Conv2d(24, 8, kernel, stride=stride, padding=padding, bias=False).requires_grad_(False)
-    cells = grid_projection(patches, 4)
+    patches = nn.Conv2d(3, 8, kernel, stride=stride, padding=padding, bias=False).requires_grad_(False)
+    cells = grid_projection(patches, 24, (stride // 4, stride // 4))
     assert cells.weight.shape == (8, 24, stride // 4, stride // 4)
     assert (cells.bias, cells.weight.requires_grad) == (None, False)
-    assert cells(torch.rand(1, 24, 16, 24)).shape == patches(torch.rand(1, 24, 64, 96)).shape
+    assert cells(torch.rand(1, 24, 16, 24)).shape == patches(torch.rand(1, 3, 64, 96)).shape
 
 
 @pytest.mark.parametrize('duplicate', [copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))])
@@ -374,6 +374,174 @@ def test_backbones_take_each_others_weights_across_the_hosts(name: str, changes:
     back = freq(f'mmpretrain.{name}', **changes)
     back.load_state_dict(detector.state_dict(), strict=True)
     assert_same(clone(back), clone(classifier))
+
+
+# Further backbones: small, with all levels that they give
+
+VIT = dict(arch=dict(embed_dims=32, num_layers=2, num_heads=2, feedforward_channels=64), img_size=64)
+POOL = dict(arch=dict(layers=[1, 1, 1, 1], embed_dims=[16] * 4, mlp_ratios=[2] * 4), out_indices=(0, 2, 4, 6))
+TWINS = dict(embed_dims=[16] * 4, depths=[2] * 4, num_heads=[1] * 4, patch_sizes=[4, 2, 2, 2], strides=[4, 2, 2, 2],
+             mlp_ratios=[2] * 4, sr_ratios=[8, 4, 2, 1])
+REP = dict(num_blocks=[1] * 4, width_factor=[0.25] * 4)
+HR = dict(extra={f'stage{i}': dict(num_modules=1, num_branches=i, block='BASIC' if i > 1 else 'BOTTLENECK',
+                                   num_blocks=(1, ) * i, num_channels=(4, 8, 16, 32)[:i]) for i in (1, 2, 3, 4)})
+PVT = dict(embed_dims=16, num_layers=[1] * 4, num_heads=[1] * 4)
+THIN = dict(widen_factor=0.125, deepen_factor=0.33, out_indices=(0, 1, 2, 3, 4))
+FURTHER = {
+    'mmpretrain.BEiTViT': VIT,
+    'mmpretrain.CSPDarkNet': dict(depth=53, out_indices=(0, 1, 2, 3, 4)),
+    'mmpretrain.CSPResNet': dict(depth=50, **ALL),
+    'mmpretrain.CSPResNeXt': dict(depth=50, **ALL),
+    'mmpretrain.Conformer': dict(arch=dict(embed_dims=32, depths=3, channel_ratio=1, num_heads=2), base_channels=16,
+                                 out_indices=[1, 2, 3]),
+    'mmpretrain.DaViT': dict(arch=dict(embed_dims=16, depths=[1] * 4, num_heads=[1, 1, 2, 2]), pad_small_map=True,
+                             **ALL),
+    'mmpretrain.DeiT3': VIT,
+    'mmpretrain.DenseNet': dict(arch=dict(growth_rate=8, depths=[1] * 4, init_channels=16), **ALL),
+    'mmpretrain.DistilledVisionTransformer': VIT,
+    'mmpretrain.EdgeNeXt': dict(arch=dict(channels=[16, 16, 32, 32], depths=[1] * 4, num_heads=[4] * 4), **ALL),
+    'mmpretrain.EfficientFormer': dict(
+        arch=dict(layers=[1] * 4, embed_dims=[16] * 4, downsamples=[False, True, True, True], vit_num=1), **ALL),
+    'mmpretrain.EfficientNet': dict(arch='b0', out_indices=(1, 2, 3, 4, 5, 6)),
+    'mmpretrain.EfficientNetV2': dict(arch='b0', out_indices=(1, 2, 3, 4)),
+    'mmpretrain.HRNet': HR,
+    'mmpretrain.HiViT': dict(arch=dict(embed_dims=32, depths=[1, 1, 7], num_heads=2), img_size=64),
+    'mmpretrain.HorNet': dict(arch=dict(base_dim=16, depths=[1] * 4, orders=[2] * 4,
+                                        dw_cfg=[dict(type='DW', kernel_size=7)] * 4),
+                              gap_before_final_norm=False, **ALL),
+    'mmpretrain.LeViT': dict(arch='128s', img_size=64, out_indices=(0, 1, 2)),
+    'mmpretrain.MViT': dict(arch=dict(embed_dims=16, num_layers=3, num_heads=1, downscale_indices=[1, 2]), img_size=64,
+                            out_scales=[0, 1, 2]),
+    'mmpretrain.MixMIMTransformer': dict(arch=dict(embed_dims=16, depths=[1] * 4, num_heads=[1, 1, 2, 2]), img_size=64,
+                                         window_size=[4, 4, 4, 2]),
+    'mmpretrain.MobileNetV3': dict(arch='small', out_indices=(0, 1, 3, 8, 12)),
+    'mmpretrain.MobileOne': dict(arch=dict(REP, num_conv_branches=[1] * 4, num_se_blocks=[0] * 4), **ALL),
+    'mmpretrain.MobileViT': dict(arch='xx_small', out_indices=(0, 1, 2, 3, 4)),
+    'mmpretrain.PCPVT': dict(arch=TWINS, **ALL),
+    'mmpretrain.PoolFormer': POOL,
+    'mmpretrain.PyramidVig': dict(arch='tiny', k=3),
+    'mmpretrain.RIFormer': POOL,
+    'mmpretrain.RepLKNet': dict(arch=dict(large_kernel_sizes=[5] * 4, layers=[1] * 4, channels=[16] * 4, small_kernel=3,
+                                          dw_ratio=1), **ALL),
+    'mmpretrain.RepMLPNet': dict(arch=dict(channels=[16] * 4, depths=[1] * 4, sharesets_nums=[1, 4, 8, 16]),
+                                 img_size=64, **ALL),
+    'mmpretrain.RepVGG': dict(arch=dict(REP, group_layer_map=None, se_cfg=None), **ALL),
+    'mmpretrain.RevVisionTransformer': VIT,
+    'mmpretrain.SEResNeXt': dict(NARROW, **ALL, groups=4),
+    'mmpretrain.SVT': dict(arch=dict(TWINS, window_sizes=[7] * 4), **ALL),
+    'mmpretrain.ShuffleNetV2': dict(widen_factor=0.5, out_indices=(0, 1, 2)),
+    'mmpretrain.SwinTransformerV2': dict(arch=dict(SWIN, extra_norm_every_n_blocks=0), img_size=64,
+                                         window_size=[4, 4, 4, 2], **ALL),
+    'mmpretrain.TinyViT': dict(arch=dict(channels=[16, 16, 32, 32], num_heads=[1] * 4, depths=[1] * 4),
+                               img_size=(64, 64), window_size=[4, 4, 4, 2], gap_before_final_norm=False, **ALL),
+    'mmpretrain.VAN': dict(arch=dict(embed_dims=[16] * 4, depths=[1] * 4, ffn_ratios=[2] * 4), **ALL),
+    'mmpretrain.VGG': dict(depth=16, num_stages=3, dilations=(1, 1, 1), out_indices=(0, 1, 2)),
+    'mmpretrain.Vig': dict(arch='tiny', k=3),
+    'mmpretrain.XCiT': dict(embed_dims=32, depth=2, num_heads=2, cls_attn_layers=1),
+    'mmdet.CSPDarknet': THIN,
+    'mmdet.CSPNeXt': THIN,
+    'mmdet.Darknet': dict(out_indices=(1, 2, 3, 4, 5)),
+    'mmdet.DetectoRS_ResNet': dict(NARROW),
+    'mmdet.EfficientNet': dict(arch='b0', out_indices=(2, 3, 4)),
+    'mmdet.HRNet': HR,
+    'mmdet.HourglassNet': dict(downsample_times=2, num_stacks=1, stage_channels=(16, ) * 3, stage_blocks=(1, 1, 1),
+                               feat_channel=16),
+    'mmdet.PyramidVisionTransformer': PVT,
+    'mmdet.PyramidVisionTransformerV2': PVT,
+    'mmdet.SSDVGG': dict(depth=16, with_last_pool=False, ceil_mode=True, out_indices=(3, 4),
+                         out_feature_indices=(22, 34)),
+    'mmdet.TridentResNet': dict(NARROW, num_stages=3, strides=(1, 2, 2), dilations=(1, 1, 1), out_indices=(2, ),
+                                num_branch=3, test_branch_idx=1, trident_dilations=(1, 2, 3)),
+}
+# Tensors of the stem that go: a convolution has one or two, a norm five.
+GONE = {'CSPDarkNet': 6, 'CSPNeXt': 12, 'Darknet': 6, 'DetectoRS_ResNet': 6, 'EfficientFormer': 7, 'HRNet': 1,
+        'LeViT': 6, 'MobileOne': 12, 'PyramidVig': 7, 'RepLKNet': 18, 'RepVGG': 12, 'SEResNeXt': 6, 'SSDVGG': 2,
+        'TinyViT': 6, 'TridentResNet': 6, 'VGG': 2, 'Vig': 7, 'XCiT': 6}
+FIXED = ('EfficientFormer', 'PyramidVig', 'Vig')  # of 224x224 pixels only
+
+
+@pytest.fixture
+def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stock networks of fixed depth and width, made small."""
+    from mmdet.models.backbones import Darknet
+    from mmpretrain.models.backbones import CSPDarkNet, CSPResNet, CSPResNeXt, EfficientNetV2, PyramidVig, Vig
+
+    for network, depth in ((CSPDarkNet, 53), (CSPResNet, 50), (CSPResNeXt, 50)):
+        settings = network.arch_settings[depth]
+        count = len(settings['num_blocks'])
+        widths = dict(num_blocks=(1, ) * count, out_channels=(128, ) * count,
+                      in_channels=(settings['in_channels'][0], ) + (128, ) * (count - 1))
+        monkeypatch.setitem(network.arch_settings, depth, dict(settings, **widths))
+    monkeypatch.setitem(Darknet.arch_settings, 53, ((1, ) * 5, ((32, 64), *((64, 64), ) * 4)))
+    monkeypatch.setitem(EfficientNetV2.arch_settings, 'b0', [
+        [1, 3, 1, 1, 32, 16, 0.0, -1], [1, 3, 2, 4, 16, 32, 0.0, 0], [1, 3, 2, 4, 32, 48, 0.25, 1],
+        [1, 1, 1, 1, 48, 64, 0.0, -2]])
+    monkeypatch.setitem(Vig.arch_settings, 'tiny', dict(num_blocks=1, channels=32))
+    monkeypatch.setitem(PyramidVig.arch_settings, 'tiny', dict(blocks=[1] * 4, channels=[16] * 4))
+
+
+def flat(levels: Any) -> list[torch.Tensor]:
+    """The levels of a backbone, in one list: HRNet, DaViT and others nest them."""
+    return [levels] if isinstance(levels, torch.Tensor) else [part for level in levels for part in flat(level)]
+
+
+@pytest.mark.parametrize('family', FURTHER)
+def test_further_backbones(family: str, shallow: None, log: list[str]) -> None:
+    """Stock shapes on the same image; stock weights but for the stem; one step of training."""
+    host, name = family.split('.')
+    with DefaultScope.overwrite_default_scope(host):
+        theirs = MODELS.build(ConfigDict(FURTHER[family], type=family))
+        ours = MODELS.build(ConfigDict(FURTHER[family], type=f'{host}.Freq{name}', in_channels=24))
+    side = 224 if name in FIXED else 128 if name == 'DetectoRS_ResNet' else 64
+    cells = side // ours.input_stride
+    shapes = [[level.shape for level in flat(outputs(model, torch.rand(1, channels, size, size)))]
+              for model, channels, size in ((theirs, 3, side), (ours, 24, cells))]
+    assert shapes[0] == shapes[1]
+
+    given, fresh = clone(randomized(theirs)), clone(ours)
+    missing, unexpected = ours.load_state_dict(given, strict=False)
+    assert not unexpected
+    assert all('relative_' in key for key in missing)  # what the stock class makes anew too
+    line, = said(log)
+    assert ours.first_weight in line
+    assert len(given) - len(given.keys() & fresh.keys()) == GONE.get(name, 0)
+    assert ('stem dropped (' in line) == (name in GONE)
+    loaded = ours.state_dict()
+    made = [key for key in loaded if key not in given or not torch.equal(loaded[key], given[key])]
+    if isinstance(ours, StemlessResNetMixin):
+        assert made == ['layer1.0.conv1.weight', 'layer1.0.downsample.0.weight']
+    else:
+        assert made[0] == ours.first_weight
+        assert all(key.startswith(ours.projection) or key in missing for key in made)
+        assert all(torch.equal(loaded[key], fresh[key]) for key in made)
+
+    randomized(ours).train()  # mmdet's TridentResNet is made of memory as it is
+    sum(level.square().mean() for level in flat(ours(torch.randn(2, 24, cells, cells)))).backward()
+    gradients = {key: value.grad for key, value in ours.named_parameters() if value.grad is not None}
+    assert all(torch.isfinite(gradient).all() for gradient in gradients.values())
+    assert gradients[ours.first_weight].abs().max() > 0
+
+
+def test_a_deployed_network_has_its_projection_too() -> None:
+    arch = dict(REP, group_layer_map=None, se_cfg=None)
+    config = dict(type='mmpretrain.FreqRepVGG', arch=arch, in_channels=24, out_indices=(0, 3))
+    model = randomized(MODELS.build(config))
+    x = torch.randn(1, 24, 32, 32)
+    before = outputs(model, x)
+    model.switch_to_deploy()
+    deployed = MODELS.build(dict(config, deploy=True))
+    deployed.load_state_dict(model.state_dict(), strict=True)
+    for ours, theirs in zip(outputs(deployed, x), before, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('family', 'frozen'), [('mmpretrain.PoolFormer', -1), ('mmpretrain.EfficientNet', 0)])
+def test_nothing_is_frozen_unless_it_is_said(family: str, frozen: int) -> None:
+    """Stock PoolFormer freezes its patch embedding by default; EfficientNet counts from 0."""
+    model = MODELS.build(ConfigDict(FURTHER[family], type=family.replace('.', '.Freq'), in_channels=24))
+    model.train()
+    assert (model.frozen_stages, model.unfrozen) == (frozen, frozen)
+    assert all(parameter.requires_grad for parameter in model.parameters())
 
 
 # Batch augmentations on channels
@@ -579,27 +747,32 @@ def documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_document_adds_backbones_in_ten_lines(documented: Path, log: list[str],
                                                   capsys: pytest.CaptureFixture) -> None:
     files = {path.name: path.read_text().splitlines()[1:] for path in documented.iterdir()}
-    assert sorted(files) == ['check.py', 'hornet-tiny-dct24s_8xb128_in1k.py', 'my_hornet.py', 'my_seresnext.py']
-    assert all(len([line for line in files[name] if line]) <= 10 for name in ('my_hornet.py', 'my_seresnext.py'))
+    assert sorted(files) == ['check.py', 'mlp-mixer-base-p16-dct24s_64xb64_in1k.py', 'my_mlp_mixer.py',
+                             'my_shufflenet.py']
+    assert all(len([line for line in files[name] if line]) <= 10 for name in ('my_shufflenet.py', 'my_mlp_mixer.py'))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         runpy.run_path('check.py')
-        cfg = Config.fromfile('hornet-tiny-dct24s_8xb128_in1k.py')
+        cfg = Config.fromfile('mlp-mixer-base-p16-dct24s_64xb64_in1k.py')
         check_channels(cfg)
         packed = Compose(pipelines(cfg, 'train_dataloader')[0])(
             dict(img_path=noise_file(documented, (100, 100)), gt_label=0))
+        # For time:
+        cfg.model.backbone.arch = dict(embed_dims=32, num_layers=2, tokens_mlp_dims=16, channels_mlp_dims=64)
+        cfg.model.head.in_channels = 32
         model = MODELS.build(dict(cfg.model, data_preprocessor=cfg.data_preprocessor))
-        data = model.data_preprocessor(dict(inputs=[packed['inputs'][:, :16, :16]] * 2,
-                                            data_samples=[packed['data_samples']] * 2), True)
+        data = dict(inputs=[packed['inputs']] * 2, data_samples=[packed['data_samples']] * 2)
+        data = model.data_preprocessor(data, True)
         model.train()
         model(**data, mode='loss')['loss'].backward()
-        given = MODELS.build(dict(type='HorNet')).state_dict()
+        plain_backbone = {key: value for key, value in cfg.model.backbone.items() if key != 'in_channels'}
+        given = MODELS.build(dict(plain_backbone, type='MlpMixer')).state_dict()
         model.backbone.load_state_dict(given, strict=True)
-        import my_seresnext
-        seresnext = my_seresnext.FreqSEResNeXt(50, in_channels=24, gate=dict(), base_channels=16, groups=4)
-        levels = seresnext(torch.rand(2, 24, 16, 16))
-    assert '(1, 512)' in capsys.readouterr().out.splitlines()
+        import my_shufflenet
+        shufflenet = my_shufflenet.FreqShuffleNetV1(in_channels=24, gate=dict())
+        levels = shufflenet(torch.rand(2, 24, 16, 16))
+    assert '(1, 768, 196)' in capsys.readouterr().out.splitlines()
     assert packed['inputs'].shape == (24, 56, 56)
-    assert model.backbone.downsample_layers[0][0].weight.grad.abs().max() > 0
-    assert said(log) == ['FreqHorNet: stock RGB weights loaded into 24 DCT channels, to be trained before use; '
-                         'downsample_layers.0.0.weight newly made, (64, 24, 1, 1) instead of (64, 3, 4, 4)']
-    assert levels[0].shape == (2, 512, 2, 2)
+    assert model.backbone.patch_embed.projection.weight.grad.abs().max() > 0
+    assert said(log) == ['FreqMlpMixer: stock RGB weights loaded into 24 DCT channels, to be trained before use; '
+                         'patch_embed.projection.weight newly made, (32, 24, 4, 4) instead of (32, 3, 16, 16)']
+    assert levels[0].shape == (2, 960, 2, 2)

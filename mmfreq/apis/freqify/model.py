@@ -56,7 +56,7 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str,
                          f'{owner}, only {", ".join(known) or "none"}; docs/new_backbone.md says '
                          'how to add one')
     backbone.update(type=f'{backbone["type"][:-len(kind)]}Freq{kind}', in_channels=channels)
-    _unfreeze(model, notes)
+    _unfreeze(model, MODELS.children[owner].get(f'Freq{kind}').unfrozen, notes)
     return modules
 
 
@@ -92,7 +92,7 @@ def backbone_stride(backbone: dict[str, Any], scope: str) -> int:
     return stride
 
 
-def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
+def _unfreeze(model: dict[str, Any], unfrozen: int, notes: list[str]) -> None:
     """Let the first layers be trained, whose weights come from another input."""
     backbone = model['backbone']
     sources = iter_dicts([backbone.get('init_cfg'), model.get('init_cfg')])
@@ -102,12 +102,12 @@ def _unfreeze(model: dict[str, Any], notes: list[str]) -> None:
         notes.append(f'init_cfg keeps the stock RGB weights, {file}: they load without what took '
                      'the RGB pixels. Better, where you have one: a classifier trained on the same '
                      'DCT channels.')
-    frozen = backbone.get('frozen_stages', -1)
-    if frozen >= 0:
-        backbone['frozen_stages'] = -1
-        notes.append(f'frozen_stages is -1, in the stock config {frozen}: the first layers must be '
-                     'trained, since they take DCT channels and their weights were made for RGB '
-                     'pixels.')
+    frozen = backbone.get('frozen_stages', unfrozen)
+    if frozen > unfrozen:
+        backbone['frozen_stages'] = unfrozen
+        notes.append(f'frozen_stages is {unfrozen}, in the stock config {frozen}: the first layers '
+                     'must be trained, since they take DCT channels and their weights were made for '
+                     'RGB pixels.')
 
 
 def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str]) -> None:

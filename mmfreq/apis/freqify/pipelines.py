@@ -31,6 +31,8 @@ _EFFECTS: dict[str, tuple[str, ...]] = {
     'Cutout': ('shape', 'magnitude_range'),
     'GaussianBlur': ('radius', 'magnitude_range'),
 }
+# Transforms that leave pixels as floating-point numbers.
+_FLOAT_PIXELS = ('PhotoMetricDistortion', )
 
 
 def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str) -> Any:
@@ -61,8 +63,12 @@ def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str)
         packers = [step for step in steps if isinstance(step, dict) and _is_packer(step)]
         if packers:
             _convert_steps(steps, packers, steps[-1], packer, scale, path)
-            steps.insert(-1, dict(freq))
+            rounding = [dict(type='RoundPixels')] if _has_other_pixels(steps) else []
+            steps[-1:-1] = [*rounding, dict(freq)]
             _resize_lazily(steps)
+        elif _has_other_pixels(steps[:-1]) and any(
+                transform_type(view) == 'TestTimeAug' for view in iter_dicts(steps[-1])):
+            steps.insert(-1, dict(type='RoundPixels'))
         return type(node)(steps)
     return node
 
@@ -84,7 +90,14 @@ def _convert_views(views: Any, freq: dict, packer: str, scale: int, path: str) -
         raise ValueError(f'{path}: expected the last transforms of TestTimeAug to be {packer}, got '
                          f'{", ".join(map(transform_type, views[-1]))}')
     _convert_steps(views, packers, views[-1][-1], packer, scale, path)
-    return type(views)([*views[:-1], [dict(freq)], views[-1]])
+    rounding = [[dict(type='RoundPixels')]] if _has_other_pixels(views) else []
+    return type(views)([*views[:-1], *rounding, [dict(freq)], views[-1]])
+
+
+def _has_other_pixels(steps: Any) -> bool:
+    """Whether a transform may give the DCT pixels that are not uint8."""
+    return any(transform_type(step) in _FLOAT_PIXELS or step.get('to_float32')
+               for step in iter_dicts(steps))
 
 
 def _is_packer(step: dict) -> bool:

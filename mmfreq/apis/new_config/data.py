@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mmfreq.apis.checks import IMAGE_ENDINGS
 from mmfreq.apis.predict import SUFFIXES
 from mmfreq.dct.channels import read_json
-from mmfreq.files import atomic_write_text
+from mmfreq.files import atomic_write_text, files_below
 
 _FOLDERS = dict(train='train', training='train', val='val', valid='val', validation='val',
                 test='test', testing='test')
@@ -168,7 +168,7 @@ def _class_split(root: Path, folder: Path) -> Split:
                          f'{f"{count} images and " if count else ""}no folders')
     empty = []
     for part in _folders(folder):
-        found = sorted(file for file in part.rglob('*') if file.suffix.lower() in SUFFIXES)
+        found = [file for file in files_below(part) if file.suffix.lower() in SUFFIXES]
         split.images += [file.relative_to(root).as_posix() for file in found]
         split.labels += [part.name] * len(found)
         split.listed |= any(file.suffix.lower() not in IMAGE_ENDINGS for file in found)
@@ -245,12 +245,19 @@ def _coco(file: Path) -> dict[str, Any]:
         if not isinstance(coco.get(key), list) or not coco[key]:
             raise ValueError(f'{file}: expected a COCO file with images, annotations and '
                              f'categories, found no {key}')
-    for key, part in (('name', 'categories'), ('file_name', 'images'), ('id', 'images')):
+    for key, part in (('name', 'categories'), ('id', 'categories'), ('file_name', 'images'),
+                      ('id', 'images')):
         counts = Counter(entry.get(key) for entry in coco[part])
         twice = [str(value) for value, count in counts.items() if count > 1 or value is None]
         if twice:
             raise ValueError(f'{file}: expected every {key} in {part} once, got {_some(twice)} '
                              'more than once or not at all')
+    categories = {category['id'] for category in coco['categories']}
+    for entry in coco['annotations']:
+        missing = {'image_id', 'category_id', 'bbox'} - set(entry)
+        if missing or entry['category_id'] not in categories or len(entry['bbox']) != 4:
+            raise ValueError(f'{file}: expected annotations with image_id, category_id (of '
+                             f'categories) and bbox (4 numbers), got {str(entry)[:200]}')
     return coco
 
 

@@ -1,4 +1,5 @@
 """Write the config that trains a given config's network on a user's data."""
+import math
 import os
 import tempfile
 from collections import Counter
@@ -199,10 +200,24 @@ def _set_schedule(target: dict[str, Any], images: int, epochs: Optional[int]) ->
     iterations = epochs * -(-images // target['train_dataloader']['batch_size'])
     for node in iter_dicts(target.get('param_scheduler')):
         if node.get('by_epoch', True):
-            for key in set(_PER_EPOCH) & set(node):
-                node[key] = _times(node[key], epochs / known)
-        elif node.get('end', 0) > iterations // 10:
+            _set_phase(node, epochs, known)
+        if not node.get('by_epoch', True) and node.get('end', 0) > iterations // 10:
             node['end'] = max(1, iterations // 10)
+
+
+def _set_phase(node: dict[str, Any], epochs: int, known: int) -> None:
+    """Shorten a scheduler by epochs; a warm-up that leaves no epoch to others counts iterations."""
+    before = {key: node[key] for key in _PER_EPOCH if key in node}
+    for key, value in before.items():
+        node[key] = _times(value, epochs / known)
+    for key in ('begin', 'end'):
+        if before.get(key, known) < known:  # a border between two of them
+            node[key] = min(node[key], epochs - 1)
+    if node.get('end') == 0:
+        node.update(by_epoch=False, end=math.inf)
+        node.pop('convert_to_iter_based', None)
+    elif before.get('T_max') == before.get('end', known) - before.get('begin', 0):
+        node['T_max'] = node.get('end', epochs) - node.get('begin', 0)
 
 
 def _times(value: Any, ratio: float) -> Any:

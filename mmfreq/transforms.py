@@ -368,7 +368,8 @@ class LazyResize(BaseTransform):
         """Do what ``_resize_img`` of Resize and ResizeEdge does, but for the pixels."""
         stock = self._stock
         if not self._is_lazy(results):
-            return type(stock)._resize_img(stock, results)
+            type(stock)._resize_img(stock, results)
+            return
         height, width = results['img'].shape[:2]
         size = results['scale']
         if hasattr(stock, 'keep_ratio'):

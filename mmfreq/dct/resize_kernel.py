@@ -29,7 +29,8 @@ def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: 
         axis: int64 (6,), a row of :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
         support: Source pixels on either side of a resized pixel's centre that it depends on.
         basis: float32 (K, window), weights of the resized pixels of a block.
-        stride, margin: As for :func:`mmfreq.dct.kernel.block_channels`.
+        stride: Pixels of the resized image from one block to the next.
+        margin: Pixels on either side of these that also belong to the block.
         pixels: int64 (blocks, T), written. Spare places repeat the last pixel.
         weights: float32 (blocks, K, T), zeros; written.
 

@@ -108,7 +108,7 @@ def test_sources_in_any_memory_order() -> None:
 
 def test_int8_is_rounded_float32() -> None:
     lazy = LazyImage(IMAGE, (48, 64))
-    weights = BlockMap(range(24), np.zeros(192), np.full(192, 2.))
+    weights = BlockMap(range(24), np.zeros(192), np.full(192, 0.5))
     expected = np.clip(np.rint(weights.channels(lazy)), -127, 127)
     np.testing.assert_array_equal(weights.channels_int8(lazy), expected)
     assert (expected == 127).any()

@@ -78,7 +78,11 @@ def main() -> None:
     elif name == '--version':
         print(__version__)
     elif name in tools:
-        run(name, tools[name], arguments)
+        try:
+            run(name, tools[name], arguments)
+        except KeyboardInterrupt:
+            print(f'{name}: interrupted', file=sys.stderr)
+            raise SystemExit(130) from None
     else:
         raise SystemExit(f'mmfreq: expected a tool, one of {", ".join(tools)}, got {name!r}')
 

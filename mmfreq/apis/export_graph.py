@@ -1,5 +1,5 @@
 """The parts of an exported classifier: pixels to the network's input, and the network to scores."""
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.lazy_image import LAZY_RESIZES
 from mmfreq.dct.stats import block_stats
 
-_ENDS = ('LoadImageFromFile', 'PackInputs')
+_ENDS = ('LoadImageFromFile', 'LoadAnnotations', 'PackInputs', 'PackDetInputs')
 _DCT = ('YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize')
 
 
@@ -50,6 +50,51 @@ def _resize(step: dict, size: Callable, is_known: bool) -> Callable:
 def whole_levels(image: torch.Tensor) -> torch.Tensor:
     """Round to 0..255, halves up as in either backend; the margin lets every runtime see the same."""
     return (image + 0.501).floor().clamp(0, 255)
+
+
+def image_size(images: torch.Tensor) -> torch.Tensor:
+    """Return height and width of images (N, C, H, W) as a float64 tensor, which a graph computes."""
+    return torch.stack([torch.scalar_tensor(side, dtype=torch.float64) for side in images.shape[2:]])
+
+
+def opencv_bilinear(images: torch.Tensor, new: torch.Tensor, shape: Sequence[int],
+                    rounds: bool = True) -> torch.Tensor:
+    """Resize as OpenCV does, to the bit: its weights are multiples of 1/2048, its sums integers.
+
+    Args:
+        images (torch.Tensor): uint8 or float pixels (N, C, H, W).
+        new (torch.Tensor): Height and width of the resized images, float64 (2, ).
+        shape (Sequence[int]): Rows and columns to return; those beyond ``new`` repeat the last one.
+        rounds (bool): Whether weights and levels are rounded; LazyResize's are not.
+
+    Returns:
+        torch.Tensor: float32 (N, C, rows, columns), whole numbers if they are rounded.
+    """
+    rows, columns = map(_taps, image_size(images), new, shape, (rounds, rounds))
+    low, high, weight = columns
+    images = (images.index_select(3, low) * (2048 - weight) + images.index_select(3, high) * weight)
+    low, high, weight = rows
+    if not rounds:
+        weight = weight[:, None]
+        images = images.index_select(2, low) * (2048 - weight) + images.index_select(2, high) * weight
+        return (images / 2**22).float()
+    images = (images / 16).floor()
+    weight = weight[:, None] / 2**16
+    above = (images.index_select(2, low) * (2**-5 - weight)).floor()
+    below = (images.index_select(2, high) * weight).floor()
+    return ((above + below + 2) / 4).floor().float()
+
+
+def _taps(size: torch.Tensor, new: torch.Tensor, count: int, rounds: bool) -> tuple[torch.Tensor, ...]:
+    """Return the two pixels of a line that each new pixel lies between, and 2048 times the weight of the second."""
+    place = torch.minimum(torch.arange(count, dtype=torch.float64), new - 1) + 0.5
+    place = place / (new / size) - 0.5
+    place = place.float() if rounds else place.clamp(min=0)
+    first = place.floor()
+    low, high = first.clamp(min=0).double(), (first + 1).double()
+    weight = ((place - first) * 2048).double()
+    weight = weight.round() if rounds else weight
+    return torch.minimum(low, size - 1).long(), torch.minimum(high, size - 1).long(), weight
 
 
 def center_crop(step: dict) -> Callable:
@@ -99,7 +144,8 @@ def read_pipeline(cfg: Config) -> tuple[list[dict], dict]:
         if kind in _DCT:
             freq.update(step, type=kind)
         elif kind not in _ENDS:
-            geometry.append({**step, 'type': kind, **(waits if kind in LAZY_RESIZES else {})})
+            known = {key: value for key, value in step.items() if key != '_scope_'}
+            geometry.append({**known, 'type': kind, **(waits if kind in LAZY_RESIZES else {})})
     if freq.get('type') == 'YCbCr':
         raise ValueError('the test pipeline: YCbCr without BlockDCT cannot be exported')
     return geometry, freq
@@ -136,18 +182,21 @@ class PixelSteps(nn.Module):
     def __init__(self, cfg: Config, preprocessor: nn.Module, order: str) -> None:
         super().__init__()
         geometry, freq = read_pipeline(cfg)
-        self.steps, self.described = [], dict(steps=geometry)
-        for step in geometry:
-            if step['type'] not in _STEPS:
-                raise ValueError(f'the test pipeline: {step["type"]} cannot be exported, only '
-                                 f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
-                                 'the pipeline out of the file')
-            self.steps.append(_STEPS[step['type']](step))
+        self.steps, self.described = list(map(self.step, geometry)), dict(steps=geometry)
         kernel, bias = self._dct(freq) if freq else self._pixels(preprocessor)
         if order != ('bgr' if not freq else freq.get('channel_order', 'bgr')):
             kernel = kernel.flip(1)
         self.register_buffer('kernel', kernel.float())  # of pixels - 128, which loses fewer digits
         self.register_buffer('bias', (bias + LEVEL_SHIFT * kernel.sum((1, 2, 3))).float())
+
+    @staticmethod
+    def step(step: dict) -> Any:
+        """Return the counterpart of a transform of the pipeline."""
+        if step['type'] not in _STEPS:
+            raise ValueError(f'the test pipeline: {step["type"]} cannot be exported, only '
+                             f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
+                             'the pipeline out of the file')
+        return _STEPS[step['type']](step)
 
     def _dct(self, freq: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the convolution of a selection's normalised channels."""
@@ -163,7 +212,8 @@ class PixelSteps(nn.Module):
         if preprocessor._enable_normalize:
             mean[:], std[:] = preprocessor.mean.flatten(), preprocessor.std.flatten()
         kernel = torch.diag(1 / std)
-        kernel = kernel.flip(1) if preprocessor.to_rgb else kernel
+        reverse = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+        kernel = kernel.flip(1) if reverse else kernel
         self.described.update(mean=mean.tolist(), std=std.tolist())
         return kernel[:, :, None, None], -mean / std
 
@@ -181,6 +231,10 @@ class PixelSteps(nn.Module):
         images = images.permute(0, 3, 1, 2).float()
         for step in self.steps:
             images = step(images)
+        return self.converted(images)
+
+    def converted(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the input for resized images, float32 (N, 3, H, W): one convolution."""
         height, width = images.shape[2:]
         margin, stride = self.margin, self.stride
         if margin or stride > 1:

@@ -26,6 +26,7 @@ from tqdm import tqdm
 import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
 from mmfreq.apis.compare.runs import one_line
+from mmfreq.apis.resume import ResumeCheckHook
 from mmfreq.apis.snapshot import SnapshotHook
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
@@ -307,7 +308,8 @@ def train(runner: Runner) -> None:
     So does SIGTERM, by which schedulers of clusters end a job.
     """
     snapshot = SnapshotHook()
-    for hook in (_SayFinished(), checks.CheckpointCheckHook(partial=not runner._resume), snapshot):
+    checking = checks.CheckpointCheckHook(partial=not runner._resume)
+    for hook in (_SayFinished(), checking, ResumeCheckHook(), snapshot):
         runner.register_hook(hook)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)

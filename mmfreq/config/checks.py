@@ -22,6 +22,7 @@ from mmfreq.config.inspect import (
     takes_lazy_image,
     transform_type,
 )
+from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.stats import block_stats
 
 _CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
@@ -178,6 +179,7 @@ def check_config(cfg: Config) -> None:
     check_channels(cfg)
     _check_top_level(cfg)
     _check_loops(cfg)
+    _check_schedule(cfg)
     _check_topk(cfg)
     for name, pipeline in named_pipelines(cfg):
         _check_behind_dct(name, pipeline)
@@ -272,6 +274,25 @@ def _check_loops(cfg: Config) -> None:
             if key not in known and values.get('type') in (None, *(c.__name__ for c in loops)):
                 near = get_close_matches(key, known, 1, 0.6) or sorted(known - {'_scope_'})
                 raise ValueError(f'nothing reads {name}.{key}; did you mean {" or ".join(near)}?')
+
+
+def _check_schedule(cfg: Config) -> None:
+    """Refuse lengths below 1, and schedules that end before the training or never begin."""
+    loop = cfg.get('train_cfg') or {}
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        if key in loop:
+            check_positive_int(f'train_cfg.{key}', loop[key])
+    for node in iter_dicts(cfg.get('param_scheduler')):
+        key = 'max_epochs' if node.get('by_epoch', True) else 'max_iters'
+        length, kind = loop.get(key), transform_type(node)
+        begin, end = node.get('begin', 0), node.get('end', length)
+        if end is not None and end <= begin:
+            raise ValueError(f'param_scheduler: {kind} begins at {begin} and ends at {end}'
+                             + ('' if 'end' in node else f', which is train_cfg.{key}')
+                             + '; expected a later end; mmfreq new --epochs N sets all of them')
+        if length and begin + node.get('total_steps', length) < min(end, length):
+            raise ValueError(f'param_scheduler: {kind} has total_steps={node["total_steps"]}, but '
+                             f'train_cfg.{key}={length}; expected the same')
 
 
 def _check_topk(cfg: Config) -> None:

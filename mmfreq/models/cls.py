@@ -56,6 +56,7 @@ from mmpretrain.models.backbones import (
     TinyViT,
     Vig,
     VisionTransformer,
+    ViTEVA02,
     XCiT,
 )
 from mmpretrain.models.utils import ClsDataPreprocessor
@@ -222,6 +223,14 @@ class FreqRevVisionTransformer(PatchMixin, RevVisionTransformer):
 @MODELS.register_module()
 class FreqSwinTransformerV2(PatchMixin, SwinTransformerV2):
     """mmpretrain's SwinTransformerV2, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
+
+
+@MODELS.register_module()
+class FreqViTEVA02(PatchMixin, ViTEVA02):
+    """mmpretrain's ViTEVA02, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`.
+
+    Its patches of 14 pixels need ``input_stride=2``.
+    """
 
 
 @MODELS.register_module()

@@ -30,12 +30,13 @@ from mmdet.models.backbones import (
     SwinTransformer,
     TridentResNet,
 )
-from mmdet.models.data_preprocessors import DetDataPreprocessor
+from mmdet.models.data_preprocessors import BatchFixedSizePad, DetDataPreprocessor
 from mmdet.registry import DATASETS, MODELS
 from mmengine.logging import print_log
 from torch import nn
+from torch.nn import functional as F
 
-from mmfreq.config.inspect import DEFAULT_STRIDE
+from mmfreq.config.inspect import DEFAULT_STRIDE, transform_type
 from mmfreq.dct.blocks import check_positive_int, grid_shape
 from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.stem import (
@@ -210,18 +211,20 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         placement (str): Where images become DCT channels; see
             :class:`~mmfreq.models.dct_layer.PlacementMixin`. Defaults to ``'cpu'``.
         freq (dict, optional): See there; needed with ``placement='device'``.
+        batch_augments (list[dict], optional): ``BatchFixedSizePad`` with a ``size`` in pixels, a
+            multiple of ``stride``; no other. Defaults to None.
         **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``,
             ``boxtype2tensor`` and ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.
 
     Raises:
         ValueError: ``pad_size_divisor`` is not a multiple of ``stride``; a normalisation of RGB
-            pixels (three values), a colour conversion or ``batch_augments``, which resize pixels,
-            is given; with ``placement='device'``, ``stride`` is not that of ``freq``.
+            pixels (three values), a colour conversion or ``batch_augments`` that change pixels
+            are given; with ``placement='device'``, ``stride`` is not that of ``freq``.
     """
 
     def __init__(self, pad_size_divisor: int = 32, stride: int = DEFAULT_STRIDE,
                  mean: Optional[Sequence[float]] = None, std: Optional[Sequence[float]] = None,
-                 **kwargs: Any) -> None:
+                 batch_augments: Optional[Sequence[dict]] = None, **kwargs: Any) -> None:
         if pad_size_divisor % check_positive_int('stride', stride):
             raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, '
                              f'got {pad_size_divisor}')
@@ -229,14 +232,17 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         if (mean is None) != (std is None) or count != len(std or ()) or count == 3:
             raise ValueError('mean: expected none, or as many values as std, one or C, to undo '
                              f'int8; got mean={mean!r}, std={std!r}')
-        for key in ('bgr_to_rgb', 'rgb_to_bgr', 'batch_augments'):
+        for augment in batch_augments or ():
+            _check_batch_augment(augment, stride)
+        for key in ('bgr_to_rgb', 'rgb_to_bgr'):
             if kwargs.get(key):
                 raise ValueError(f'{key}: expected none, since the inputs are DCT channels '
                                  f'(change pixels before the DCT); got {kwargs[key]!r}')
         if mean is not None and kwargs.get('placement') == 'device':
             raise ValueError("mean, std: expected none with placement='device'; "
                              f'got mean={mean!r}, std={std!r}')
-        super().__init__(pad_size_divisor=pad_size_divisor // stride, **kwargs)
+        super().__init__(pad_size_divisor=pad_size_divisor // stride,
+                         batch_augments=batch_augments, **kwargs)
         self.stride = stride
         if self.to_channels is not None and self.to_channels.map.stride != stride:
             raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / '
@@ -253,7 +259,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         Args:
             data (dict): ``inputs`` (list of (C, h, w) tensors, or one (N, C, h, w); with
                 ``placement='device'`` uint8 images (3, H, W)) and ``data_samples``.
-            training (bool): Whether to pad masks. Defaults to False.
+            training (bool): Whether to pad masks and to apply ``batch_augments``. Defaults to
+                False.
 
         Returns:
             dict: ``inputs`` (float32 (N, C, h, w)) and ``data_samples``.
@@ -274,7 +281,17 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
                 self.pad_gt_masks(samples)
             if training and self.pad_seg:
                 self.pad_gt_sem_seg(samples)
+        for pad in (self.batch_augments or ()) if training else ():
+            inputs = self._pad_to_fixed_size(pad, inputs, samples)
         return dict(inputs=inputs, data_samples=samples)
+
+    def _pad_to_fixed_size(self, pad: BatchFixedSizePad, inputs: torch.Tensor,
+                           samples: Optional[list]) -> torch.Tensor:
+        """Let the stock module pad ``samples`` for the images' size; return padded ``inputs``."""
+        height, width = inputs.shape[-2:]
+        pad(torch.empty(1, self.stride * height, self.stride * width, device='meta'), samples)
+        missing = [max(side // self.stride - cells, 0) for side, cells in zip(pad.size, (height, width))]
+        return F.pad(inputs, (0, missing[1], 0, missing[0]))
 
     def _check_cells(self, data: dict) -> None:
         values = len(self.mean) if self._enable_normalize else 1
@@ -294,6 +311,15 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         shapes = super()._get_pad_shape(data)
         return [(self.stride * height, self.stride * width) for height, width in shapes]
+
+
+def _check_batch_augment(augment: dict, stride: int) -> None:
+    """Raise ValueError unless ``augment`` pads to a fixed size of whole cells, with the mean."""
+    fixed = transform_type(augment) == 'BatchFixedSizePad' and not augment.get('img_pad_value')
+    if not fixed or any(side % stride for side in augment['size']):
+        raise ValueError('batch_augments: expected BatchFixedSizePad(img_pad_value=0) to a size that '
+                         f'is a multiple of stride={stride} pixels, since the inputs are DCT '
+                         f'channels (change pixels before the DCT); got {dict(augment)}')
 
 
 @DATASETS.register_module()

@@ -192,6 +192,33 @@ model = dict(data_preprocessor=data_preprocessor, backbone=backbone, neck=dict(i
     assert [level.shape[2:] for level in features] == [(32, 48), (16, 24), (8, 12), (4, 6)]  # strides of 4 to 32 pixels
 
 
+def test_patches_of_14_pixels(tmp_path: Path) -> None:
+    """Seven cells of 2 pixels: images four times as large, tried as a whole."""
+    config = stock(tmp_path, 'mmpretrain::eva02/eva02-tiny-p14_in1k.py', """
+model = dict(backbone=dict(arch=dict(_delete_=True, embed_dims=16, num_layers=1, num_heads=1, feedforward_channels=16),
+                           img_size=224), head=dict(in_channels=16))
+test_pipeline = [dict(type='LoadImageFromFile'), dict(type='Resize', scale=(224, 224)), dict(type='PackInputs')]
+train_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+""")
+    notes = write_freqified(config, '24S', tmp_path / 'out.py')
+    note, = notes
+    assert note.startswith('input_stride is 2, since patches of 14 pixels are no multiple of 4')
+    cfg = Config.fromfile(tmp_path / 'out.py')
+    assert (cfg.model.backbone.input_stride, cfg.test_pipeline[1].scale) == (2, (896, 896))
+    assert cfg.freq.stats == 'photos-896'
+
+
+def test_features_that_are_nested(tmp_path: Path) -> None:
+    """Conformer makes two in a stage: those of its convolutions and its tokens."""
+    arch = dict(_delete_=True, embed_dims=16, depths=3, num_heads=1, channel_ratio=1)
+    config = stock(tmp_path, 'mmpretrain::conformer/conformer-tiny-p16_8xb128_in1k.py', f"""
+model = dict(backbone=dict(arch={arch}, base_channels=16), head=dict(in_channels=[64, 16]))""")
+    write_freqified(config, '6S', tmp_path / 'out.py')
+    assert Config.fromfile(tmp_path / 'out.py').model.backbone.type == 'FreqConformer'
+
+
 @pytest.mark.parametrize(('train', 'test', 'stats', 'noted'), [
     (224, 224, 'photos-448', False),
     (384, 384, 'photos-896', True),  # 768 / 448 is more than 896 / 768
@@ -289,6 +316,18 @@ tta_pipeline = [
     assert sample['inputs'].shape == (24, 16, 16)
 
 
+@pytest.mark.parametrize(('config', 'kept', 'stride'), [
+    ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py', [dict(type='BatchFixedSizePad', size=(1024, 1024))], 4),
+    ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', None, 2),
+])
+def test_batches_of_one_size_stay_and_random_ones_go(config: str, kept: Any, stride: int) -> None:
+    target, notes = freqify(config, '24S')
+    preprocessor = target['model']['data_preprocessor']
+    assert preprocessor['batch_augments'] == kept
+    assert preprocessor.get('stride', 4) == stride
+    assert any(note.startswith('batch_augments is without BatchSync') for note in notes) == (kept is None)
+
+
 def test_sizes_in_pixels(tmp_path: Path) -> None:
     """Doubled where they refer to the resized image; those before the first resizing refer to the image as it is."""
     policies = "[dict(type='Cutout', shape=20), dict(type='GaussianBlur', magnitude_range=(0.1, 2.))]"
@@ -359,13 +398,13 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 @pytest.mark.parametrize(('config', 'message'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
-    ('mmpretrain::lenet/lenet5_mnist.py', 'model.backbone is LeNet5, and mmfreq has no FreqLeNet5 for .*, only F'),
+    ('mmpretrain::lenet/lenet5_mnist.py', 'model.backbone is LeNet5, and mmfreq has no FreqLeNet5 for .*; docs/new'),
     ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'expected default_scope .*, got None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py',
      'data_preprocessor is SelfSupDataPreprocessor'),
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py', 'expected model.backbone, got a ImageToImageRetriever'),
-    ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py',
-     r'model.data_preprocessor: batch_augments \(BatchFixedSizePad\)'),
+    ('mmdet::crowddet/crowddet-rcnn_r50_fpn_8xb2-30e_crowdhuman.py',
+     r'model.data_preprocessor: batch_augments \(BatchResize\) resize pixels'),
     ('mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py', 'expected one network, got model.neck.rfp_backbone besides'),
     ('mmdet::ld/ld_r18-gflv1-r101_fpn_1x_coco.py', 'expected one network, got model.teacher_config besides'),
     ('mmdet::qdtrack/qdtrack_faster-rcnn_r50_fpn_4e_base.py', 'expected model.backbone, got a QDTrack'),

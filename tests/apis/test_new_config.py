@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from numpy.testing import assert_allclose
 
 from mmfreq.apis.dataset_stats import dataset_statistics
-from mmfreq.apis.new_config.data import find_data
+from mmfreq.apis.new_config.data import _size, find_data
 from mmfreq.apis.new_config.write import _set_schedule, write_config
 from mmfreq.apis.predict import find_images
 from mmfreq.config.paths import config_path
@@ -205,6 +205,12 @@ def test_folders_and_images_that_are_links(tmp_path: Path) -> None:
     images = [image for split in found.splits.values() for image in split.images]
     assert sorted(images) == [f'{part}/{i}.png' for part in ('one', 'two/inner/deep') for i in range(3)]
     assert len(find_images([str(tmp_path / 'data')], str(tmp_path / 'out'))) == 6
+
+
+@pytest.mark.parametrize('shape', [(1, 1), (2, 400), (7, 7)])
+def test_small_images_are_images(shape: tuple[int, int], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((*shape, 3), np.uint8))
+    assert _size(tmp_path / 'x.png') == shape[::-1]
 
 
 def test_coco(tmp_path: Path) -> None:

@@ -436,6 +436,7 @@ FURTHER = {
                                img_size=(64, 64), window_size=[4, 4, 4, 2], gap_before_final_norm=False, **ALL),
     'mmpretrain.VAN': dict(arch=dict(embed_dims=[16] * 4, depths=[1] * 4, ffn_ratios=[2] * 4), **ALL),
     'mmpretrain.VGG': dict(depth=16, num_stages=3, dilations=(1, 1, 1), out_indices=(0, 1, 2)),
+    'mmpretrain.ViTEVA02': dict(VIT, patch_size=14, img_size=56, input_stride=2),
     'mmpretrain.Vig': dict(arch='tiny', k=3),
     'mmpretrain.XCiT': dict(embed_dims=32, depth=2, num_heads=2, cls_attn_layers=1),
     'mmdet.CSPDarknet': THIN,
@@ -490,9 +491,11 @@ def test_further_backbones(family: str, shallow: None, log: list[str]) -> None:
     """Stock shapes on the same image; stock weights but for the stem; one step of training."""
     host, name = family.split('.')
     with DefaultScope.overwrite_default_scope(host):
-        theirs = MODELS.build(ConfigDict(FURTHER[family], type=family))
+        arguments = {key: value for key, value in FURTHER[family].items() if key != 'input_stride'}
+        theirs = MODELS.build(ConfigDict(arguments, type=family))
         ours = MODELS.build(ConfigDict(FURTHER[family], type=f'{host}.Freq{name}', in_channels=24))
     side = 224 if name in FIXED else 128 if name == 'DetectoRS_ResNet' else 64
+    side = 56 if 'EVA' in name else side
     cells = side // ours.input_stride
     shapes = [[level.shape for level in flat(outputs(model, torch.rand(1, channels, size, size)))]
               for model, channels, size in ((theirs, 3, side), (ours, 24, cells))]
@@ -776,3 +779,17 @@ def test_the_document_adds_backbones_in_ten_lines(documented: Path, log: list[st
     assert said(log) == ['FreqMlpMixer: stock RGB weights loaded into 24 DCT channels, to be trained before use; '
                          'patch_embed.projection.weight newly made, (32, 24, 4, 4) instead of (32, 3, 16, 16)']
     assert levels[0].shape == (2, 960, 2, 2)
+
+
+def test_the_document_lists_all_backbones() -> None:
+    text = (ROOT / 'docs' / 'new_backbone.md').read_text()
+    table, missing = text.partition('## Which backbones there are')[2].split('These are not there')
+    columns = [set(), set()]
+    for row in re.findall(r'^\| `.*', table, re.MULTILINE):
+        for column, cell in zip(columns, row.split('|')[2:4]):
+            column.update(re.sub(r' \(\w+\)', '', cell).strip().split(', '))
+    for column, host in zip(columns, ('mmpretrain', 'mmdet')):
+        names = {name for name in MODELS.children[host].module_dict if name.startswith('Freq')}
+        assert {f'Freq{name}' for name in column} == {name for name in names if 'Preprocessor' not in name} - {
+            'FreqMlpMixer', 'FreqShuffleNetV1'}  # the document's own
+        assert not column & set(re.findall(r'(\w+)[,\s]', missing))

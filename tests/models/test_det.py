@@ -11,12 +11,14 @@ from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
+from mmengine.structures import InstanceData
 
 from mmfreq.config.inspect import check_channels, stock_resize
 from mmfreq.models.det import FreqDetDataPreprocessor
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
 from mmdet.structures import DetDataSample  # isort: skip
+from mmdet.structures.mask import BitmapMasks  # isort: skip
 
 # (H, W) of the images of each batch: odd sizes, 1x3 aspect, unequal sizes in one batch
 BATCHES = {
@@ -275,12 +277,33 @@ def test_other_strides_and_scopes_fit(changes: dict) -> None:
     (dict(pad_size_divisor=30), 'multiple of stride=4 pixels, got 30'),
     (dict(stride=0), 'stride: expected an integer >= 1, got 0'),
     (dict(mean=[1, 2, 3], std=[1, 1, 1]), 'mean: expected none'),
-    (dict(batch_augments=[dict(type='BatchSyncRandomResize')]), 'batch_augments: expected none'),
+    (dict(batch_augments=[dict(type='BatchSyncRandomResize')]), 'batch_augments: expected BatchFixedSizePad'),
+    (dict(batch_augments=[dict(type='BatchFixedSizePad', size=(64, 62))]), 'multiple of stride=4 pixels'),
+    (dict(batch_augments=[dict(type='BatchFixedSizePad', size=(64, 64), img_pad_value=3)]), r'img_pad_value=0\)'),
     (dict(bgr_to_rgb=True), 'bgr_to_rgb: expected none'),
 ])
 def test_bad_arguments_of_the_preprocessor(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         FreqDetDataPreprocessor(**arguments)
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('size', [(96, 128), (64, 128), (48, 40)])
+def test_batches_of_fixed_size_are_those_of_the_stock_preprocessor(size: tuple[int, int], training: bool) -> None:
+    """Each cell of the input covers 4x4 pixels; everything else is in pixels."""
+    pad = dict(type='BatchFixedSizePad', size=size, pad_mask=True)
+    arguments = dict(pad_mask=True, pad_size_divisor=32, batch_augments=[pad])
+    found = []
+    for kind, stride in (('DetDataPreprocessor', 1), ('FreqDetDataPreprocessor', 4)):
+        sample = DetDataSample(metainfo=dict(img_shape=(60, 44)))
+        sample.gt_instances = InstanceData(masks=BitmapMasks(np.ones((1, 60, 44), np.uint8), 60, 44))
+        data = dict(inputs=[torch.ones(24, 60 // stride, 44 // stride)], data_samples=[sample])
+        found.append(MODELS.build(dict(arguments, type=kind))(data, training))
+    theirs, ours = found
+    np.testing.assert_array_equal(ours['inputs'], theirs['inputs'][..., ::4, ::4])
+    ours, theirs = ours['data_samples'][0], theirs['data_samples'][0]
+    assert ours.metainfo == theirs.metainfo
+    np.testing.assert_array_equal(ours.gt_instances.masks.masks, theirs.gt_instances.masks.masks)
 
 
 CONFIGS = sorted(Path(__file__).parents[2].glob('configs/*_rcnn/*.py'))

@@ -6,13 +6,15 @@ from typing import Any, Iterator
 from mmengine.registry import MODELS
 
 from mmfreq.config.inspect import DEFAULT_STRIDE, iter_dicts, transform_type
-from mmfreq.models.stem import FreqMixin
+from mmfreq.models.stem import FreqMixin, PatchMixin
 
 BLOCK_SIZE = 8
 MODULES = {'mmpretrain': 'mmfreq.models.cls', 'mmdet': 'mmfreq.models.det'}
 
 # Batch augmentations that work on cells as on pixels: they blend inputs or paste without resizing.
 _BATCH_AUGMENTS = ('Mixup', 'CutMix')
+_PADDING = ('BatchFixedSizePad', )  # which mmdet's preprocessors do in cells
+_LEFT_OUT = ('BatchSyncRandomResize', )  # multi-scale training of YOLOX, which can do without
 
 
 def convert_backbone(model: dict[str, Any], channels: int, scope: str,
@@ -53,10 +55,16 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str,
     known = freq_backbones(owner, modules)
     if f'Freq{kind}' not in known:
         raise ValueError(f'model.backbone is {backbone["type"]}, and mmfreq has no Freq{kind} for '
-                         f'{owner}, only {", ".join(known) or "none"}; docs/new_backbone.md says '
-                         'how to add one')
+                         f'{owner}; docs/new_backbone.md lists the {len(known)} that there are, and '
+                         'says how to add one')
     backbone.update(type=f'{backbone["type"][:-len(kind)]}Freq{kind}', in_channels=channels)
-    _unfreeze(model, MODELS.children[owner].get(f'Freq{kind}').unfrozen, notes)
+    network = MODELS.children[owner].get(f'Freq{kind}')
+    patch = backbone.get('patch_size', network.input_stride)
+    if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
+        backbone['input_stride'] = 2
+        notes.append(f'input_stride is 2, since patches of {patch} pixels are no multiple of '
+                     f'{network.input_stride}: images are four times as large.')
+    _unfreeze(model, network.unfrozen, notes)
     return modules
 
 
@@ -79,13 +87,14 @@ def freq_backbones(scope: str, modules: list[str]) -> list[str]:
 
 
 def backbone_stride(backbone: dict[str, Any], scope: str) -> int:
-    """Return a backbone's ``input_stride``.
+    """Return the ``input_stride`` that a backbone's config or class states.
 
     Raises:
         ValueError: No upscaling by a whole number makes a block of 8x8 pixels cover it.
     """
     owner, _, kind = backbone['type'].rpartition('.')
-    stride = MODELS.children[owner or scope].get(kind).input_stride
+    own_stride = MODELS.children[owner or scope].get(kind).input_stride
+    stride = backbone.get('input_stride', own_stride)
     if BLOCK_SIZE % stride:
         raise ValueError(f'model.backbone: expected input_stride of {kind} to divide {BLOCK_SIZE}, '
                          f'got {stride}')
@@ -145,10 +154,16 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
 
 def _convert_detection_preprocessor(node: dict[str, Any], name: str, stride: int,
                                     notes: list[str]) -> None:
-    if node.get('batch_augments'):
-        kinds = ', '.join(map(transform_type, node['batch_augments']))
-        raise ValueError(f'{name}: batch_augments ({kinds}) resize or pad pixels, but the inputs '
-                         'are DCT channels; do it in the pipeline')
+    augments = node.get('batch_augments') or []
+    kept = [augment for augment in augments if transform_type(augment) not in _LEFT_OUT]
+    others = [kind for kind in map(transform_type, kept) if kind not in _PADDING]
+    if others:
+        raise ValueError(f'{name}: batch_augments ({", ".join(others)}) resize pixels, but the '
+                         'inputs are DCT channels; do it in the pipeline')
+    if kept != augments:
+        node['batch_augments'] = kept or None
+        notes.append(f'batch_augments is without {", ".join(_LEFT_OUT)}, which resizes pixels: '
+                     'training images keep the size that the pipeline gives them.')
     node.update(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False)
     if 'rgb_to_bgr' in node:
         node['rgb_to_bgr'] = False
@@ -169,7 +184,7 @@ def _check_batch_augments(places: dict[str, Any]) -> None:
         found = (node or {}).get('augments') or (node or {}).get('batch_augments')
         for augment in iter_dicts(found):
             kind = transform_type(augment)
-            if kind and kind not in _BATCH_AUGMENTS:
+            if kind and kind not in (*_BATCH_AUGMENTS, *_PADDING):
                 raise ValueError(f'{name}: the batch augmentation {kind} is not known to work on '
                                  f'DCT channels; {" and ".join(_BATCH_AUGMENTS)} do (ResizeMix '
                                  'resizes, which is for pixels)')

@@ -153,10 +153,15 @@ def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> Non
     if not trained:
         raise ValueError('the stock config freezes its whole backbone, which is for features of RGB pixels; those of '
                          'DCT channels must be trained')
-    made, wanted = ([tuple(level.shape) for level in levels] for levels in (features, expected))
+    made, wanted = _shapes(features), _shapes(expected)
     if made != wanted:
         raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the rest of the model '
                          'expects these')
+
+
+def _shapes(features: Any) -> Any:
+    """Return the shapes of a backbone's features, nested as these are: Conformer has two in a stage."""
+    return tuple(features.shape) if isinstance(features, torch.Tensor) else [_shapes(level) for level in features]
 
 
 def _with_preprocessor(cfg: Config) -> dict:

@@ -313,9 +313,10 @@ def _size(path: Path) -> Optional[tuple[int, int]]:
     try:
         with Image.open(path) as image:
             size = image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
+        reduced = cv2.IMREAD_REDUCED_COLOR_8 if min(size) > 8 else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), reduced)
+    except (OSError, ValueError, Image.DecompressionBombError, cv2.error):
         return None
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
     return None if pixels is None else size
 
 

@@ -25,7 +25,7 @@ from mmfreq.apis.export_file import Arrays, Differences, Exporter
 from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear
 from mmfreq.config.inspect import pipelines, transform_type
 
-TOLERANCES = dict(scores=1e-4, boxes=1e-4, masks=1e-2, unmatched=0.01)
+TOLERANCES = {'scores': 1e-4, 'boxes': 1e-4, 'masks': 1e-2, 'unmatched detections': 0.01}
 LEVELS = 1  # of a pixel, where OpenCV rounds otherwise
 SAME = 0.9  # IoU of boxes that are one detection
 SMALL = 32 * 32  # pixels of a mask; COCO's small objects
@@ -64,9 +64,11 @@ class Canvas(PixelSteps):
     @staticmethod
     def step(step: dict) -> tuple[tuple[int, int], bool]:
         """Return what mmdet's Resize needs: height and width to fit, and whether ratios stay."""
-        plain = {'type', 'scale', 'keep_ratio', 'clip_object_border'}
-        if step['type'] != 'Resize' or set(step) - plain or not isinstance(step.get('scale'), tuple | list):
-            raise ValueError("the test pipeline: expected Resize with scale=(width, height), bilinear, got "
+        known = dict(type='Resize', backend='cv2', interpolation='bilinear')
+        plain = {*known, 'scale', 'keep_ratio', 'clip_object_border'}
+        is_plain = {**known, **step} == {**step, **known} and set(step) <= plain
+        if not is_plain or not isinstance(step.get('scale'), (tuple, list)):
+            raise ValueError('the test pipeline: expected Resize with scale=(width, height), bilinear, by cv2, got '
                              f'{step}, which cannot be exported for a detector')
         width, height = step['scale']
         return (height, width), step.get('keep_ratio', False)
@@ -310,8 +312,10 @@ class DetectorExporter(Exporter):
         if levels > LEVELS:
             raise ValueError(f'expected the pixels of the resized image within {LEVELS} level of the '
                              f'test pipeline, the exported file is {levels} off; nothing is written')
-        found = self.compare(run, self.cases(), 'mmdet', TOLERANCES)
-        return {'mmdet on the resized image': found, 'the resizing of the pipeline': dict(levels=levels)}
+        cases = list(self.cases())
+        found = self.compare(run, cases, 'mmdet', TOLERANCES)
+        count = sum(len(expected[0]) for _, expected in cases)
+        return {f"mmdet's {count} detections": found, 'the resized pixels of the pipeline': dict(levels=levels)}
 
     def resized(self, image: np.ndarray) -> np.ndarray:
         """Return an image (H, W, 3) as the graph resizes it."""
@@ -347,7 +351,7 @@ class DetectorExporter(Exporter):
         pairs = matches(made, expected)
         left = len(made[0]) + len(expected[0]) - 2 * len(pairs)
         found = dict.fromkeys(TOLERANCES, 0.)
-        found['unmatched'] = left / max(1, len(made[0]) + len(expected[0]))
+        found['unmatched detections'] = left / max(1, len(made[0]) + len(expected[0]))
         for mine, other in pairs:
             apart = [np.abs(a[mine] * 1. - b[other] * 1.) for a, b in zip(made, expected)]
             found['scores'] = max(found['scores'], apart[2] / expected[2].max())

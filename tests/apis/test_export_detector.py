@@ -1,5 +1,6 @@
 """An exported detector finds what mmdet finds: boxes, labels, scores and masks, one by one."""
 import json
+import re
 import runpy
 import sys
 from pathlib import Path
@@ -48,6 +49,14 @@ TWO_STAGE = '''rpn_head=dict(in_channels=16, feat_channels=16, anchor_generator=
         mask_roi_extractor=dict(out_channels=16, featmap_strides=[4, 8]),
         mask_head=dict(in_channels=16, conv_out_channels=16, num_convs=1, num_classes=3)),
     test_cfg=dict(rpn=dict(nms_pre=100, max_per_img=50), rcnn=dict(score_thr=0.3, max_per_img=20))'''
+RGB = f"""
+_base_ = '{ROOT}/configs/demo/mask-rcnn_r18_demo.py'
+model = dict(
+    backbone=dict(num_stages=2, strides=(1, 2), dilations=(1, 1), out_indices=(0, 1)),
+    neck=dict(in_channels=[64, 128], num_outs=2),
+    rpn_head=dict(anchor_generator=dict(strides=[4, 8])),
+    roi_head=dict(bbox_roi_extractor=dict(featmap_strides=[4, 8]), mask_roi_extractor=dict(featmap_strides=[4, 8])))
+"""
 BASES = dict(
     mask_rcnn=('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', TWO_STAGE),
     retinanet=('mmdet::retinanet/retinanet_r50_fpn_1x_coco.py', DENSE.format(
@@ -64,6 +73,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         config = made / f'{name}.py'
         config.write_text(SMALL.format(base=base, heads=heads))
         save_untrained(config)
+    (made / 'rgb.py').write_text(RGB)
+    save_untrained(made / 'rgb.py')
     return made
 
 
@@ -89,7 +100,7 @@ def exporter(folder: Path, name: str, order: str = 'rgb', options: Optional[dict
     return detector.DetectorExporter(cfg, str(folder / f'{name}.pth'), 'image', order)
 
 
-@pytest.mark.parametrize('name', list(BASES))
+@pytest.mark.parametrize('name', [*BASES, 'rgb'])
 def test_fixed_lengths_find_what_mmdet_finds(name: str, folder: Path) -> None:
     with DefaultScope.overwrite_default_scope('mmdet'):
         made = exporter(folder, name, 'bgr')
@@ -110,8 +121,8 @@ def test_tool_writes_a_checked_file(folder: Path, tmp_path: Path, monkeypatch: p
     with DefaultScope.overwrite_default_scope('mmengine'):
         runpy.run_path(str(ROOT / 'tools/export.py'), run_name='__main__')
     text = capsys.readouterr().out
-    assert 'mmdet on the resized image: scores ' in text
-    assert 'the resizing of the pipeline: levels 0.0e+00' in text
+    assert re.search("mmdet's [1-9]\\d* detections: scores ", text)
+    assert 'the resized pixels of the pipeline: levels 0.0e+00' in text
     session = onnxruntime.InferenceSession(str(out))
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     assert (about['canvas'], about['stride'], about['network_input'][0]) == ([96, 128], 4, 24)
@@ -142,7 +153,7 @@ def test_a_missing_or_moved_detection_is_a_difference(folder: Path) -> None:
     found = made.differences([moved[None], labels[None], scores[None] - 0.04], [boxes, labels, scores])
     assert found['scores'] == pytest.approx(0.05)
     assert found['boxes'] == pytest.approx(0.005)
-    assert found['unmatched'] == pytest.approx(1 / 3)  # the last one of each
+    assert found['unmatched detections'] == pytest.approx(1 / 3)  # the last one of each
 
 
 @pytest.mark.parametrize(('name', 'options', 'message'), [

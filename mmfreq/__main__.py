@@ -83,6 +83,10 @@ def main() -> None:
         except KeyboardInterrupt:
             print(f'{name}: interrupted', file=sys.stderr)
             raise SystemExit(130) from None
+        except OSError as error:
+            if error.strerror is None:  # of a worker process, or of a library
+                raise
+            raise SystemExit(f'{name}: {error}') from error
     else:
         raise SystemExit(f'mmfreq: expected a tool, one of {", ".join(tools)}, got {name!r}')
 

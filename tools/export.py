@@ -18,6 +18,7 @@ from mmfreq.apis.runner import (
     prepare,
     read_config,
 )
+from mmfreq.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,6 +46,7 @@ def main() -> None:
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         check_packages()
+        check_writable(args.out)
         with explain_refusal():
             made = exporter(cfg, checkpoint, args.input, args.order, args.fp16)
         print(f'export: writing and checking {args.out} ...', flush=True)

@@ -28,6 +28,7 @@ from mmfreq.apis import checks
 from mmfreq.apis.compare.runs import one_line
 from mmfreq.apis.resume import ResumeCheckHook
 from mmfreq.apis.snapshot import SnapshotHook
+from mmfreq.apis.terminal import finished
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
     DATALOADERS,
@@ -36,7 +37,7 @@ from mmfreq.config.inspect import (
     transform_type,
 )
 from mmfreq.config.paths import config_path
-from mmfreq.files import atomic_write_text
+from mmfreq.files import atomic_write_text, check_writable
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
@@ -137,6 +138,11 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.test_cfg.fp16 = True
     if args.show:
         check_display('--show-dir DIR')
+    if args.show_dir:
+        try:
+            Path(args.show_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f'--show-dir: {error}') from error
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     if args.tta:
@@ -297,7 +303,7 @@ class _SayFinished(Hook):
     """Say in one line that a resumed run has nothing left to train."""
 
     def before_train(self, runner: Runner) -> None:
-        if runner.iter >= runner.max_iters:
+        if finished(runner):
             runner.logger.warning('nothing to train: this run is finished '
                                   f'(iteration {runner.iter} of {runner.max_iters})')
 
@@ -335,6 +341,10 @@ def check_output(path: str) -> None:
     if Path(path).suffix not in ('.json', '.pkl'):
         raise SystemExit('--out: expected a .json file (metrics) or a .pkl file (predictions), '
                          f'got {path}')
+    try:
+        check_writable(path)
+    except ValueError as error:
+        raise SystemExit(f'--out: {error}') from error
 
 
 def save_results(runner: Runner, path: Optional[str]) -> dict[str, Any]:

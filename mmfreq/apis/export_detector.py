@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import box_iou
 
 from mmfreq.apis.export_file import Arrays, Differences, Exporter
-from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear
+from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear, whole_levels
 from mmfreq.config.inspect import pipelines, transform_type
 
 TOLERANCES = {'scores': 1e-4, 'boxes': 1e-4, 'masks': 1e-2, 'unmatched detections': 0.01}
@@ -56,6 +56,7 @@ class Canvas(PixelSteps):
             raise ValueError('the test pipeline: expected one Resize, got '
                              f'{[step["type"] for step in self.described["steps"]]}')
         self.limits, self.keep_ratio = self.steps[0]
+        self.rounds = not self.described['steps'][0].get('lazy')
         divisor = preprocessor.pad_size_divisor * self.stride
         height, width = (side + -side % divisor for side in self.limits)
         self.canvas = height, width
@@ -65,7 +66,7 @@ class Canvas(PixelSteps):
     def step(step: dict) -> tuple[tuple[int, int], bool]:
         """Return what mmdet's Resize needs: height and width to fit, and whether ratios stay."""
         known = dict(type='Resize', backend='cv2', interpolation='bilinear')
-        plain = {*known, 'scale', 'keep_ratio', 'clip_object_border'}
+        plain = {*known, 'scale', 'keep_ratio', 'clip_object_border', 'lazy'}
         is_plain = {**known, **step} == {**step, **known} and set(step) <= plain
         if not is_plain or not isinstance(step.get('scale'), (tuple, list)):
             raise ValueError('the test pipeline: expected Resize with scale=(width, height), bilinear, by cv2, got '
@@ -88,14 +89,14 @@ class Canvas(PixelSteps):
         """Return the resized images, uint8 (1, h, w, 3)."""
         images = images.permute(0, 3, 1, 2)
         new = self.shapes(images)[1]
-        images = opencv_bilinear(images, new, new.long().tolist())
+        images = whole_levels(opencv_bilinear(images, new, new.long().tolist(), self.rounds))
         return images.permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the input, float32 (1, C, h, w), and what :meth:`shapes` returns."""
         images = images.permute(0, 3, 1, 2)
         size, new = self.shapes(images)
-        inputs = self.converted(opencv_bilinear(images, new, self.canvas))
+        inputs = self.converted(opencv_bilinear(images, new, self.canvas, self.rounds))
         for axis in (2, 3):
             inside = torch.arange(inputs.shape[axis]) * self.stride < new[axis - 2]
             inputs = inputs * inside.float().view(-1, *[1] * (3 - axis))

@@ -5,7 +5,7 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 from mmengine import registry
@@ -19,6 +19,7 @@ from mmfreq.config.inspect import (
     iter_dicts,
     network_pipeline,
     pipelines,
+    takes_lazy_image,
     transform_type,
 )
 from mmfreq.dct.blocks import check_positive_int
@@ -29,6 +30,7 @@ _IMAGENET_MEAN = {123.675, 116.28, 103.53}
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _BEHIND_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'TestTimeAug', 'Compose', 'Collect',
                'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
+_FIRST_OF_DCT = ('FusedBlockDCT', 'YCbCr')
 _RUN_KEYS = {*inspect.signature(Runner).parameters, 'data_preprocessor', 'tta_model',
              'tta_pipeline', 'custom_imports', 'runner_type', 'compile', 'sync_bn', 'optimizer',
              'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing',
@@ -181,6 +183,7 @@ def check_config(cfg: Config) -> None:
     _check_topk(cfg)
     for name, pipeline in named_pipelines(cfg):
         _check_behind_dct(name, pipeline)
+        _check_lazy_images(name, pipeline)
     found = front_ends(cfg)
     for name, other in found[1:]:
         check_same(*found[0], name, other)
@@ -213,6 +216,33 @@ def _check_behind_dct(name: str, steps: Any, first: str = '') -> str:
             else:
                 first = max(first, _check_behind_dct(name, part, before))
     return first
+
+
+def _check_lazy_images(name: str, steps: Sequence[Any], lazy: Optional[dict] = None
+                       ) -> Optional[dict]:
+    """Refuse transforms that need pixels between a LazyResize and the DCT; return what still waits.
+
+    A list inside a list of transforms is an alternative to the others there.
+    """
+    before = lazy
+    for step in steps:
+        if not isinstance(step, dict):
+            lazy = _check_lazy_images(name, step, before)
+            continue
+        kind = transform_type(step)
+        if kind == 'TestTimeAug':  # lists the alternatives of each step
+            for part in step['transforms']:
+                lazy = _check_lazy_images(name, [[one] for one in part], lazy)
+        elif step.get('transforms'):
+            lazy = _check_lazy_images(name, step['transforms'], lazy)
+        elif kind in _FIRST_OF_DCT:
+            lazy = None
+        elif kind == 'LazyResize':
+            lazy = step
+        elif lazy and not takes_lazy_image(step):
+            raise ValueError(f'{name}: {kind} needs pixels, but LazyResize leaves them to a '
+                             f"FusedBlockDCT behind it; write type={lazy['resize']!r} instead")
+    return lazy
 
 
 def _takes_pixels(kind: str) -> bool:

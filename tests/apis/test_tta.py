@@ -43,7 +43,7 @@ def kinds(steps: list) -> list:
     (DETECTION[0], ['LoadImageFromFile', 'Resize'],
      ['LoadAnnotations', 'FusedBlockDCT', 'PackDetInputs']),
     (DETECTION[1], ['LoadImageFromFile', 'Resize'], ['LoadAnnotations', 'PackDetInputs']),
-    (CLASSIFICATION[0], ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop'],
+    (CLASSIFICATION[0], ['LoadImageFromFile', 'LazyResize', 'CenterCrop'],
      ['FusedBlockDCT', 'PackInputs']),
     (CLASSIFICATION[1], ['LoadImageFromFile', 'ResizeEdge', 'CenterCrop'], ['PackInputs']),
 ])

@@ -82,7 +82,7 @@ class Canvas(PixelSteps):
     def shapes(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Return height and width of images (1, 3, H, W), and of the resized ones: float64 (2, )."""
         size, limits = image_size(images), torch.tensor(self.limits, dtype=torch.float64)
-        scale = (limits / size).min() if self.keep_ratio else limits / size
+        scale = (limits / size).amin(0) if self.keep_ratio else limits / size
         return size, (size * scale + 0.5).floor()
 
     def resized(self, images: Tensor) -> Tensor:
@@ -198,7 +198,7 @@ def _clipped(decode: Callable, limits: Tensor) -> Callable:
 def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict) -> Tensor:
     """Return the scores (M, ), -1 where a box of the same group is better; see mmcv's batched_nms."""
     chosen = (scores > 0).nonzero()[:, 0]
-    extent = torch.where(scores > 0, boxes.amax(1), 0.).max() + 1
+    extent = torch.where(scores > 0, boxes.amax(1), 0.).amax(0) + 1
     shifted = boxes if nms.get('class_agnostic') else boxes + (groups * extent)[:, None]
     kept = torch.ops.torchvision.nms(shifted[chosen], scores[chosen], nms['iou_threshold'])
     is_kept = torch.zeros_like(scores).index_fill(0, chosen[kept], 1.)
@@ -297,12 +297,21 @@ class DetectorExporter(Exporter):
                                 if transform_type(step) in ('LoadImageFromFile', 'Resize')])
         front = Canvas(self.cfg, self.model.data_preprocessor, self.order)
         self.network = Detector(front, self.model).eval()
+        self.tolerances = dict(TOLERANCES)
+        if 'masks' not in self.network.outputs:
+            del self.tolerances['masks']
         self.images = [image if front.fits(image) else np.rot90(image).copy() for image in self.images]
 
     def example(self) -> tuple[Tensor, dict]:
         """Return an image, whose height and width are dynamic."""
         auto = torch.export.Dim.DYNAMIC
         return self.pixels(self.images[0]), {1: auto, 2: auto}
+
+    def metadata(self) -> dict[str, Any]:
+        """Return what the file says about itself; the network's input is the canvas."""
+        front = self.network.front
+        cells = [side // front.stride for side in front.canvas]
+        return {**super().metadata(), 'network_input': [len(front.bias), *cells]}
 
     def check(self, run: Callable) -> dict[str, Differences]:
         """Compare detections with those of mmdet, and resized pixels with the pipeline's."""
@@ -314,7 +323,7 @@ class DetectorExporter(Exporter):
             raise ValueError(f'expected the pixels of the resized image within {LEVELS} level of the '
                              f'test pipeline, the exported file is {levels} off; nothing is written')
         cases = list(self.cases())
-        found = self.compare(run, cases, 'mmdet', TOLERANCES)
+        found = self.compare(run, cases, 'mmdet', self.tolerances)
         count = sum(len(expected[0]) for _, expected in cases)
         return {f"mmdet's {count} detections": found, 'the resized pixels of the pipeline': dict(levels=levels)}
 
@@ -351,7 +360,7 @@ class DetectorExporter(Exporter):
         made = [one[0][there] for one in made]
         pairs = matches(made, expected)
         left = len(made[0]) + len(expected[0]) - 2 * len(pairs)
-        found = dict.fromkeys(TOLERANCES, 0.)
+        found = dict.fromkeys(self.tolerances, 0.)
         found['unmatched detections'] = left / max(1, len(made[0]) + len(expected[0]))
         for mine, other in pairs:
             apart = [np.abs(a[mine] * 1. - b[other] * 1.) for a, b in zip(made, expected)]

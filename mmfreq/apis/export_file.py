@@ -112,14 +112,12 @@ class Exporter:
     def program(self) -> torch.export.ExportedProgram:
         """Return the graph; the batch is dynamic, and the size where the network allows."""
         example, axes = self.example()
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')  # of attributes that the gate sets for its hooks
-            try:
-                return torch.export.export(self.network, (example, ), dynamic_shapes=(axes, ),
-                                           strict=False)
-            except Exception as error:  # of any network
-                reason = str(error).strip().partition('\n')[0]
-                raise ValueError(f'torch.export cannot trace the model: {reason}') from error
+        try:
+            return torch.export.export(self.network, (example, ), dynamic_shapes=(axes, ),
+                                       strict=False)
+        except Exception as error:  # of any network
+            reason = str(error).strip().partition('\n')[0]
+            raise ValueError(f'torch.export cannot trace the model: {reason}') from error
 
     def write(self, out: Path) -> dict[str, Differences]:
         """Write the file once it computes what PyTorch does.
@@ -136,7 +134,8 @@ class Exporter:
         writers = {'.onnx': _write_onnx, '.pt2': _write_pt2}
         if out.suffix not in writers:
             raise ValueError(f'expected a file name with {" or ".join(writers)}, got {out}')
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of attributes that the gate sets for its hooks, and of torch's own
             draft = Path(folder, f'draft{out.suffix}')
             run = writers[out.suffix](self.program(), draft, self.metadata(), self.network.outputs)
             differences = self.check(run)

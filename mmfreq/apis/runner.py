@@ -25,7 +25,6 @@ from tqdm import tqdm
 
 import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
-from mmfreq.apis.compare.runs import one_line
 from mmfreq.apis.resume import ResumeCheckHook
 from mmfreq.apis.snapshot import SnapshotHook
 from mmfreq.apis.terminal import finished
@@ -36,7 +35,7 @@ from mmfreq.config.inspect import (
     iter_dicts,
     transform_type,
 )
-from mmfreq.config.paths import config_path
+from mmfreq.config.paths import config_path, one_line, read_file
 from mmfreq.files import atomic_write_text, check_writable
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed
@@ -78,12 +77,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     """Read a config file and merge ``--cfg-options``; exit with one line if that cannot be done."""
     try:
-        file = config_path(path)
-        cfg = Config.fromfile(str(file))
+        cfg = read_file(config_path(path))
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    except Exception as error:  # a config is a program: it may raise anything
-        raise SystemExit(f'config: {file} cannot be read: {one_line(error)}') from error
     try:
         merge_options(cfg, options or {})
     except (LookupError, TypeError, ValueError) as error:

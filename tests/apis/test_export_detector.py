@@ -125,7 +125,7 @@ def test_tool_writes_a_checked_file(folder: Path, tmp_path: Path, monkeypatch: p
     assert 'the resized pixels of the pipeline: levels 0.0e+00' in text
     session = onnxruntime.InferenceSession(str(out))
     about = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-    assert (about['canvas'], about['stride'], about['network_input'][0]) == ([96, 128], 4, 24)
+    assert (about['canvas'], about['stride'], about['network_input']) == ([96, 128], 4, [24, 24, 32])
     assert about['outputs'] == ['boxes', 'labels', 'scores', 'masks']
     assert len(about['classes']) == 80  # of the data set, since the checkpoint names none
     boxes, labels, scores, masks = session.run(None, {'input': np.zeros((1, 70, 31, 3), np.uint8)})

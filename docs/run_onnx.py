@@ -1,4 +1,4 @@
-"""Classify images with an exported file: python run_onnx.py model.onnx IMAGE...
+"""Classify images, or detect in them, with an exported file: python run_onnx.py model.onnx IMAGE...
 
 Needs onnxruntime, numpy and Pillow alone: neither torch, nor mmfreq, nor OpenMMLab.
 """
@@ -14,6 +14,12 @@ about = session.get_modelmeta().custom_metadata_map
 classes = json.loads(about['classes'])
 for path in sys.argv[2:]:
     pixels = np.array(Image.open(path).convert('RGB'))[:, :, ::1 if about['colors'] == '"rgb"' else -1]
-    scores = session.run(None, {'input': pixels[None]})[0][0]
-    best = int(scores.argmax())
-    print(path, classes[best] if classes else best, f'{scores[best]:.3f}')
+    found = dict(zip([output.name for output in session.get_outputs()], session.run(None, {'input': pixels[None]})))
+    scores = found['scores'][0]
+    labels = found['labels'][0] if 'labels' in found else [scores.argmax()]
+    for i, label in enumerate(labels):
+        score = scores[i if 'boxes' in found else label]
+        if label < 0 or 'boxes' in found and score < 0.3:
+            break
+        box = found['boxes'][0, i].round().astype(int).tolist() if 'boxes' in found else ''
+        print(path, classes[label] if classes else label, f'{score:.3f}', *box)

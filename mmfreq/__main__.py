@@ -78,7 +78,15 @@ def main() -> None:
     elif name == '--version':
         print(__version__)
     elif name in tools:
-        run(name, tools[name], arguments)
+        try:
+            run(name, tools[name], arguments)
+        except KeyboardInterrupt:
+            print(f'{name}: interrupted', file=sys.stderr)
+            raise SystemExit(130) from None
+        except OSError as error:
+            if error.strerror is None:  # of a worker process, or of a library
+                raise
+            raise SystemExit(f'{name}: {error}') from error
     else:
         raise SystemExit(f'mmfreq: expected a tool, one of {", ".join(tools)}, got {name!r}')
 

@@ -22,6 +22,18 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
         raise
 
 
+def check_writable(path: Union[str, Path]) -> None:
+    """Raise ValueError, before long work, unless its result can be written; make missing folders."""
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=path.parent).close()
+    except OSError as error:
+        raise ValueError(f'{path}: cannot be written: {error.strerror}') from error
+    if path.is_dir():
+        raise ValueError(f'{path}: cannot be written: it is a folder')
+
+
 def files_below(folder: Path, inside: Optional[set[str]] = None) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted; follow links, but not in circles."""
     inside = inside or set()  # what the folder lies in

@@ -144,8 +144,8 @@ def test_training_on_the_device_is_that_of_the_pipeline(folder: Path) -> None:
         optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), 0.01))
         losses = [float(model.train_step(batch, optimizer)['loss']) for _ in range(3)]
         found.append((losses, model.backbone.layer1[0].conv1.weight.detach().numpy()))
-    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-3)
-    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-4)
+    np.testing.assert_allclose(found[1][0], found[0][0], rtol=1e-3, atol=2e-4)
+    np.testing.assert_allclose(found[1][1], found[0][1], atol=5e-4)
     assert len(set(found[0][0])) == 3  # the weights change
 
 
@@ -184,8 +184,9 @@ def test_int8_scales_of_known_values() -> None:
     assert rows[0] == dict(scale=4, clipped=0., rms_error=pytest.approx(np.sqrt(0.99) * 0.1))
     assert rows[1] == dict(scale=8, clipped=0.01, rms_error=pytest.approx(
         np.sqrt(0.99 * 0.025**2 + 0.01 * (20 - 127 / 8)**2)))
-    with pytest.raises(ValueError, match='scales: expected numbers > 0'):
-        int8_scales(values, [4, 0])
+    for scale in (0, -1, float('nan')):
+        with pytest.raises(ValueError, match='scales: expected numbers > 0'):
+            int8_scales(values, [4, scale])
 
 
 def test_blocks_for_int8_are_few_for_large_sets_and_do_not_depend_on_workers(folder: Path,

@@ -72,7 +72,8 @@ def frequency_input(bgr: np.ndarray, upscale: int = 1, stats: str = 'dctnet-clas
 
 def test_registered_names() -> None:
     ours = {name for name, cls in TRANSFORMS.module_dict.items() if cls.__module__ == 'mmfreq.transforms'}
-    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'RoundPixels'}
+    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize',
+                    'RoundPixels'}
 
 
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])

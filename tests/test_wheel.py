@@ -196,6 +196,15 @@ def test_a_tool_is_the_main_module(call: Any, monkeypatch: pytest.MonkeyPatch, t
     assert capsys.readouterr().out == f'True __main__ {tmp_path}/try.py mmfreq try a --b\n'
 
 
+def test_an_interruption_is_one_line(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+                                     capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / 'try.py').write_text('raise KeyboardInterrupt')
+    monkeypatch.setattr(command, 'TOOLS', tmp_path)
+    with pytest.raises(SystemExit) as stopped:
+        call('try')
+    assert (stopped.value.code, capsys.readouterr().err) == (130, 'try: interrupted\n')
+
+
 def test_shell_scripts_use_this_python(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(os, 'execvp', lambda *args: calls.append(args) or sys.exit(0))

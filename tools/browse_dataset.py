@@ -40,6 +40,8 @@ def main() -> None:
     args = parse_args()
     if args.number < 1:
         raise SystemExit(f'--number: expected an integer >= 1, got {args.number}')
+    if args.seed < 0:
+        raise SystemExit(f'--seed: expected an integer >= 0, got {args.seed}')
     if args.show:
         check_display('--out DIR')
     loader = f'{args.phase}_dataloader'

@@ -13,6 +13,7 @@ import argparse
 from mmfreq.apis.compare.picture import save_comparison
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.compare.table import markdown_table
+from mmfreq.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -35,6 +36,8 @@ def main() -> None:
     """Measure, print, write."""
     args = parse_args()
     try:
+        for ending in ('md', 'csv', 'json', 'png') if args.out else ():
+            check_writable(f'{args.out}.{ending}')
         rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
     except ValueError as error:
         raise SystemExit(f'compare: {error}') from error

@@ -38,7 +38,7 @@ def main() -> None:
     try:
         with explain_refusal():
             report = convert_dctnet(path, out, args.channels)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f'convert_checkpoint: {error}') from error
     print(*report, f'written: {out} {out.with_suffix(".py")}', sep='\n')
 

@@ -8,6 +8,7 @@ import argparse
 from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, read_config
 from mmfreq.dct.channels import COMPONENTS
+from mmfreq.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,6 +32,7 @@ def main() -> None:
     args = parse_args()
     cfg = read_config(args.config, args.cfg_options)
     try:
+        check_writable(args.out)
         stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed, args.scales)
     except (OSError, ValueError) as error:
         raise SystemExit(f'{args.config}: {error}') from error

@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""Write a trained classifier as one self-contained file, ONNX or torch.export.
+"""Write a trained classifier or detector as one self-contained file, ONNX or torch.export.
 
-The file takes pixels and gives scores: resizing, cropping, colour, DCT, gate and softmax are in it.
-It appears once it gives the same scores as PyTorch. docs/export.md shows how to run it.
+The file takes pixels and gives scores, or boxes, labels, scores and masks: resizing, cropping,
+colour, DCT, gate, softmax and NMS are in it. It appears once it gives the same as PyTorch.
+docs/export.md shows how to run it.
 """
 import argparse
 from pathlib import Path
 
-from mmfreq.apis.export import INPUTS, check_packages, exporter
+from mmfreq.apis.export import INPUTS, exporter
+from mmfreq.apis.export_file import check_packages
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
     KeyValues,
@@ -16,6 +18,7 @@ from mmfreq.apis.runner import (
     prepare,
     read_config,
 )
+from mmfreq.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,15 +46,15 @@ def main() -> None:
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         check_packages()
+        check_writable(args.out)
         with explain_refusal():
             made = exporter(cfg, checkpoint, args.input, args.order, args.fp16)
         print(f'export: writing and checking {args.out} ...', flush=True)
-        exact, whole = made.write(args.out)
+        checked = made.write(args.out)
     except (OSError, ValueError) as error:
         raise SystemExit(f'export: {error}') from error
     print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; checked on {made.source}')
-    for differences, reference in ((exact, 'PyTorch, from resized pixels on'),
-                                   (whole, 'test pipeline and model')):
+    for reference, differences in checked.items():
         found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
         print(f'export: largest differences from {reference}: {found}')
 

@@ -38,7 +38,7 @@ def main() -> None:
         if out.exists() and not args.force:
             raise ValueError(f'{out} is there already; --force replaces it')
         notes = write_freqified(args.config, args.channels, out, args.stats)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f'freqify: {args.config}: {error}') from error
     print(*notes, f'written: {out}', sep='\n')
 

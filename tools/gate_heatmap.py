@@ -15,6 +15,7 @@ from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, checkpoint_file, explain_refusal, prepare, read_config
 from mmfreq.config.inspect import iter_dicts
+from mmfreq.files import check_writable
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
 
 
@@ -53,6 +54,8 @@ def main() -> None:
     args = parse_args()
     from_files = all(name.endswith('.json') for name in args.inputs)
     try:
+        for ending in ('json', 'png', 'svg'):
+            check_writable(f'{args.out}.{ending}')
         rates = [load_on_rates(name) for name in args.inputs] if from_files else [measure(args)]
     except ValueError as error:
         raise SystemExit(f'gate_heatmap: {error}') from error

@@ -70,7 +70,7 @@ def main() -> None:
         out = Path(args.out_config or selection.with_name(f'{static_name(dynamic.stem, len(channels))}.py'))
         save_selection(rates, channels, str(selection))
         atomic_write_text(out, static_config(dynamic, selection, out))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise SystemExit(f'select_channels: {error}') from error
     print(report(rates, channels))
     print(f'written: {selection} {out}')

@@ -6,6 +6,7 @@ import mmcv
 
 from mmfreq.apis.show_dct import plot_channels
 from mmfreq.dct.channels import CHANNEL_NAMES
+from mmfreq.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -23,6 +24,10 @@ def main() -> None:
     args = parse_args()
     if not args.out.endswith(('.png', '.svg')):
         raise SystemExit(f'--out: expected a .png or .svg file, got {args.out}')
+    try:
+        check_writable(args.out)
+    except ValueError as error:
+        raise SystemExit(f'show_dct: {error}') from error
     try:
         image = mmcv.imread(args.image)
     except Exception as error:  # every decoder has its own

@@ -38,6 +38,8 @@ def parse_args() -> argparse.Namespace:
     args = parser.parse_args()
     if args.out:
         check_output(args.out)
+    if args.interval < 1:
+        parser.error(f'--interval: expected an integer >= 1, got {args.interval}')
     return args
 
 

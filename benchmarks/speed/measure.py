@@ -37,7 +37,7 @@ from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlock
 IMAGE_SIZE = (500, 375)
 JPEG_QUALITY = 95
 _PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine',
-             'onedl-mmpretrain', 'onedl-mmdetection', 'scipy', 'pyjpegio')
+             'onedl-mmpretrain', 'onedl-mmdetection', 'scipy', 'pyjpegio', 'onnxruntime')
 
 
 @dataclass
@@ -63,12 +63,14 @@ class Settings:
         images (list[str]): JPEG files.
         device (str): Where the networks run, ``'cpu'`` or ``'cuda'``.
         seed (int): Of the augmentation; the same for all configs.
+        dataloader (str): Whose pipelines load the images.
     """
     repeats: int
     batch: int
     images: list[str]
     device: str = 'cpu'
     seed: int = 0
+    dataloader: str = 'train_dataloader'
 
 
 def machine() -> dict[str, Any]:
@@ -111,27 +113,29 @@ def make_images(folder: str, count: int) -> list[str]:
 
 
 class Subject:
-    """A config, and what of it is measured: its training pipeline, its collation, its network.
+    """A config, and what of it is measured: a pipeline, its collation, its network.
 
     Args:
         config (str): A path, or ``package::file``.
         device (str): Where the network runs.
+        dataloader (str): Whose pipeline loads the images.
     """
 
-    def __init__(self, config: str, device: str = 'cpu') -> None:
+    def __init__(self, config: str, device: str = 'cpu', dataloader: str = 'train_dataloader'
+                 ) -> None:
         self.path = config_path(config)
         self.cfg = Config.fromfile(str(self.path))
         self.name = self.path.stem
         self.device = device
         check_channels(self.cfg)
-        found = pipelines(self.cfg, 'train_dataloader')
+        found = pipelines(self.cfg, dataloader)
         if not found:
-            raise ValueError(f'{config}: expected a train_dataloader with a pipeline')
+            raise ValueError(f'{config}: expected a {dataloader} with a pipeline')
         self.pipeline: list[dict] = found[0]
 
     @cached_property
     def steps(self) -> list[Callable[[dict], dict]]:
-        """Build the transforms of the training pipeline."""
+        """Build the transforms of the pipeline."""
         self._enter()
         return [TRANSFORMS.build(step) for step in self.pipeline]
 
@@ -160,7 +164,7 @@ class Subject:
         init_default_scope(self.cfg.get('default_scope', 'mmengine'))
 
     def load(self, image: str) -> dict:
-        """Put one image through the training pipeline."""
+        """Put one image through the pipeline."""
         results = self.start(image)
         for step in self.steps:
             results = step(results)
@@ -215,10 +219,10 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the training pipelines, image by image interleaved: whole, and by step."""
+    """Measure the pipelines, image by image interleaved: whole, and by step."""
     rounds = settings.repeats + 1
     seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
-    for turn in tqdm(range(rounds), 'Training pipeline', unit='round', leave=False, disable=None):
+    for turn in tqdm(range(rounds), 'Pipeline', unit='round', leave=False, disable=None):
         for number, image in enumerate(settings.images):
             for subject, table in zip(subjects, seconds):
                 np.random.seed(settings.seed + 1000 * turn + number)
@@ -232,7 +236,8 @@ def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[S
     whole = [1e3 * np.median(table[1:].sum(axis=2), axis=1) for table in seconds]
     size = np.mean([os.path.getsize(image) for image in settings.images])
     note = f'{len(settings.images)} JPEG files, {size / 1000:.0f} kB each on average'
-    sections = [Section('Training pipeline', 'ms/image',
+    title = settings.dataloader.replace('_dataloader', '').replace('train', 'training').capitalize()
+    sections = [Section(f'{title} pipeline', 'ms/image',
                         [Entry.of(s.name, w) for s, w in zip(subjects, whole)], [note])]
     for subject, table in zip(subjects, per_round):
         names = [f'{i + 1}. {transform_type(step)}' for i, step in enumerate(subject.pipeline)]
@@ -463,7 +468,7 @@ def benchmark(configs: Sequence[str], sections: Sequence[str], settings: Setting
         settings (Settings): How much to measure.
         memory (int): Images to watch a worker's memory over. Defaults to 0: not measured.
     """
-    subjects = [Subject(config, settings.device) for config in configs]
+    subjects = [Subject(config, settings.device, settings.dataloader) for config in configs]
     for name in sections:
         yield from SECTIONS[name](subjects, settings)
     if memory:

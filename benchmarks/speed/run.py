@@ -40,6 +40,8 @@ def parse_args() -> argparse.Namespace:
     add('--image-count', type=int, default=24, help='how many of them (default: %(default)s)')
     add('--memory', type=int, default=0, metavar='N', help='watch the memory of the process over N '
         'images of each training pipeline (default: do not)')
+    add('--dataloader', choices=['train_dataloader', 'test_dataloader'], default='train_dataloader',
+        help='whose pipelines are measured (default: %(default)s)')
     add('--threads', type=int, default=1, help='threads of torch (default: %(default)s)')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     add('--device', choices=['cpu', 'cuda'], default=device, help='where the networks run '
@@ -64,7 +66,8 @@ def main() -> None:
     with scratch_folder() as scratch:
         try:
             images = jpeg_files(args.images, args.image_count, scratch)
-            settings = Settings(args.repeats, args.batch, images, args.device)
+            settings = Settings(args.repeats, args.batch, images, args.device,
+                                dataloader=args.dataloader)
             sections = [name for name in args.sections if name != 'none']
             for section in benchmark(args.configs, sections, settings, args.memory):
                 report.sections.append(section)

@@ -11,8 +11,10 @@ model = dict(
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 load = dict(type='LoadImageFromFile')
-train_pipeline = [load, *_base_.train_pipeline[1:-1], *freq, _base_.train_pipeline[-1]]
-test_pipeline = [load, *_base_.test_pipeline[1:-1], *freq, _base_.test_pipeline[-1]]
+resize = dict(type='LazyResize', resize='Resize', scale=(1333, 800), keep_ratio=True)
+train_pipeline = [
+    load, _base_.train_pipeline[1], resize, _base_.train_pipeline[3], *freq, _base_.train_pipeline[-1]]
+test_pipeline = [load, resize, _base_.test_pipeline[2], *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader

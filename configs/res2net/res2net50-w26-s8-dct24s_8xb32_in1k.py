@@ -7,11 +7,11 @@ data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load = dict(type='LoadImageFromFile')
-train_pipeline = [
-    load, dict(_base_.train_pipeline[1], scale=448), *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]
+train_crop = dict(_base_.train_pipeline[1], type='LazyResize', resize='RandomResizedCrop', scale=448)
+test_resize = dict(_base_.test_pipeline[1], type='LazyResize', resize='ResizeEdge', scale=512)
+train_pipeline = [load, train_crop, *_base_.train_pipeline[2:-1], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [
-    load, dict(_base_.test_pipeline[1], scale=512), dict(_base_.test_pipeline[2], crop_size=448), *freq,
-    _base_.test_pipeline[-1]]
+    load, test_resize, dict(_base_.test_pipeline[2], crop_size=448), *freq, _base_.test_pipeline[-1]]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 test_dataloader = val_dataloader

@@ -6,8 +6,9 @@ model = dict(backbone=dict(strides=(1, 1, 2, 2)))
 
 freq = [dict(_base_.freq[0], stats='photos-224')]
 load, flip, pack = _base_.train_pipeline[0], _base_.train_pipeline[2], _base_.train_pipeline[-1]
-train_pipeline = [load, dict(type='RandomResizedCrop', scale=224), flip, *freq, pack]
-test_resize = dict(type='ResizeEdge', scale=256, edge='short')
+train_crop = dict(_base_.train_pipeline[1], scale=224)
+test_resize = dict(_base_.test_pipeline[1], scale=256)
+train_pipeline = [load, train_crop, flip, *freq, pack]
 test_pipeline = [load, test_resize, dict(type='CenterCrop', crop_size=224), *freq, pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 val_dataloader = dict(dataset=dict(pipeline=test_pipeline))

@@ -7,8 +7,8 @@ data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 load, pack = dict(type='LoadImageFromFile'), dict(type='PackInputs')
-train_crop = dict(type='RandomResizedCrop', scale=448)
-test_resize = dict(type='ResizeEdge', scale=512, edge='short')
+train_crop = dict(type='LazyResize', resize='RandomResizedCrop', scale=448)
+test_resize = dict(type='LazyResize', resize='ResizeEdge', scale=512, edge='short')
 train_pipeline = [load, train_crop, dict(type='RandomFlip', prob=0.5, direction='horizontal'), *freq, pack]
 test_pipeline = [load, test_resize, dict(type='CenterCrop', crop_size=448), *freq, pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

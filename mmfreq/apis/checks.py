@@ -96,7 +96,7 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool,
                              + (f'; {root} has {", ".join(there)}' if there else '')
                              + '; set its data_root')
     if annotations and not is_coco and dataset.get('with_label', True):
-        _check_labels(root / annotations, num_classes)
+        _check_labels(root / annotations, folders[0], num_classes)
     if annotations or is_coco or not dataset.get('with_label', True):
         return []
     classes = sorted(path.name for path in folders[0].iterdir() if path.is_dir())
@@ -109,19 +109,25 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool,
     return classes
 
 
-def _check_labels(file: Path, num_classes: Optional[int]) -> None:
-    """Refuse a list of images and labels with a line that is no such pair, or a label too high."""
-    number = 0
-    with open(file, encoding='utf-8') as lines:
-        for number, line in enumerate(lines, 1):
-            path, _, label = line.strip().rpartition(' ')
-            if not path or not label.isdigit() or num_classes and int(label) >= num_classes:
-                most = f' to {num_classes - 1}, for num_classes={num_classes}'
-                raise ValueError(f'{file}: line {number}: expected the path of an image, a blank '
-                                 f'and a label, 0{most if num_classes else ""}; got '
-                                 f'{line.strip()!r}')
-    if not number:
+def _check_labels(file: Path, folder: Path, num_classes: Optional[int]) -> None:
+    """Refuse a list of images and labels whose lines are no such pairs, or whose first is no image."""
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file}: expected text in UTF-8: {error}') from error
+    for number, line in enumerate(lines, 1):
+        path, _, label = line.strip().rpartition(' ')
+        if not path or not label.isdigit() or num_classes and int(label) >= num_classes:
+            most = f' to {num_classes - 1}, for num_classes={num_classes}'
+            raise ValueError(f'{file}: line {number}: expected the path of an image, a blank '
+                             f'and a label, 0{most if num_classes else ""}; got {line.strip()!r}')
+    if not lines:
         raise ValueError(f'{file}: expected a line for each image, found none')
+    first = lines[0].strip().rpartition(' ')[0]
+    if first.startswith('\ufeff') or not (folder / first).is_file():
+        raise ValueError(f'{file}: line 1: no such image: {folder / first}' + (
+            ', since the file begins with a byte order mark; expected UTF-8 without one'
+            if first.startswith('\ufeff') else ''))
 
 
 def _check_not_empty(folder: Path, classes: list[str], endings: Sequence[str]) -> None:

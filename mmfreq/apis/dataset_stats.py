@@ -1,6 +1,7 @@
 """Compute mean and standard deviation of all DCT channels over a config's training pipeline."""
 import datetime
 import json
+import math
 import random
 from copy import deepcopy
 from typing import Optional, Sequence
@@ -92,6 +93,11 @@ def _collate(items: Sequence[tuple]) -> tuple[RunningStats, np.ndarray, int]:
     return merged(stats), np.concatenate(blocks), len(items)
 
 
+def _check_scales(scales: Sequence[float]) -> None:
+    if not scales or not all(0 < scale < math.inf for scale in scales):
+        raise ValueError(f'scales: expected numbers > 0, got {list(scales)}')
+
+
 def int8_scales(normalised: np.ndarray,
                 scales: Sequence[float] = INT8_SCALES) -> list[dict[str, float]]:
     """Measure the error of ``FreqNormalize(..., dtype='int8', scale=...)`` at each scale.
@@ -104,8 +110,7 @@ def int8_scales(normalised: np.ndarray,
         list[dict]: ``scale``, ``clipped`` (fraction of saturated values) and ``rms_error`` (in
         standard deviations).
     """
-    if not scales or min(scales) <= 0:
-        raise ValueError(f'scales: expected numbers > 0, got {list(scales)}')
+    _check_scales(scales)
     rows = []
     for scale in scales:
         steps = np.rint(normalised.astype(np.float64) * scale)
@@ -150,6 +155,9 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: Optional[int] 
     """
     if images is not None:
         check_positive_int('images', images)
+    if seed < 0:
+        raise ValueError(f'seed: expected an integer >= 0, got {seed}')
+    _check_scales(scales)
     dataset = coefficient_dataset(cfg)
     total = min(images or len(dataset), len(dataset))
     order = np.random.default_rng(seed).permutation(len(dataset))[:total].tolist()

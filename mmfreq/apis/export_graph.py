@@ -1,5 +1,5 @@
 """The parts of an exported classifier: pixels to the network's input, and the network to scores."""
-from typing import Any, Callable, Optional
+from typing import Any, Callable, Optional, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -10,9 +10,10 @@ from mmfreq.config.inspect import network_pipeline, pipelines, transform_type
 from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.blocks import LEVEL_SHIFT
 from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.lazy_image import LAZY_RESIZES
 from mmfreq.dct.stats import block_stats
 
-_ENDS = ('LoadImageFromFile', 'PackInputs')
+_ENDS = ('LoadImageFromFile', 'LoadAnnotations', 'PackInputs', 'PackDetInputs')
 _DCT = ('YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize')
 
 
@@ -41,10 +42,59 @@ def _resize(step: dict, size: Callable, is_known: bool) -> Callable:
 
     def resized(image: torch.Tensor) -> torch.Tensor:
         image = F.interpolate(image, size(*image.shape[2:]), mode=mode, antialias=backend == 'pillow')
-        # Halves go up, as in either backend; the margin lets every runtime see the same halves.
-        return (image + 0.501).floor().clamp(0, 255)
+        return image if step.get('lazy') else whole_levels(image)
 
     return resized
+
+
+def whole_levels(image: torch.Tensor) -> torch.Tensor:
+    """Round to 0..255, halves up as in either backend; the margin lets every runtime see the same."""
+    return (image + 0.501).floor().clamp(0, 255)
+
+
+def image_size(images: torch.Tensor) -> torch.Tensor:
+    """Return height and width of images (N, C, H, W) as a float64 tensor, which a graph computes."""
+    return torch.stack([torch.scalar_tensor(side, dtype=torch.float64) for side in images.shape[2:]])
+
+
+def opencv_bilinear(images: torch.Tensor, new: torch.Tensor, shape: Sequence[int],
+                    rounds: bool = True) -> torch.Tensor:
+    """Resize as OpenCV does, to the bit: its weights are multiples of 1/2048, its sums integers.
+
+    Args:
+        images (torch.Tensor): uint8 or float pixels (N, C, H, W).
+        new (torch.Tensor): Height and width of the resized images, float64 (2, ).
+        shape (Sequence[int]): Rows and columns to return; those beyond ``new`` repeat the last one.
+        rounds (bool): Whether weights and levels are rounded; LazyResize's are not.
+
+    Returns:
+        torch.Tensor: float32 (N, C, rows, columns), whole numbers if they are rounded.
+    """
+    rows, columns = map(_taps, image_size(images), new, shape, (rounds, rounds))
+    low, high, weight = columns
+    images = (images.index_select(3, low) * (2048 - weight) + images.index_select(3, high) * weight)
+    low, high, weight = rows
+    if not rounds:
+        weight = weight[:, None]
+        images = images.index_select(2, low) * (2048 - weight) + images.index_select(2, high) * weight
+        return (images / 2**22).float()
+    images = (images / 16).floor()
+    weight = weight[:, None] / 2**16
+    above = (images.index_select(2, low) * (2**-5 - weight)).floor()
+    below = (images.index_select(2, high) * weight).floor()
+    return ((above + below + 2) / 4).floor().float()
+
+
+def _taps(size: torch.Tensor, new: torch.Tensor, count: int, rounds: bool) -> tuple[torch.Tensor, ...]:
+    """Return the two pixels of a line that each new pixel lies between, and 2048 times the weight of the second."""
+    place = torch.minimum(torch.arange(count, dtype=torch.float64), new - 1) + 0.5
+    place = place / (new / size) - 0.5
+    place = place.float() if rounds else place.clamp(min=0)
+    first = place.floor()
+    low, high = first.clamp(min=0).double(), (first + 1).double()
+    weight = ((place - first) * 2048).double()
+    weight = weight.round() if rounds else weight
+    return torch.minimum(low, size - 1).long(), torch.minimum(high, size - 1).long(), weight
 
 
 def center_crop(step: dict) -> Callable:
@@ -80,18 +130,22 @@ def read_pipeline(cfg: Config) -> tuple[list[dict], dict]:
 
     Returns:
         tuple[list[dict], dict]: The steps between loader and packer that work on pixels, and the
-        arguments of the DCT's transforms in one dict, which is empty without a DCT.
+        arguments of the DCT's transforms in one dict, which is empty without a DCT. A resize with
+        ``lazy`` does not round.
 
     Raises:
         ValueError: Colours are converted, but no DCT follows.
     """
     geometry, freq = [], {}
-    for step in network_pipeline(cfg, pipelines(cfg, 'test_dataloader')[0]):
+    pipeline = pipelines(cfg, 'test_dataloader')[0]
+    waits = {'lazy': True} if 'LazyResize' in map(transform_type, pipeline) else {}
+    for step in network_pipeline(cfg, pipeline):
         kind = transform_type(step)
         if kind in _DCT:
             freq.update(step, type=kind)
         elif kind not in _ENDS:
-            geometry.append({**step, 'type': kind})
+            known = {key: value for key, value in step.items() if key != '_scope_'}
+            geometry.append({**known, 'type': kind, **(waits if kind in LAZY_RESIZES else {})})
     if freq.get('type') == 'YCbCr':
         raise ValueError('the test pipeline: YCbCr without BlockDCT cannot be exported')
     return geometry, freq
@@ -128,18 +182,21 @@ class PixelSteps(nn.Module):
     def __init__(self, cfg: Config, preprocessor: nn.Module, order: str) -> None:
         super().__init__()
         geometry, freq = read_pipeline(cfg)
-        self.steps, self.described = [], dict(steps=geometry)
-        for step in geometry:
-            if step['type'] not in _STEPS:
-                raise ValueError(f'the test pipeline: {step["type"]} cannot be exported, only '
-                                 f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
-                                 'the pipeline out of the file')
-            self.steps.append(_STEPS[step['type']](step))
+        self.steps, self.described = list(map(self.step, geometry)), dict(steps=geometry)
         kernel, bias = self._dct(freq) if freq else self._pixels(preprocessor)
         if order != ('bgr' if not freq else freq.get('channel_order', 'bgr')):
             kernel = kernel.flip(1)
         self.register_buffer('kernel', kernel.float())  # of pixels - 128, which loses fewer digits
         self.register_buffer('bias', (bias + LEVEL_SHIFT * kernel.sum((1, 2, 3))).float())
+
+    @staticmethod
+    def step(step: dict) -> Any:
+        """Return the counterpart of a transform of the pipeline."""
+        if step['type'] not in _STEPS:
+            raise ValueError(f'the test pipeline: {step["type"]} cannot be exported, only '
+                             f'{", ".join(_STEPS)} and the DCT; --input channels leaves '
+                             'the pipeline out of the file')
+        return _STEPS[step['type']](step)
 
     def _dct(self, freq: dict) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the convolution of a selection's normalised channels."""
@@ -155,7 +212,8 @@ class PixelSteps(nn.Module):
         if preprocessor._enable_normalize:
             mean[:], std[:] = preprocessor.mean.flatten(), preprocessor.std.flatten()
         kernel = torch.diag(1 / std)
-        kernel = kernel.flip(1) if preprocessor.to_rgb else kernel
+        reverse = getattr(preprocessor, 'to_rgb', False) or getattr(preprocessor, '_channel_conversion', False)
+        kernel = kernel.flip(1) if reverse else kernel
         self.described.update(mean=mean.tolist(), std=std.tolist())
         return kernel[:, :, None, None], -mean / std
 
@@ -166,13 +224,17 @@ class PixelSteps(nn.Module):
             if about['type'] == 'CenterCrop':
                 break
             images = step(images)
-        return images.permute(0, 2, 3, 1).to(torch.uint8)
+        return whole_levels(images).permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the input, float32 (N, C, h, w)."""
         images = images.permute(0, 3, 1, 2).float()
         for step in self.steps:
             images = step(images)
+        return self.converted(images)
+
+    def converted(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the input for resized images, float32 (N, 3, H, W): one convolution."""
         height, width = images.shape[2:]
         margin, stride = self.margin, self.stride
         if margin or stride > 1:

@@ -12,7 +12,7 @@ from mmfreq.apis.predict import Predictor, read_image
 from mmfreq.apis.runner import checkpoint_file
 from mmfreq.apis.terminal import quiet
 from mmfreq.config.checks import check_config
-from mmfreq.config.paths import config_path
+from mmfreq.config.paths import config_path, read_file
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.channels import ChannelSpec, channel_indices
 from mmfreq.dct.stats import FreqStats, block_stats
@@ -172,7 +172,7 @@ def load_model(config: Union[str, Path, Config], checkpoint: Union[str, Path],
         raise ValueError(str(error)) from None
     with quiet():
         if not isinstance(config, Config):
-            config = Config.fromfile(str(config_path(os.fspath(config))))
+            config = read_file(config_path(os.fspath(config)))
         with _scope(config):
             check_config(config)
             return Model(config, Predictor(config, file, device))

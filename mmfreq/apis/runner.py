@@ -25,8 +25,9 @@ from tqdm import tqdm
 
 import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
-from mmfreq.apis.compare.runs import one_line
+from mmfreq.apis.resume import ResumeCheckHook
 from mmfreq.apis.snapshot import SnapshotHook
+from mmfreq.apis.terminal import finished
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
     DATALOADERS,
@@ -34,8 +35,8 @@ from mmfreq.config.inspect import (
     iter_dicts,
     transform_type,
 )
-from mmfreq.config.paths import config_path
-from mmfreq.files import atomic_write_text
+from mmfreq.config.paths import config_path, one_line, read_file
+from mmfreq.files import atomic_write_text, check_writable
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
@@ -76,12 +77,9 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     """Read a config file and merge ``--cfg-options``; exit with one line if that cannot be done."""
     try:
-        file = config_path(path)
-        cfg = Config.fromfile(str(file))
+        cfg = read_file(config_path(path))
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    except Exception as error:  # a config is a program: it may raise anything
-        raise SystemExit(f'config: {file} cannot be read: {one_line(error)}') from error
     try:
         merge_options(cfg, options or {})
     except (LookupError, TypeError, ValueError) as error:
@@ -136,6 +134,11 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.test_cfg.fp16 = True
     if args.show:
         check_display('--show-dir DIR')
+    if args.show_dir:
+        try:
+            Path(args.show_dir).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SystemExit(f'--show-dir: {error}') from error
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     if args.tta:
@@ -296,7 +299,7 @@ class _SayFinished(Hook):
     """Say in one line that a resumed run has nothing left to train."""
 
     def before_train(self, runner: Runner) -> None:
-        if runner.iter >= runner.max_iters:
+        if finished(runner):
             runner.logger.warning('nothing to train: this run is finished '
                                   f'(iteration {runner.iter} of {runner.max_iters})')
 
@@ -307,7 +310,8 @@ def train(runner: Runner) -> None:
     So does SIGTERM, by which schedulers of clusters end a job.
     """
     snapshot = SnapshotHook()
-    for hook in (_SayFinished(), checks.CheckpointCheckHook(partial=not runner._resume), snapshot):
+    checking = checks.CheckpointCheckHook(partial=not runner._resume)
+    for hook in (_SayFinished(), checking, ResumeCheckHook(), snapshot):
         runner.register_hook(hook)
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -333,6 +337,10 @@ def check_output(path: str) -> None:
     if Path(path).suffix not in ('.json', '.pkl'):
         raise SystemExit('--out: expected a .json file (metrics) or a .pkl file (predictions), '
                          f'got {path}')
+    try:
+        check_writable(path)
+    except ValueError as error:
+        raise SystemExit(f'--out: {error}') from error
 
 
 def save_results(runner: Runner, path: Optional[str]) -> dict[str, Any]:

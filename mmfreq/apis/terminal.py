@@ -132,7 +132,7 @@ class ProgressHook(Hook):
             loaders['val'] = runner.val_dataloader
         length += f', of which {runner.iter} steps are done' if runner.iter else ''
         self._say(*describe_run(runner, loaders, f', {length}'))
-        if runner.iter < runner.max_iters:
+        if not finished(runner):
             self._begin(runner.max_iters, runner.iter, self._where(runner))
 
     def _where(self, runner: Runner) -> str:
@@ -195,6 +195,13 @@ class ProgressHook(Hook):
         """Say what the evaluation found."""
         self.bar.close()
         self._say(f'result: {_text(headlines(metrics or {}))}')
+
+
+def finished(runner: Runner) -> bool:
+    """Return whether nothing is left to train; a resumed run may have other epochs than before."""
+    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+        return runner.epoch >= runner.max_epochs
+    return runner.iter >= runner.max_iters
 
 
 def describe_run(runner: Runner, loaders: dict[str, DataLoader], length: str) -> list[str]:

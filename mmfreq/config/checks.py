@@ -5,7 +5,7 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Iterator
+from typing import Any, Iterator, Optional, Sequence
 
 import numpy as np
 from mmengine import registry
@@ -19,8 +19,10 @@ from mmfreq.config.inspect import (
     iter_dicts,
     network_pipeline,
     pipelines,
+    takes_lazy_image,
     transform_type,
 )
+from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.stats import block_stats
 
 _CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
@@ -28,6 +30,7 @@ _IMAGENET_MEAN = {123.675, 116.28, 103.53}
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _BEHIND_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'TestTimeAug', 'Compose', 'Collect',
                'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
+_FIRST_OF_DCT = ('FusedBlockDCT', 'YCbCr')
 _RUN_KEYS = {*inspect.signature(Runner).parameters, 'data_preprocessor', 'tta_model',
              'tta_pipeline', 'custom_imports', 'runner_type', 'compile', 'sync_bn', 'optimizer',
              'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing',
@@ -176,9 +179,11 @@ def check_config(cfg: Config) -> None:
     check_channels(cfg)
     _check_top_level(cfg)
     _check_loops(cfg)
+    _check_schedule(cfg)
     _check_topk(cfg)
     for name, pipeline in named_pipelines(cfg):
         _check_behind_dct(name, pipeline)
+        _check_lazy_images(name, pipeline)
     found = front_ends(cfg)
     for name, other in found[1:]:
         check_same(*found[0], name, other)
@@ -213,6 +218,33 @@ def _check_behind_dct(name: str, steps: Any, first: str = '') -> str:
     return first
 
 
+def _check_lazy_images(name: str, steps: Sequence[Any], lazy: Optional[dict] = None
+                       ) -> Optional[dict]:
+    """Refuse transforms that need pixels between a LazyResize and the DCT; return what still waits.
+
+    A list inside a list of transforms is an alternative to the others there.
+    """
+    before = lazy
+    for step in steps:
+        if not isinstance(step, dict):
+            lazy = _check_lazy_images(name, step, before)
+            continue
+        kind = transform_type(step)
+        if kind == 'TestTimeAug':  # lists the alternatives of each step
+            for part in step['transforms']:
+                lazy = _check_lazy_images(name, [[one] for one in part], lazy)
+        elif step.get('transforms'):
+            lazy = _check_lazy_images(name, step['transforms'], lazy)
+        elif kind in _FIRST_OF_DCT:
+            lazy = None
+        elif kind == 'LazyResize':
+            lazy = step
+        elif lazy and not takes_lazy_image(step):
+            raise ValueError(f'{name}: {kind} needs pixels, but LazyResize leaves them to a '
+                             f"FusedBlockDCT behind it; write type={lazy['resize']!r} instead")
+    return lazy
+
+
 def _takes_pixels(kind: str) -> bool:
     """Whether a transform is one of the hosts' that change ``img``; a user's own may take channels."""
     loads = kind.startswith('Load') and not kind.startswith('LoadImage')
@@ -242,6 +274,25 @@ def _check_loops(cfg: Config) -> None:
             if key not in known and values.get('type') in (None, *(c.__name__ for c in loops)):
                 near = get_close_matches(key, known, 1, 0.6) or sorted(known - {'_scope_'})
                 raise ValueError(f'nothing reads {name}.{key}; did you mean {" or ".join(near)}?')
+
+
+def _check_schedule(cfg: Config) -> None:
+    """Refuse lengths below 1, and schedules that end before the training or never begin."""
+    loop = cfg.get('train_cfg') or {}
+    for key in ('max_epochs', 'max_iters', 'val_interval'):
+        if key in loop:
+            check_positive_int(f'train_cfg.{key}', loop[key])
+    for node in iter_dicts(cfg.get('param_scheduler')):
+        key = 'max_epochs' if node.get('by_epoch', True) else 'max_iters'
+        length, kind = loop.get(key), transform_type(node)
+        begin, end = node.get('begin', 0), node.get('end', length)
+        if end is not None and end <= begin:
+            raise ValueError(f'param_scheduler: {kind} begins at {begin} and ends at {end}'
+                             + ('' if 'end' in node else f', which is train_cfg.{key}')
+                             + '; expected a later end; mmfreq new --epochs N sets all of them')
+        if length and begin + node.get('total_steps', length) < min(end, length):
+            raise ValueError(f'param_scheduler: {kind} has total_steps={node["total_steps"]}, but '
+                             f'train_cfg.{key}={length}; expected the same')
 
 
 def _check_topk(cfg: Config) -> None:

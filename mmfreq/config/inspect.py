@@ -4,6 +4,7 @@ from typing import Any, Iterator, Optional
 from mmengine.config import Config
 
 from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.lazy_image import LAZY_RESIZES
 
 DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -65,14 +66,40 @@ def single_transforms(fused: dict) -> list[dict]:
     return steps
 
 
-def unfused(node: Any) -> Any:
-    """Copy a pipeline, or what holds one, with single transforms for each FusedBlockDCT in it.
+def stock_resize(step: dict) -> dict:
+    """Return the stock transform's config for a LazyResize; any other step as it is."""
+    if transform_type(step) != 'LazyResize':
+        return step
+    kept = {key: value for key, value in step.items() if key not in ('type', 'resize')}
+    return dict(type=step['resize'], **kept)
 
-    Tuples stay tuples. In TestTimeAug, which lists the alternatives of each step, a FusedBlockDCT
-    becomes four steps.
+
+def lazy_step(step: dict) -> Optional[dict]:
+    """Return the LazyResize for a stock resize; None for any other step or interpolation."""
+    kind = transform_type(step)
+    default = 'bicubic' if kind == 'EfficientNetRandomCrop' else 'bilinear'
+    if kind not in LAZY_RESIZES or step.get('interpolation', default) != 'bilinear':
+        return None
+    kept = {key: value for key, value in step.items() if key != 'type'}
+    return dict(type='LazyResize', resize=step['type'], **kept)
+
+
+def takes_lazy_image(step: dict) -> bool:
+    """Return whether a step may come between LazyResize and the DCT: it slices, or looks at labels."""
+    kind = transform_type(step)
+    if kind == 'CenterCrop':
+        return not step.get('auto_pad')
+    return kind in ('RandomFlip', 'LoadAnnotations', 'FilterAnnotations')
+
+
+def unfused(node: Any) -> Any:
+    """Copy a pipeline, or what holds one, with the single transforms that its fused ones stand for.
+
+    FusedBlockDCT becomes four transforms, LazyResize the stock one. Tuples stay tuples. In
+    TestTimeAug, which lists the alternatives of each step, a FusedBlockDCT becomes four steps.
     """
     if isinstance(node, dict):
-        made = {key: unfused(child) for key, child in node.items()}
+        made = {key: unfused(child) for key, child in stock_resize(node).items()}
         if transform_type(node) == 'TestTimeAug':
             made['transforms'] = _unfused_steps(node['transforms'])
         return made

@@ -56,6 +56,20 @@ def config_path(config: str) -> Path:
                      + (f'; did you mean {" or ".join(near)}?' if near else ''))
 
 
+def read_file(file: Path) -> Config:
+    """Read a config file; raise ValueError in one line, which names it, if that cannot be done."""
+    try:
+        return Config.fromfile(str(file))
+    except Exception as error:  # a config is a program: it may raise anything
+        raise ValueError(f'config: {file} cannot be read: {one_line(error)}') from error
+
+
+def one_line(error: Exception) -> str:
+    """Return type and message of an error in one line of at most some 200 characters."""
+    text = ' '.join(str(error).split())
+    return f'{type(error).__name__}: {text[:200]}{"..." if len(text) > 200 else ""}'
+
+
 def package_configs(package: str) -> Optional[Path]:
     """Return the folder of the configs that ship with a package; None if there is none."""
     try:

@@ -7,12 +7,13 @@ whereas :func:`mmfreq.dct.blocks.to_ycbcr` rounds colours to whole levels, which
 coefficient by 0.29 (standard deviation).
 """
 from types import ModuleType
-from typing import Sequence
+from typing import Sequence, Union
 
 import cv2
 import numpy as np
 
 from mmfreq.dct import blocks as dct
+from mmfreq.dct.lazy_image import LazyImage
 
 INT8_LIMIT = 127
 
@@ -49,7 +50,8 @@ def upscale_matrix(block_size: int, upscale: int) -> np.ndarray:
 class BlockMap:
     """Affine map from the pixels of an image to some of its normalised DCT channels.
 
-    :func:`mmfreq.dct.kernel.block_channels` applies it.
+    :func:`mmfreq.dct.kernel.block_channels` applies it, and
+    :func:`mmfreq.dct.resize_kernel.resized_channels` together with a bilinear resize.
 
     Args:
         channels (Sequence[int]): The C channels, ``N*N*component + N*vertical + horizontal``.
@@ -87,23 +89,31 @@ class BlockMap:
         level = np.where(chosen % n**2 == 0, n * (color[component, 3] - dct.LEVEL_SHIFT), 0)
         self.bias = (level - mean) / std
         fold = _kernel().fold_symmetric
-        order = np.argsort(vertical, kind='stable')
+        order = np.lexsort((component, vertical))
         used, starts = np.unique(vertical[order], return_index=True)
+        starts = np.append(starts, len(chosen))
+        mixing = color[:, :3].astype(np.float32, order='C')
         table = np.stack([component, horizontal % 2, np.arange(len(chosen))], axis=1)
         self._weights = (
-            color[:, :3].astype(np.float32, order='C'), fold(basis[used], used % 2), used % 2,
-            np.append(starts, len(chosen)), fold(columns, horizontal % 2)[order], table[order],
+            mixing, fold(basis[used], used % 2), used % 2, starts,
+            fold(columns, horizontal % 2)[order], table[order],
             self.bias[order].astype(np.float32))
+        rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0))).astype(np.float32)
+        across, table[:, 1] = np.unique(horizontal, return_inverse=True)
+        affine = np.stack([1 / std, self.bias], axis=1).astype(np.float32)
+        self._resize_weights = (mixing, rows, starts, basis[across].astype(np.float32),
+                                table[order], affine[order])
 
     def grid_shape(self, image_shape: Sequence[int]) -> tuple[int, int]:
         """Return the blocks (rows, columns) of an image of ``image_shape`` pixels (H, W)."""
         return dct.grid_shape(image_shape, self.block_size, self.upscale)
 
-    def channels(self, image: np.ndarray) -> np.ndarray:
+    def channels(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
         """Compute the channels of an image on one thread.
 
         Args:
-            image (np.ndarray): uint8 (H, W, 3). Edges are replicated up to a whole block.
+            image (np.ndarray | LazyImage): uint8 (H, W, 3). Edges are replicated up to a whole
+                block. A lazy image is resized without rounding.
 
         Returns:
             np.ndarray: float32 (C, h, w), see :meth:`grid_shape`.
@@ -111,13 +121,20 @@ class BlockMap:
         Raises:
             ValueError: Another dtype or shape.
         """
-        image = _forward(dct.check_image(image))
-        out = np.empty((len(self.bias), *self.grid_shape(image.shape)), dtype=np.float32)
-        _kernel().block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride,
-                                 self.margin, out)
+        out = np.empty((len(self.bias), *self.grid_shape(dct.check_image(image).shape)),
+                       dtype=np.float32)
+        if isinstance(image, LazyImage):
+            pixels = _forward(image.pixels)
+            _resize_kernel().resized_channels(
+                pixels.reshape(len(pixels), -1), image.axes, image.supports, *self._resize_weights,
+                self.stride, self.margin, out)
+        else:
+            image = _forward(image)
+            _kernel().block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride,
+                                     self.margin, out)
         return out
 
-    def channels_int8(self, image: np.ndarray) -> np.ndarray:
+    def channels_int8(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
         """Round :meth:`channels` (halves to even) and saturate them to -127..127: int8."""
         channels = self.channels(image)
         out = np.empty(channels.shape, dtype=np.int8)
@@ -134,6 +151,12 @@ def _kernel() -> ModuleType:
     """
     from mmfreq.dct import kernel
     return kernel
+
+
+def _resize_kernel() -> ModuleType:
+    """Return the compiled loops for lazy images."""
+    from mmfreq.dct import resize_kernel
+    return resize_kernel
 
 
 def _forward(image: np.ndarray) -> np.ndarray:

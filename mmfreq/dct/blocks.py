@@ -57,7 +57,8 @@ def to_ycbcr(image: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
     Returns:
         np.ndarray: uint8 (H, W, 3), Y, Cb, Cr, rounded to the nearest level (halves either way).
     """
-    ycbcr = cv2.transform(check_image(image).astype(np.float32), color_matrix(channel_order))
+    image = np.asarray(check_image(image))  # a lazy image gets its pixels here
+    ycbcr = cv2.transform(image.astype(np.float32), color_matrix(channel_order))
     return cv2.convertScaleAbs(ycbcr)  # rounds and saturates; nothing is negative
 
 

@@ -19,10 +19,10 @@ _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
 _SIGNATURE = types.void(_BYTES, _F2, _F2, _I1, _I1, _F2, _I2, _F1, types.int64, types.int64, _F3)
 
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
-_inner = njit(**_OPTIONS)  # inlined into the functions below and cached with them
+inner = njit(**_OPTIONS)  # inlined into the functions below and cached with them
 
 
-def _compiled(signature: Any) -> Callable[[Callable], Callable]:
+def compiled(signature: Any) -> Callable[[Callable], Callable]:
     """Compile for one thread, without the GIL, and keep the machine code on disk where possible.
 
     A damaged cache file is replaced, with a warning.
@@ -44,7 +44,7 @@ def _compiled(signature: Any) -> Callable[[Callable], Callable]:
     return decorate
 
 
-@_inner
+@inner
 def _add_and_subtract(a: Any, b: Any, total: Any, difference: Any) -> None:
     """Write ``a + b`` and ``a - b``."""
     for x in range(len(a)):
@@ -53,7 +53,7 @@ def _add_and_subtract(a: Any, b: Any, total: Any, difference: Any) -> None:
         difference[x] = left - right
 
 
-@_inner
+@inner
 def _replicate(line: Any, first: int, length: int, values: int) -> None:
     """Replicate the edge pixels, of ``values`` values each, around ``length`` known values."""
     for x in range(first - 1, -1, -1):
@@ -62,7 +62,7 @@ def _replicate(line: Any, first: int, length: int, values: int) -> None:
         line[x] = line[x - values]
 
 
-@_inner
+@inner
 def _weighted_sum(weights: Any, lines: Any, constant: Any, out: Any) -> None:
     """Write ``constant + sum(weights[j] * lines[j])`` for a multiple of 4 weights."""
     for j in range(0, len(weights), 4):
@@ -76,7 +76,7 @@ def _weighted_sum(weights: Any, lines: Any, constant: Any, out: Any) -> None:
                 out[x] += w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
 
 
-@_inner
+@inner
 def _every(step: int, a: Any, b: Any, c: Any, lines: Any) -> None:
     """Write every ``step``-th value of a, b and c into three lines."""
     first, second, third = lines[0], lines[1], lines[2]
@@ -88,7 +88,7 @@ def _every(step: int, a: Any, b: Any, c: Any, lines: Any) -> None:
         at += step
 
 
-@_inner
+@inner
 def _mix_colors(weights: Any, left: Any, right: Any, total: Any, difference: Any) -> None:
     """Mix three colours of left and right samples; write the component's sum and difference."""
     w0, w1, w2 = weights[0], weights[1], weights[2]
@@ -100,7 +100,7 @@ def _mix_colors(weights: Any, left: Any, right: Any, total: Any, difference: Any
         difference[x] = w0 * (a[x] - d[x]) + w1 * (b[x] - e[x]) + w2 * (c[x] - f[x])
 
 
-@_compiled(_SIGNATURE)
+@compiled(_SIGNATURE)
 def block_channels(image: np.ndarray, color: np.ndarray, rows: np.ndarray, parity: np.ndarray,
                    starts: np.ndarray, columns: np.ndarray, table: np.ndarray, bias: np.ndarray,
                    stride: int, margin: int, out: np.ndarray) -> None:
@@ -184,7 +184,7 @@ def block_channels(image: np.ndarray, color: np.ndarray, rows: np.ndarray, parit
                               channels[table[c, 2], begin * grid_w:begin * grid_w + size])
 
 
-@_compiled(types.void(_F1, types.float32, types.Array(types.int8, 1, 'C')))
+@compiled(types.void(_F1, types.float32, types.Array(types.int8, 1, 'C')))
 def saturate(values: np.ndarray, limit: float, out: np.ndarray) -> None:
     """Round float32 values (halves to even) and saturate them to ``-limit..limit``: int8."""
     for i in range(len(values)):

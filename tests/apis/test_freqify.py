@@ -15,7 +15,14 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmfreq.apis.freqify.convert import freq_name, freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise, write_noise
-from mmfreq.config.inspect import check_channels, iter_dicts, network_pipeline, transform_type, unfused
+from mmfreq.config.inspect import (
+    check_channels,
+    iter_dicts,
+    network_pipeline,
+    stock_resize,
+    transform_type,
+    unfused,
+)
 from mmfreq.config.writer import child_text, plain_config
 from mmfreq.models.cls import FreqResNet
 
@@ -88,7 +95,7 @@ def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp
     written(config, tmp_path / 'out.py')
     configs = [unfused(plain_config(path)) for path in (tmp_path / 'out.py', ROOT / 'configs' / shipped)]
     for cfg in configs:
-        for variable in ('freq', 'load', 'pack', 'train_crop', 'test_resize'):
+        for variable in ('freq', 'load', 'pack', 'train_crop', 'test_resize', 'resize'):
             cfg.pop(variable, None)
         for node in iter_dicts(cfg):
             if node.get('type') == 'LoadImageFromFile' and node.get('backend_args', 0) is None:
@@ -106,7 +113,7 @@ def test_it_trains(config: str, tmp_path: Path) -> None:
     cfg = written(config, tmp_path / 'out.py')
     check_channels(cfg)
     for step in iter_dicts(cfg.train_dataloader.dataset.pipeline):  # smaller images, for time; Swin's windows need 448
-        if transform_type(step) in ('RandomResizedCrop', 'Resize'):
+        if transform_type(stock_resize(step)) in ('RandomResizedCrop', 'Resize'):
             assert step['scale'] in (448, (1333, 800))
             step['scale'] = 448 if 'swin' in config else 128 if step['scale'] == 448 else (192, 128)
     for node in iter_dicts(cfg.model):  # fewer boxes and masks, for time
@@ -277,7 +284,7 @@ custom_imports = dict(imports='json')
     assert kinds(views) == [['Resize'] * 2, ['RandomFlip'] * 2, [FREQ], ['PackDetInputs']]
     assert views[2] == [dict(type=FREQ, channels='24S', stats='photos-1333x800', upscale=2)]
     switch, check = cfg.custom_hooks
-    assert kinds(switch.switch_pipeline) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', FREQ,
+    assert kinds(switch.switch_pipeline) == ['LoadImageFromFile', 'LoadAnnotations', 'LazyResize', FREQ,
                                              'PackDetInputs']
     assert check.type == 'NumClassCheckHook'
     assert cfg.custom_imports.imports == ['mmfreq.models.det', 'json']
@@ -382,7 +389,7 @@ train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
     cfg = written(config, tmp_path / 'out.py')
     steps = plain_config(tmp_path / 'out.py')['train_dataloader']['dataset']['pipeline']
     assert isinstance(steps, tuple)
-    assert kinds(steps) == ['LoadImageFromFile', 'LoadAnnotations', 'Resize', FREQ, 'PackDetInputs']
+    assert kinds(steps) == ['LoadImageFromFile', 'LoadAnnotations', 'LazyResize', FREQ, 'PackDetInputs']
     assert network_pipeline(cfg, list(steps))[2]['scale'] == (256, 128)
 
 

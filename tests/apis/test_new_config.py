@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from numpy.testing import assert_allclose
 
 from mmfreq.apis.dataset_stats import dataset_statistics
-from mmfreq.apis.new_config.data import find_data
+from mmfreq.apis.new_config.data import _size, find_data
 from mmfreq.apis.new_config.write import _set_schedule, write_config
 from mmfreq.apis.predict import find_images
 from mmfreq.config.paths import config_path
@@ -207,6 +207,21 @@ def test_folders_and_images_that_are_links(tmp_path: Path) -> None:
     assert len(find_images([str(tmp_path / 'data')], str(tmp_path / 'out'))) == 6
 
 
+@pytest.mark.parametrize('shape', [(1, 1), (2, 400), (7, 7)])
+def test_small_images_are_images(shape: tuple[int, int], tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((*shape, 3), np.uint8))
+    assert _size(tmp_path / 'x.png') == shape[::-1]
+
+
+def test_text_in_another_encoding_and_folders_with_quotes(tmp_path: Path) -> None:
+    data = folders(tmp_path / 'data', a=2, b=2)
+    with pytest.raises(ValueError, match="--out: .*it's: mmengine takes no quotes"):
+        write_config(SMALL, str(data), tmp_path / "it's/own.py")
+    (data / 'list.csv').write_bytes('0.png,a\n'.encode('utf-16'))
+    with pytest.raises(ValueError, match='list.csv: expected text in UTF-8: '):
+        find_data(str(data / 'list.csv'))
+
+
 def test_coco(tmp_path: Path) -> None:
     data = coco(tmp_path / 'data', {f'{i}.png': ['dog', 'cat'][:1 + i % 2] for i in range(10)})
     coco(data, {'0.png': ['cat'], '1.png': ['dog']}, 'val')
@@ -277,6 +292,8 @@ def test_folders_are_refused(make: Any, message: str, tmp_path: Path) -> None:
     ('file,label\n', 'expected lines with a file and a label'),
     ('0.png,a\n1.png,b\n0.png,b\n', '0.png is there twice, in lines 1 and 3'),
     ('0.png,a\n1.png\n', "line 2: expected a file and a label, got '1.png'"),
+    ('0.png,\n1.png,b\n', "line 1: expected a file and a label, got '0.png,'"),
+    ('0.png,a\n1.png,a\nx.png,b\ny.png,b', 'two classes, found a; .*unreadable, left out: x.png, y.png'),
     ('x.png,a\ny.png,b\nz.png,b\n', 'none of 3 images can be read: x.png, y.png, z.png'),
 ])
 def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:

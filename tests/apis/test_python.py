@@ -17,6 +17,7 @@ from scipy.fft import dctn
 
 import mmfreq
 from mmfreq.apis.predict import Predictor
+from mmfreq.config.writer import plain_config
 
 ROOT = Path(__file__).parents[2]
 NAME = 'resnet18-dct24s_demo'
@@ -148,3 +149,11 @@ assert not mmpretrain.utils.progress.disable_progress_bar
                           capture_output=True, env={**os.environ, 'PYTHONPATH': str(ROOT)}, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, '', '')
     assert [path.name for path in tmp_path.iterdir()] == ['a.png']
+
+
+def test_configs_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    file = tmp_path / 'x.py'
+    file.write_text('x = [')
+    for read in (plain_config, lambda config: mmfreq.load_model(config, file)):  # the first: for new and freqify
+        with pytest.raises(ValueError, match=f'^config: {file} cannot be read: SyntaxError: '):
+            read(file)

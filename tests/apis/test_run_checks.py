@@ -119,9 +119,12 @@ def test_a_class_without_images(leave: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(('text', 'message'), [
     ('a b.jpg 0\nc.jpg 2\n', ''), ('a.jpg 0\nb.jpg 3', "line 2: expected .* 0 to 2, for num_classes=3; got 'b.jpg 3'"),
     ('a.jpg,0', "line 1: .* got 'a.jpg,0'"), ('a.jpg cat', "line 1: .* got 'a.jpg cat'"), ('0', "line 1: .* got '0'"),
-    ('a.jpg -1', 'line 1: '), ('a.jpg 0\n\n', "line 2: .* got ''"), ('', 'expected a line for each image, found none')])
-def test_lists_of_labels(text: str, message: str, tmp_path: Path) -> None:
-    (tmp_path / 'list.txt').write_text(text)
+    ('\ufeffa b.jpg 0', 'line 1: no such image: .*byte order mark'), ('no.jpg 0', 'line 1: no such image: .*/no.jpg$'),
+    (b'\xff\xfea', 'expected text in UTF-8'), ('a.jpg -1', 'line 1: '),
+    ('a.jpg 0\n\n', "line 2: .* got ''"), ('', 'expected a line for each image, found none')])
+def test_lists_of_labels(text: Any, message: str, tmp_path: Path) -> None:
+    (tmp_path / 'list.txt').write_bytes(text if isinstance(text, bytes) else text.encode())
+    (tmp_path / 'a b.jpg').touch()
     cfg = load(DEMO24, model__head__num_classes=3)
     cfg.train_dataloader.dataset.update(data_root=str(tmp_path), data_prefix='', ann_file='list.txt')
     with pytest.raises(ValueError, match=f'^{tmp_path}/list.txt: {message}') if message else nullcontext():

@@ -89,6 +89,18 @@ def test_an_interrupted_epoch_is_kept_with_the_schedule_of_its_beginning(
     assert_allclose(rates, [(step, 0.01 * 0.5**step) for step in range(4, 12)])
 
 
+def test_more_epochs_of_fewer_steps_are_trained(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    """A run of 3 epochs with 4 steps each goes on to a fourth epoch, with 12 steps done of 4 x 2."""
+    runner(tmp_path, epochs=3).train()
+    more = runner(tmp_path, resume=True, epochs=4)
+    more._train_dataloader.update(batch_size=2)
+    hook = ProgressHook(io.StringIO(), 'own.py')
+    more.cfg.train_dataloader = dict(batch_size=2)
+    more.register_hook(hook)
+    more.train()
+    assert '\nepoch 4/4: loss ' in hook.out.getvalue()
+
+
 def test_a_young_epoch_is_not_kept(tmp_path: Path) -> None:
     snapshot = SnapshotHook(seconds=60)
     runner(tmp_path, snapshot, epochs=1).train()

@@ -121,6 +121,22 @@ def test_preprocessors_that_do_not_fit(path: str, change: dict, message: str) ->
         check_config(cfg)
 
 
+@pytest.mark.parametrize(('loop', 'scheduler', 'message'), [
+    (dict(max_epochs=0), {}, 'train_cfg.max_epochs: expected an integer >= 1, got 0'),
+    (dict(val_interval=-1), {}, 'train_cfg.val_interval: expected an integer >= 1, got -1'),
+    (dict(max_epochs=10), dict(type='OneCycleLR', total_steps=6), 'OneCycleLR has total_steps=6, but .*max_epochs=10;'),
+    (dict(max_epochs=10), dict(type='CosineAnnealingLR', begin=20), 'begins at 20 and ends at 10, which is train_cfg'),
+    ({}, dict(type='LinearLR', by_epoch=False, begin=5, end=5), 'LinearLR begins at 5 and ends at 5; expected')])
+def test_schedules_that_do_not_fit_the_training(loop: dict, scheduler: dict, message: str) -> None:
+    cfg = load()
+    check_config(cfg)
+    cfg.train_cfg.update(loop)
+    if scheduler:
+        cfg.param_scheduler = [scheduler]
+    with pytest.raises(ValueError, match=message):
+        check_config(cfg)
+
+
 @pytest.mark.parametrize('normalize', [True, False])
 def test_an_rgb_mean_on_three_dct_channels(normalize: bool) -> None:
     cfg = load(model__backbone__in_channels=3)

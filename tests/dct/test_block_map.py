@@ -192,12 +192,13 @@ def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monke
         return numba.njit(signature, **options)
 
     monkeypatch.setattr(kernel, 'njit', njit)
-    double = kernel._compiled(numba.int64(numba.int64))(lambda x: 2 * x)
+    double = kernel.compiled(numba.int64(numba.int64))(lambda x: 2 * x)
     assert (double(21), len(double.signatures)) == (42, 1)
 
 
-def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
-    (tmp_path / 'doubling.py').write_text('def double(x):\n    return 2 * x\n')
+def cached_doubling(folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Command and environment of a process that keeps machine code in ``folder``, and prints 42 and its warnings."""
+    (folder / 'doubling.py').write_text('def double(x):\n    return 2 * x\n')
     code = textwrap.dedent(f"""
         import doubling, importlib.util, numba, sys, warnings
         spec = importlib.util.spec_from_file_location('mmfreq.dct.kernel', {kernel.__file__!r})
@@ -205,14 +206,27 @@ def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
         spec.loader.exec_module(module)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter('always')
-            double = module._compiled(numba.int64(numba.int64))(doubling.double)
+            double = module.compiled(numba.int64(numba.int64))(doubling.double)
         print(double(21), len(caught), *(w.message for w in caught))""")
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(tmp_path), *sys.path])}
+    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), *sys.path])}
     environment.pop('NUMBA_CACHE_DIR', None)
+    return [sys.executable, '-c', code], environment
+
+
+def test_processes_that_start_at_once_leave_a_whole_cache(tmp_path: Path) -> None:
+    command, environment = cached_doubling(tmp_path)
+    together = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    outputs = [process.communicate()[0] for process in together]
+    again = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
+    assert [output.split()[0] for output in outputs] == ['42'] * 4
+    assert again.split() == ['42', '0']
+
+
+def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
+    command, environment = cached_doubling(tmp_path)
 
     def run() -> str:
-        return subprocess.run([sys.executable, '-c', code], env=environment, check=True,
-                              capture_output=True, text=True).stdout
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
 
     assert run().startswith('42 0')
     for ending, kept in (('nbi', 0), ('nbi', 0.5), ('nbc', 0), ('nbc', 0.5)):

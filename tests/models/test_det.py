@@ -13,7 +13,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmfreq.config.inspect import check_channels
+from mmfreq.config.inspect import check_channels, stock_resize
 from mmfreq.models.det import FreqDetDataPreprocessor
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip
@@ -74,7 +74,7 @@ def models() -> tuple[torch.nn.Module, torch.nn.Module]:
 
 def at_small_scale(pipeline: list[dict]) -> list[dict]:
     """The pipeline without the random flip, resizing to ``SCALE``."""
-    steps = [dict(step) for step in pipeline if step['type'] != 'RandomFlip']
+    steps = [dict(stock_resize(step)) for step in pipeline if step['type'] != 'RandomFlip']
     for step in steps:
         if step['type'] == 'Resize':
             step['scale'] = SCALE

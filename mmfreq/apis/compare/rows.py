@@ -10,7 +10,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from mmfreq.apis.compare.runs import Run, group_runs, one_line, published_metrics, read_run
+from mmfreq.apis.compare.runs import Run, group_runs, published_metrics, read_run
 from mmfreq.apis.measure import (
     build_model,
     count_flops,
@@ -22,6 +22,7 @@ from mmfreq.apis.measure import (
     time_interleaved,
 )
 from mmfreq.config.inspect import device_freq, transform_type
+from mmfreq.config.paths import one_line
 from mmfreq.dct.blocks import check_positive_int
 
 Work = tuple[Callable[[], Any], int]  # a piece of work and the number of its images

@@ -10,7 +10,7 @@ from mmengine.config import Config
 
 from mmfreq.apis.zoo import metafile_models
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
-from mmfreq.config.paths import config_path
+from mmfreq.config.paths import config_path, one_line
 from mmfreq.dct.channels import read_json
 
 # Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
@@ -80,12 +80,6 @@ def _restore_start(cfg: Config, folder: Path) -> None:
         if not first.get('resume'):
             cfg.update(resume=False, load_from=first.get('load_from'))
             return
-
-
-def one_line(error: Exception) -> str:
-    """Return type and message of an error in one line of at most some 200 characters."""
-    text = ' '.join(str(error).split())
-    return f'{type(error).__name__}: {text[:200]}{"..." if len(text) > 200 else ""}'
 
 
 def results(work_dir: Path) -> tuple[dict[str, float], str]:

@@ -5,7 +5,9 @@ from mmfreq.config.inspect import (
     DATALOADERS,
     datasets_with_pipeline,
     iter_dicts,
+    lazy_step,
     pipeline_blocks,
+    takes_lazy_image,
     transform_type,
     unfused,
 )
@@ -63,11 +65,22 @@ def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str)
             _convert_steps(steps, packers, steps[-1], packer, scale, path)
             rounding = [dict(type='RoundPixels')] if _has_other_pixels(steps) else []
             steps[-1:-1] = [*rounding, dict(freq)]
+            _resize_lazily(steps)
         elif _has_other_pixels(steps[:-1]) and any(
                 transform_type(view) == 'TestTimeAug' for view in iter_dicts(steps[-1])):
             steps.insert(-1, dict(type='RoundPixels'))
         return type(node)(steps)
     return node
+
+
+def _resize_lazily(steps: list) -> None:
+    """Leave a resize to the FusedBlockDCT before the packer, where nothing between needs pixels."""
+    at = len(steps) - 3
+    while at > 0 and takes_lazy_image(steps[at]):
+        at -= 1
+    lazy = lazy_step(steps[at]) if at >= 0 and isinstance(steps[at], dict) else None
+    if lazy and transform_type(steps[-2]) == 'FusedBlockDCT':
+        steps[at] = lazy
 
 
 def _convert_views(views: Any, freq: dict, packer: str, scale: int, path: str) -> Any:

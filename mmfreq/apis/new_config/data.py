@@ -203,7 +203,10 @@ def _lists(files: dict[str, Path]) -> Data:
 
 def _rows(file: Path) -> Iterable[tuple[int, str, str, str]]:
     """Yield line number, image, label and split of a list's lines."""
-    lines = file.read_text(encoding='utf-8-sig').splitlines()
+    try:
+        lines = file.read_text(encoding='utf-8-sig').splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file}: expected text in UTF-8: {error}') from error
     mark = next((mark for mark in ',;\t' if lines and mark in lines[0]), None)
     rows = list(csv.reader(lines, delimiter=mark)) if mark else [
         line.strip().rsplit(maxsplit=1) for line in lines]
@@ -214,7 +217,8 @@ def _rows(file: Path) -> Iterable[tuple[int, str, str, str]]:
         for column, known in _COLUMNS.items():
             columns.update((column, i) for i, name in enumerate(names) if name in known)
     for number, row in enumerate(rows[first:], first + 1):
-        if row and len(row) <= max(columns.values()):
+        complete = len(row) > max(columns.values()) and row[columns['file']].strip()
+        if row and not (complete and row[columns['label']].strip()):
             raise ValueError(f'{file}: line {number}: expected a file and a label, got '
                              f'{lines[number - 1]!r}')
         if row:
@@ -313,9 +317,10 @@ def _size(path: Path) -> Optional[tuple[int, int]]:
     try:
         with Image.open(path) as image:
             size = image.size
-    except (OSError, ValueError, Image.DecompressionBombError):
+        reduced = cv2.IMREAD_REDUCED_COLOR_8 if min(size) > 8 else cv2.IMREAD_COLOR
+        pixels = cv2.imdecode(np.fromfile(path, np.uint8), reduced)
+    except (OSError, ValueError, Image.DecompressionBombError, cv2.error):
         return None
-    pixels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_REDUCED_COLOR_8)
     return None if pixels is None else size
 
 
@@ -351,8 +356,8 @@ def _check_classes(data: Data) -> None:
         listed = all(split.listed for split in data.splits.values())
         data.classes = sorted(used, key=int if numbers and listed else str)
         if len(data.classes) < 2:
-            raise ValueError(f'{data.root}: expected at least two classes, found '
-                             f'{_some(data.classes)}')
+            raise ValueError('; '.join((f'{data.root}: expected at least two classes, found '
+                                        f'{_some(data.classes)}', *data.notes)))
     twins = [name for name, count in Counter(map(str.casefold, data.classes)).items() if count > 1]
     if twins:
         raise ValueError(f'{data.root}: classes that differ in case only: {_some(twins)}')

@@ -60,6 +60,10 @@ def write_config(config: str, data_path: str, out: Path, *, batch_size: Optional
     notes = [*found]
     lists = {name: f'{stem.name}-{name}.{"json" if data.is_coco else "txt"}'
              for name, split in data.splits.items() if split.listed}
+    folder = out.absolute().parent
+    if (lists or stats) and set('\'"\\') & set(str(folder)):
+        raise ValueError(f'--out: {folder}: mmengine takes no quotes and backslashes in the folder of '
+                         'a config that names files beside it')
     _set_classes(target, data)
     _set_data(target, data, lists)
     _set_batch(target, len(data.splits['train'].images), batch_size, notes)
@@ -67,7 +71,6 @@ def write_config(config: str, data_path: str, out: Path, *, batch_size: Optional
     _set_weights(target, path, weights, notes)
     _keep_best(target)
     comment = wrapped((f'{base} on own data, written by mmfreq new.', *found))
-    folder = out.absolute().parent
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder) as inner:
         draft = Path(inner, out.name)

@@ -1,0 +1,68 @@
+#!/usr/bin/env python3
+"""Measure exported files with onnxruntime on the CPU, from decoded pixels to results, one image at a time.
+
+The files are those of "mmfreq export"; the first is the baseline of the ratios. They take turns.
+PREFIX.md and PREFIX.json are written. Results do not depend on the weights, so that untrained ones do.
+"""
+import argparse
+import json
+import shlex
+import sys
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+from measure import Report, Section, jpeg_files, machine, scratch_folder
+from PIL import Image
+
+from mmfreq.apis.measure import time_interleaved
+from mmfreq.files import atomic_write_text
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add('files', nargs='+', metavar='MODEL.onnx', help='exported with --input image')
+    add('--images', metavar='FOLDER', help='JPEG files to read (default: 500x375 pixels, made of the photographs '
+        'of scikit-image)')
+    add('--image-count', type=int, default=4, help='how many of them (default: %(default)s)')
+    add('--repeats', type=int, default=15, help='rounds (default: %(default)s)')
+    add('--threads', type=int, default=1, help='threads of onnxruntime (default: %(default)s)')
+    add('--out', metavar='PREFIX', default='work_dirs/exported', help='(default: %(default)s)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, write."""
+    args = parse_args()
+    torch.set_num_threads(args.threads)  # for the report
+    with scratch_folder() as scratch:
+        paths = jpeg_files(args.images, args.image_count, scratch)
+        images = [np.array(Image.open(path).convert('RGB'))[None] for path in paths]
+    candidates = {Path(file).stem: partial(run_all, session(file, args.threads), images) for file in args.files}
+    report = Report(machine(), shlex.join(['python', *sys.argv]), [])
+    entries = time_interleaved(candidates, args.repeats, len(images), title='exported files')
+    report.sections.append(Section('From pixels to results with onnxruntime', 'ms/image', entries))
+    print(report.markdown(), flush=True)
+    atomic_write_text(f'{args.out}.md', report.markdown())
+    atomic_write_text(f'{args.out}.json', json.dumps(report.as_dict(), indent=1) + '\n')
+
+
+def session(file: str, threads: int) -> onnxruntime.InferenceSession:
+    """Return a session on the CPU with so many threads."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
+
+
+def run_all(model: onnxruntime.InferenceSession, images: list[np.ndarray]) -> None:
+    """Run a file on images, uint8 (1, H, W, 3)."""
+    for image in images:
+        model.run(None, {'input': image})
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,209 @@
+"""The inner loops from a lazily resized image to DCT channels, compiled by numba on import.
+
+Bilinear resizing, cropping, flipping, colour conversion and the block DCT are linear, and separable
+but for the colours. So a block's coefficient is a weighted sum of at most two source pixels for each
+pixel of the block along either axis: first over rows of the source, then over colours, then over
+columns. The resized image never exists.
+"""
+from typing import Any
+
+import numpy as np
+from numba import types
+
+from mmfreq.dct.kernel import compiled, inner
+
+_STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for the cache
+
+_BYTES = types.Array(types.uint8, 2, 'C', readonly=True)
+_F1, _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (1, 2, 3))
+_I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
+_SIGNATURE = types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3)
+
+
+@inner
+def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: int, pixels: Any,
+                    weights: Any) -> int:
+    """Write which source pixels each block depends on along one axis, and their weights.
+
+    Args:
+        axis: int64 (6,), a row of :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
+        support: Source pixels on either side of a resized pixel's centre that it depends on.
+        basis: float32 (K, window), weights of the resized pixels of a block.
+        stride: Pixels of the resized image from one block to the next.
+        margin: Pixels on either side of these that also belong to the block.
+        pixels: int64 (blocks, T), written. Spare places repeat the last pixel.
+        weights: float32 (blocks, K, T), zeros; written.
+
+    Returns:
+        The number of places that the block with most source pixels takes.
+    """
+    start, length, size, first, step, count = axis
+    most = 0
+    for block in range(len(pixels)):
+        place, last = -1, -1
+        for i in range(basis.shape[1]):
+            j = i if step > 0 else basis.shape[1] - 1 - i  # in the order of the source
+            kept = min(max(block * stride - margin + j, 0), count - 1)
+            centre = (first + step * kept + 0.5) * length / size
+            low = max(int(centre - support + 0.5), 0)
+            high = min(int(centre + support + 0.5), length)
+            total = 0.
+            for x in range(low, high):
+                total += max(support - abs(x + 0.5 - centre), 0.)
+            for x in range(low, high):
+                part = np.float32(max(support - abs(x + 0.5 - centre), 0.) / total)
+                if part > 0:
+                    if start + x > last:
+                        place, last = place + 1, start + x
+                        pixels[block, place] = last
+                    for k in range(len(basis)):
+                        weights[block, k, place - (last - start - x)] += part * basis[k, j]
+        pixels[block, place + 1:] = last
+        most = max(most, place + 1)
+    return most
+
+
+@inner
+def _sum_rows_2(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
+    """Write two weighted sums of four rows of bytes into two lines, or add them if not begin."""
+    a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
+    a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
+    p, q = out[0], out[1]
+    for x in range(len(a)):
+        i, j, k, m = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
+        first = a0 * i + b0 * j + c0 * k + d0 * m
+        second = a1 * i + b1 * j + c1 * k + d1 * m
+        p[x] = first if begin else p[x] + first
+        q[x] = second if begin else q[x] + second
+
+
+@inner
+def _sum_rows_4(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
+    """Do what :func:`_sum_rows_2` does, for four sums and lines."""
+    a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
+    a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
+    a2, b2, c2, d2 = weights[2, 0], weights[2, 1], weights[2, 2], weights[2, 3]
+    a3, b3, c3, d3 = weights[3, 0], weights[3, 1], weights[3, 2], weights[3, 3]
+    p, q, r, s = out[0], out[1], out[2], out[3]
+    for x in range(len(a)):
+        i, j, k, m = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
+        first = a0 * i + b0 * j + c0 * k + d0 * m
+        second = a1 * i + b1 * j + c1 * k + d1 * m
+        third = a2 * i + b2 * j + c2 * k + d2 * m
+        fourth = a3 * i + b3 * j + c3 * k + d3 * m
+        p[x] = first if begin else p[x] + first
+        q[x] = second if begin else q[x] + second
+        r[x] = third if begin else r[x] + third
+        s[x] = fourth if begin else s[x] + fourth
+
+
+@inner
+def _sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
+    """Write the weighted sums of some rows of the image, a multiple of 4, into an even number of lines."""
+    for j in range(0, weights.shape[1], 4):
+        a, b, c, d = (image[rows[j], part], image[rows[j + 1], part], image[rows[j + 2], part],
+                      image[rows[j + 3], part])
+        for k in range(0, len(weights) - 3, 4):
+            _sum_rows_4(weights[k:k + 4, j:j + 4], a, b, c, d, j == 0, out[k:k + 4])
+        if len(weights) % 4:
+            _sum_rows_2(weights[-2:, j:j + 4], a, b, c, d, j == 0, out[-2:])
+
+
+@inner
+def _mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
+    """Mix the three colours of interleaved pixels to one component."""
+    w0, w1, w2 = weights[0], weights[1], weights[2]
+    for x in range(len(out)):
+        out[x] = w0 * pixels[3 * x] + w1 * pixels[3 * x + 1] + w2 * pixels[3 * x + 2]
+
+
+@inner
+def _take(values: Any, indices: Any, out: Any, first: int) -> None:
+    """Write the values at four lists of indices into four lines, from place ``first`` on."""
+    a, b, c, d = indices[0], indices[1], indices[2], indices[3]
+    p, q, r, s = out[0, first:], out[1, first:], out[2, first:], out[3, first:]
+    for x in range(len(a)):
+        i, j, k, m = values[a[x]], values[b[x]], values[c[x]], values[d[x]]
+        p[x] = i
+        q[x] = j
+        r[x] = k
+        s[x] = m
+
+
+@inner
+def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) -> None:
+    """Write ``bias + scale * sum(weights[j] * samples[j])``, elementwise, for a multiple of 4."""
+    for j in range(0, len(samples), 4):
+        w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
+        a, b, c, d = samples[j], samples[j + 1], samples[j + 2], samples[j + 3]
+        if j == 0:
+            for x in range(len(out)):
+                out[x] = bias + scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
+        else:
+            for x in range(len(out)):
+                out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
+
+
+@compiled(_SIGNATURE)
+def resized_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, color: np.ndarray,
+                     rows: np.ndarray, starts: np.ndarray, columns: np.ndarray, table: np.ndarray,
+                     affine: np.ndarray, stride: int, margin: int, out: np.ndarray) -> None:
+    """Compute weighted sums over the blocks of a lazily resized image.
+
+    Args:
+        image (np.ndarray): uint8 (H, 3*W), C order, interleaved source pixels.
+        axes (np.ndarray): int64 (2, 6), :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
+        supports (np.ndarray): float32 (2,), source pixels on either side of a resized pixel's
+            centre that it depends on, with weights that fall linearly.
+        color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr.
+        rows (np.ndarray): float32 (K, window), vertical weights of K frequencies, K even.
+        starts (np.ndarray): int64 (M + 1,), channels ``starts[k]`` to ``starts[k + 1] - 1`` have
+            vertical frequency k < M <= K.
+        columns (np.ndarray): float32 (U, window), horizontal weights of U frequencies.
+        table (np.ndarray): int64 (C, 3), for each channel: component, horizontal frequency, index
+            in ``out``; components ascending for each vertical frequency.
+        affine (np.ndarray): float32 (C, 2), for each channel: factor and constant.
+        stride (int): Pixels of the resized image from one block to the next.
+        margin (int): Pixels on either side of these that also belong to the block.
+        out (np.ndarray): float32 (C, h, w), C order; written.
+    """
+    grid_h, grid_w = out.shape[1:]
+    channels = out.reshape(len(out), grid_h * grid_w)
+    places = int(2 * rows.shape[1] * supports.max()) + 4
+    tops = np.empty((grid_h, places), np.int64)
+    down = np.zeros((grid_h, len(rows), places), np.float32)
+    taps = _source_weights(axes[0], supports[0], rows, stride, margin, tops, down) + 3 & -4
+    lefts = np.empty((grid_w, places), np.int64)
+    across = np.zeros((grid_w, len(columns), places), np.float32)
+    span = _source_weights(axes[1], supports[1], columns, stride, margin, lefts, across) + 3 & -4
+    begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
+
+    strip = min(grid_h, max(1, _STRIP_BLOCKS // grid_w))  # rows of blocks at a time
+    samples = np.empty((span, strip * grid_w), np.float32)
+    indices = np.empty((span, grid_w), np.uint32)  # unsigned: never counted from the end
+    weights = np.empty((len(columns), span, strip * grid_w), np.float32)
+    for j in range(span):
+        for x in range(grid_w):
+            indices[j, x] = lefts[x, j] - begin
+            for u in range(len(columns)):
+                weights[u, j, x::grid_w] = across[x, u, j]
+    lines = np.empty((strip, len(rows), 3 * (end - begin)), np.float32)
+    mixed = np.empty(end - begin, np.float32)
+    part = slice(3 * begin, 3 * end)
+    for top in range(0, grid_h, strip):
+        count = min(strip, grid_h - top)
+        size = count * grid_w
+        for row in range(count):
+            y = top + row
+            _sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
+        for k in range(len(starts) - 1):
+            component = -1
+            for c in range(starts[k], starts[k + 1]):
+                if table[c, 0] != component:
+                    component = table[c, 0]
+                    for row in range(count):
+                        _mix_pixels(color[component], lines[row, k], mixed)
+                        for j in range(0, span, 4):
+                            _take(mixed, indices[j:j + 4], samples[j:j + 4], row * grid_w)
+                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1],
+                             channels[table[c, 2], top * grid_w:top * grid_w + size])

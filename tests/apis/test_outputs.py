@@ -1,0 +1,50 @@
+"""A place that cannot be written is said before long work, whose result would be lost."""
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmfreq import __main__ as command
+
+CONFIG = 'resnet18-dct24s_demo'
+TOOLS = Path(__file__).parents[2] / 'tools'
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Run a tool, whose work must not begin."""
+    for work in ('dataset_stats.dataset_statistics', 'compare.rows.compare', 'export.exporter',
+                 'show_dct.plot_channels', 'runner.build_runner'):
+        monkeypatch.setattr(f'mmfreq.apis.{work}', lambda *_, **__: pytest.fail('too late'))
+
+    def run(tool: str, *arguments: str) -> None:
+        monkeypatch.setattr('sys.argv', [tool, *arguments])
+        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+
+    return run
+
+
+@pytest.mark.parametrize('arguments', [
+    ('dataset_stats', CONFIG, '-o', 'file/x.json'), ('compare', CONFIG, '-o', 'file/x'),
+    ('gate_heatmap', 'x.json', '-o', 'file/x'),
+    ('export', CONFIG, 'x.pth', 'file/x.onnx'), ('show_dct', 'x.pth', '-o', 'file/x.png'),
+    ('test', CONFIG, 'x.pth', '-o', 'file/x.json'), ('test', CONFIG, 'x.pth', '--show-dir', 'file')])
+def test_a_place_that_cannot_be_written(arguments: tuple, call: Any, tmp_path: Path,
+                                        monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ('file', 'x.pth'):
+        Path(name).touch()
+    (tmp_path / 'data/demo/train').mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"file/x\S*: cannot be written: |--show-dir: .*'file'") as refused:
+        call(*arguments)
+    assert '\n' not in str(refused.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ['data', 'file', 'x.pth']
+
+
+def test_a_disk_that_is_full_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / 'try.py').write_text("raise OSError(28, 'No space left on device', 'x.json')")
+    monkeypatch.setattr(command, 'TOOLS', tmp_path)
+    monkeypatch.setattr('sys.argv', ['mmfreq', 'try'])
+    with pytest.raises(SystemExit, match=r"^try: .*No space left on device: 'x.json'$"):
+        command.main()

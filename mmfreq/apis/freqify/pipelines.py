@@ -31,8 +31,8 @@ _EFFECTS: dict[str, tuple[str, ...]] = {
     'Cutout': ('shape', 'magnitude_range'),
     'GaussianBlur': ('radius', 'magnitude_range'),
 }
-# Transforms that leave pixels as floating-point numbers.
-_FLOAT_PIXELS = ('PhotoMetricDistortion', )
+# Transforms that leave pixels of another type than uint8.
+_OTHER_PIXELS = ('PhotoMetricDistortion', 'CopyPaste')
 
 
 def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str) -> Any:
@@ -96,7 +96,7 @@ def _convert_views(views: Any, freq: dict, packer: str, scale: int, path: str) -
 
 def _has_other_pixels(steps: Any) -> bool:
     """Whether a transform may give the DCT pixels that are not uint8."""
-    return any(transform_type(step) in _FLOAT_PIXELS or step.get('to_float32')
+    return any(transform_type(step) in _OTHER_PIXELS or step.get('to_float32')
                for step in iter_dicts(steps))
 
 

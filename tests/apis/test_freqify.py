@@ -294,10 +294,11 @@ custom_imports = dict(imports='json')
     assert all(note in comment for note in notes)
 
 
-def test_pixels_that_are_not_whole_are_rounded(tmp_path: Path) -> None:
+@pytest.mark.parametrize('more', [[], [['PhotoMetricDistortion']]])
+def test_pixels_that_are_not_whole_are_rounded(more: list, tmp_path: Path) -> None:
     """In views too; SSD has such a pipeline."""
     config = stock(tmp_path, DET, f"""
-steps = [[dict(type='Resize', scale=(64, 64))], [dict(type='PhotoMetricDistortion')]]
+steps = [[dict(type='Resize', scale=(64, 64))], *[[dict(type=kind) for kind in step] for step in {more}]]
 pack = [[dict(type='PackDetInputs', meta_keys=('img_id', 'flip'))]]
 {pipeline("dict(type='LoadAnnotations', with_bbox=True)", "dict(type='PhotoMetricDistortion')",
           "dict(type='Resize', scale=(64, 64))", "dict(type='PackDetInputs')")}
@@ -308,10 +309,9 @@ tta_pipeline = [
     steps = target['train_dataloader']['dataset']['pipeline']
     assert kinds(steps)[-3:] == ['RoundPixels', FREQ, 'PackDetInputs']
     assert 'RoundPixels' not in kinds(target['test_dataloader']['dataset']['pipeline'])
-    *before, views = target['tta_pipeline']
-    assert kinds(before) == ['LoadImageFromFile', 'RoundPixels']
-    assert kinds(views['transforms']) == [['Resize'], ['PhotoMetricDistortion'], ['RoundPixels'], [FREQ],
-                                          ['PackDetInputs']]
+    loader, views = target['tta_pipeline']
+    assert kinds([loader]) == ['LoadImageFromFile']
+    assert kinds(views['transforms']) == [['Resize'], *more, ['RoundPixels'], [FREQ], ['PackDetInputs']]
     sample = first_sample(written(config, tmp_path / 'out.py'), tmp_path)
     assert sample['inputs'].shape == (24, 16, 16)
 

@@ -34,6 +34,12 @@ def check_writable(path: Union[str, Path]) -> None:
         raise ValueError(f'{path}: cannot be written: it is a folder')
 
 
+def check_not_input(out: Union[str, Path], given: Union[str, Path]) -> None:
+    """Raise ValueError if ``out``, which is to be written, is the file that the work reads."""
+    if os.path.realpath(out) == os.path.realpath(given):
+        raise ValueError(f'{out}: expected another file to write than the one that is read')
+
+
 def files_below(folder: Path, inside: Optional[set[str]] = None) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted; follow links, but not in circles."""
     inside = inside or set()  # what the folder lies in

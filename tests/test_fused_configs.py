@@ -18,7 +18,15 @@ from mmfreq.apis.browse import Browser
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
 from mmfreq.apis.runner import flip_tta_pipeline
-from mmfreq.config.inspect import check_channels, dct_channels, device_freq, network_pipeline, pipeline_blocks, unfused
+from mmfreq.config.inspect import (
+    check_channels,
+    dct_channels,
+    device_freq,
+    network_pipeline,
+    pipeline_blocks,
+    stock_resize,
+    unfused,
+)
 from mmfreq.config.inspect import single_transforms as singles
 from mmfreq.dct.channels import channel_indices
 from mmfreq.selection.gate import ChannelGate
@@ -57,7 +65,7 @@ def variant(kind: str, folder: Path) -> Config:
     for loader in (cfg.train_dataloader, cfg.val_dataloader, cfg.test_dataloader):
         loader.num_workers = 0
         loader.persistent_workers = False
-        pipeline = [step for step in loader.dataset.pipeline if step['type'] not in KINDS]
+        pipeline = [stock_resize(step) for step in loader.dataset.pipeline if step['type'] not in KINDS]
         loader.dataset = dict(type='CustomDataset', data_root=str(folder), data_prefix='',
                               pipeline=deepcopy([*pipeline[:-1], *steps, pipeline[-1]]))
     return cfg

@@ -66,7 +66,7 @@ def data_options(data: Path) -> dict[str, Any]:
 def run_options(data: Path) -> dict[str, Any]:
     """Two epochs of four iterations, nothing random in the pipeline, so that runs can be compared."""
     return data_options(data) | {
-        'train_dataloader.dataset.pipeline.1.type': 'ResizeEdge',
+        'train_dataloader.dataset.pipeline.1.resize': 'ResizeEdge',
         'train_dataloader.dataset.pipeline.2.prob': 0.0,
         'train_cfg.max_epochs': 2,
         'param_scheduler.total_steps': 2,

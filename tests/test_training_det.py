@@ -17,6 +17,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from mmfreq.demo_data import make_demo_data
+from mmfreq.models.det import has_area
 
 ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
@@ -250,6 +251,19 @@ def test_annotations_of_unknown_images_are_counted(data: Path, tmp_path: Path, s
     record = summary(said)
     assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
     assert record.levelno == logging.WARNING
+
+
+def test_an_annotation_id_that_is_there_twice(data: Path, tmp_path: Path) -> None:
+    """COCO's evaluation would take the last one for all of them."""
+    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
+    with pytest.raises(ValueError, match=r'changed.json: expected every annotation id once, got \[1, 2'):
+        dataset(data, changed(data, tmp_path, annotations=annotations * 2))
+
+
+@pytest.mark.parametrize('segmentation', ['abc', {}, dict(counts=[3, 4])])
+def test_segmentations_that_are_none(segmentation: Any) -> None:
+    with pytest.raises(TypeError, match='as segmentation instead of a list of polygons or RLE'):
+        has_area(segmentation)
 
 
 def test_an_image_id_that_is_there_twice(data: Path, tmp_path: Path) -> None:

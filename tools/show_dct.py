@@ -6,7 +6,7 @@ import mmcv
 
 from mmfreq.apis.show_dct import plot_channels
 from mmfreq.dct.channels import CHANNEL_NAMES
-from mmfreq.files import check_writable
+from mmfreq.files import check_not_input, check_writable
 
 
 def parse_args() -> argparse.Namespace:
@@ -25,6 +25,7 @@ def main() -> None:
     if not args.out.endswith(('.png', '.svg')):
         raise SystemExit(f'--out: expected a .png or .svg file, got {args.out}')
     try:
+        check_not_input(args.out, args.image)
         check_writable(args.out)
     except ValueError as error:
         raise SystemExit(f'show_dct: {error}') from error

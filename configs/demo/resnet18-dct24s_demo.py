@@ -8,14 +8,14 @@ data_preprocessor = dict(mean=None, std=None, to_rgb=False)
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-448')]
 train_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='RandomResizedCrop', scale=224),
+    dict(type='LazyResize', resize='RandomResizedCrop', scale=224),
     dict(type='RandomFlip', prob=0.5, direction='horizontal'),
     *freq,
     dict(type='PackInputs'),
 ]
 test_pipeline = [
     dict(type='LoadImageFromFile'),
-    dict(type='ResizeEdge', scale=256, edge='short'),
+    dict(type='LazyResize', resize='ResizeEdge', scale=256, edge='short'),
     dict(type='CenterCrop', crop_size=224),
     *freq,
     dict(type='PackInputs'),

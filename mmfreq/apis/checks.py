@@ -286,6 +286,11 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any]) -> None:
                                      f'{_list(shapes)}') from error
     learnt = {name for name, _ in model.named_parameters()}
     learnt.update(name for name in model.state_dict() if '.running_' in name)
+    broken = [name for name, value in model.state_dict().items()
+              if name in learnt and not value.isfinite().all()]
+    if broken:
+        raise RefusedCheckpointError(f'{len(broken)} of {len(learnt)} weights are no finite numbers'
+                                     f', since the training diverged: {_list(broken)}')
     lacking = [key for key in missing if key in learnt]
     foreign = [key for key in unexpected if key.startswith('backbone.')]
     if lacking or foreign:

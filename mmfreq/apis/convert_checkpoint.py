@@ -14,7 +14,7 @@ from mmfreq.apis.freqify.convert import freqify
 from mmfreq.config.inspect import single_transforms, unfused
 from mmfreq.config.writer import child_text, wrapped
 from mmfreq.dct.channels import channel_indices
-from mmfreq.files import atomic_write_bytes, atomic_write_text
+from mmfreq.files import atomic_write_bytes, atomic_write_text, check_not_input
 
 StateDict = dict[str, torch.Tensor]
 
@@ -82,6 +82,7 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list
         ValueError: The file is no such classifier; all weights that do not fit are listed. Nothing
             is written.
     """
+    check_not_input(out, path)
     weights, rest = read_weights(path)
     with _named(path):
         channels = dctnet_channels(weights, channels)

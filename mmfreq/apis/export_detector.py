@@ -15,18 +15,16 @@ from mmdet.models.dense_heads import base_dense_head
 from mmdet.models.roi_heads.bbox_heads import bbox_head
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
+from mmengine.dataset import pseudo_collate
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import box_iou
 
 from mmfreq.apis.export_file import Arrays, Differences, Exporter
-from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear, whole_levels
-from mmfreq.config.inspect import pipelines, transform_type
+from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear
 
 TOLERANCES = {'scores': 1e-4, 'boxes': 1e-4, 'masks': 1e-2, 'unmatched detections': 0.01}
-LEVELS = 1  # of a pixel, where OpenCV rounds otherwise
 SAME = 0.9  # IoU of boxes that are one detection
 SMALL = 32 * 32  # pixels of a mask; COCO's small objects
 
@@ -84,13 +82,6 @@ class Canvas(PixelSteps):
         size, limits = image_size(images), torch.tensor(self.limits, dtype=torch.float64)
         scale = (limits / size).amin(0) if self.keep_ratio else limits / size
         return size, (size * scale + 0.5).floor()
-
-    def resized(self, images: Tensor) -> Tensor:
-        """Return the resized images, uint8 (1, h, w, 3)."""
-        images = images.permute(0, 3, 1, 2)
-        new = self.shapes(images)[1]
-        images = whole_levels(opencv_bilinear(images, new, new.long().tolist(), self.rounds))
-        return images.permute(0, 2, 3, 1).to(torch.uint8)
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return the input, float32 (1, C, h, w), and what :meth:`shapes` returns."""
@@ -293,8 +284,6 @@ class DetectorExporter(Exporter):
             raise ValueError('a detector is exported from pixels to detections in float32: expected '
                              'neither --input channels nor --fp16')
         super().__init__(cfg, checkpoint, kind, order)
-        self._resize = Compose([step for step in pipelines(cfg, 'test_dataloader')[0]
-                                if transform_type(step) in ('LoadImageFromFile', 'Resize')])
         front = Canvas(self.cfg, self.model.data_preprocessor, self.order)
         self.network = Detector(front, self.model).eval()
         self.tolerances = dict(TOLERANCES)
@@ -314,37 +303,22 @@ class DetectorExporter(Exporter):
         return {**super().metadata(), 'network_input': [len(front.bias), *cells]}
 
     def check(self, run: Callable) -> dict[str, Differences]:
-        """Compare detections with those of mmdet, and resized pixels with the pipeline's."""
-        levels = 0
-        for image in self.images:
-            expected = self.packed(image, self._resize)['img'][:, :, ::-1]
-            levels = max(levels, int(np.abs(self.resized(image) - expected.astype(int)).max()))
-        if levels > LEVELS:
-            raise ValueError(f'expected the pixels of the resized image within {LEVELS} level of the '
-                             f'test pipeline, the exported file is {levels} off; nothing is written')
+        """Compare detections with those of mmdet."""
         cases = list(self.cases())
-        found = self.compare(run, cases, 'mmdet', self.tolerances)
         count = sum(len(expected[0]) for _, expected in cases)
-        return {f"mmdet's {count} detections": found, 'the resized pixels of the pipeline': dict(levels=levels)}
-
-    def resized(self, image: np.ndarray) -> np.ndarray:
-        """Return an image (H, W, 3) as the graph resizes it."""
-        return self.network.front.resized(torch.tensor(image[None]))[0].numpy()
+        return {f"mmdet's {count} detections": self.compare(run, cases, 'mmdet', self.tolerances)}
 
     def cases(self) -> Iterator[tuple[Tensor, Arrays]]:
         """Yield images as the file takes them, with mmdet's detections, whose canvas is the file's."""
-        height, width = (side // self.network.front.stride for side in self.network.front.canvas)
-        names = dict(boxes='bboxes')
+        front, names = self.network.front, dict(boxes='bboxes')
+        height, width = (side // front.stride for side in front.canvas)
         for image in self.images:
-            resized = self.resized(image)
-            batch = self.model.data_preprocessor(pseudo_collate([self.packed(resized)]))
-            inputs, sample = batch['inputs'], batch['data_samples'][0]
+            batch = self.model.data_preprocessor(pseudo_collate([self.packed(image)]))
+            inputs, samples = batch['inputs'], batch['data_samples']
             inputs = F.pad(inputs, (0, width - inputs.shape[3], 0, height - inputs.shape[2]))
-            factors = np.divide(resized.shape[1::-1], image.shape[1::-1])
-            sample.set_metainfo(dict(batch_input_shape=self.network.front.canvas,
-                                     ori_shape=image.shape[:2], scale_factor=tuple(factors)))
+            samples[0].set_metainfo(dict(batch_input_shape=front.canvas))
             with torch.no_grad():
-                found = self.model.predict(inputs, [sample], rescale=True)[0].pred_instances
+                found = self.model.predict(inputs, samples, rescale=True)[0].pred_instances
             yield self.pixels(image), [found[names.get(name, name)].numpy()
                                        for name in self.network.outputs]
 

@@ -4,7 +4,7 @@ import json
 import tempfile
 import warnings
 from pathlib import Path
-from typing import Any, Callable, Iterable, Optional
+from typing import Any, Callable, Iterable
 
 import numpy as np
 import torch
@@ -60,12 +60,12 @@ class Exporter:
                                  if transform_type(step) != 'LoadAnnotations'])
         self.images, self.source = check_images(cfg)
 
-    def packed(self, image: np.ndarray, pipeline: Optional[Callable] = None) -> dict[str, Any]:
-        """Run the test pipeline, or another one, on RGB pixels, as if they came from a file."""
+    def packed(self, image: np.ndarray) -> dict[str, Any]:
+        """Run the test pipeline on RGB pixels, as if they came from a file."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, 'image.png')
             Image.fromarray(image).save(path)
-            return (pipeline or self.pipeline)(dict(img_path=str(path), img_id=0))
+            return self.pipeline(dict(img_path=str(path), img_id=0))
 
     def pixels(self, image: np.ndarray) -> torch.Tensor:
         """Return RGB pixels (H, W, 3) as the file takes them, (1, H, W, 3)."""

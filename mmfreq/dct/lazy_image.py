@@ -85,6 +85,10 @@ class LazyImage:
         part.columns = self.columns[keys[1]] if len(keys) > 1 else self.columns
         return part
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"a lazy image has no {name!r}: slices, FusedBlockDCT and np.asarray() "
+                             'take it; what needs pixels needs the stock resize, not LazyResize')
+
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         """Compute the pixels: uint8 (H, W, 3)."""
         top, left, height, width = self.crop

@@ -334,7 +334,7 @@ class CheckedCocoDataset(CocoDataset):
 
     Raises:
         ValueError: The classes are not the annotation file's categories in its order, which labels
-            follow; an image id is there twice; an entry is not as COCO has it; an annotation has no
+            follow; an id of an image or annotation is there twice; an entry is not as COCO has it; an annotation has no
             segmentation and the pipeline loads masks; no image is left, or for training (``test_mode=False``) none of
             the annotations. The message names the file.
     """
@@ -358,10 +358,12 @@ class CheckedCocoDataset(CocoDataset):
                 "metainfo=dict(classes=...) to the file's own category names in the file's order, "
                 'and num_classes of the heads with it')
         images = Counter(image['id'] for image in coco.dataset.get('images', []))
-        repeated = [key for key, count in images.items() if count > 1]
-        if repeated:
-            raise ValueError(f'{self.ann_file}: expected every image id once, got {repeated[:6]} '
-                             f'more than once ({len(repeated)} such ids)')
+        annotations = Counter(entry['id'] for entry in coco.dataset.get('annotations', []))
+        for what, ids in (('image', images), ('annotation', annotations)):
+            repeated = [key for key, count in ids.items() if count > 1]
+            if repeated:
+                raise ValueError(f'{self.ann_file}: expected every {what} id once, got '
+                                 f'{repeated[:6]} more than once ({len(repeated)} such ids)')
         self._beyond = 0
         self._annotations = self._wanted = sum(
             annotation['image_id'] not in images for annotation in coco.anns.values())
@@ -430,8 +432,10 @@ def has_area(segmentation: Any) -> bool:
     Raises:
         TypeError: It is something else, such as a flat list of coordinates.
     """
-    if isinstance(segmentation, dict):
+    if isinstance(segmentation, dict) and {'counts', 'size'} <= set(segmentation):
         return True
+    if not isinstance(segmentation, list):
+        raise TypeError(f'{segmentation!r:.40} as segmentation instead of a list of polygons or RLE')
     for polygon in segmentation:
         if isinstance(polygon, (int, float)):
             raise TypeError('a flat list as segmentation instead of a list of polygons')

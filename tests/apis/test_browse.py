@@ -16,7 +16,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 from mmfreq.apis.browse import Browser, beside, truth_in_original_pixels
-from mmfreq.config.inspect import pipelines, transform_type
+from mmfreq.config.inspect import pipelines, stock_resize, transform_type
 
 ROOT = Path(__file__).parents[2]
 CLASSIFICATION, DETECTION = 'configs/demo/resnet18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
@@ -284,6 +284,7 @@ def test_int8_of_the_pipeline_does_not_count_on_the_device(folders: Path) -> Non
     cfg = config(CLASSIFICATION, folders)
     steps = pipelines(cfg, 'val_dataloader')[0]
     fused = steps.pop(-2)
+    steps[1] = stock_resize(steps[1])  # the device takes pixels
     shown = []
     for transport in ({}, dict(dtype='int8', scale=16.)):
         cfg.model.data_preprocessor = dict(type='FreqDataPreprocessor', placement='device',

@@ -145,7 +145,7 @@ def test_a_script_runs_the_file_without_torch(folder: Path, tmp_path: Path,
     (('dct.py', 'dct.pth', 'a.onnx', '--cfg-options',
       'test_dataloader.dataset.pipeline.1.interpolation=area'), 'ResizeEdge of the short edge'),
     (('dct.py', 'dct.pth', 'a.onnx', '--cfg-options',
-      'test_dataloader.dataset.pipeline.2.type=RandomCrop'), 'RandomCrop cannot be exported'),
+      'test_dataloader.dataset.pipeline.2.type=RandomCrop'), 'RandomCrop needs pixels, but LazyResize'),
     (('rgb.py', 'rgb.pth', 'a.onnx', '--input', 'channels'), 'a test pipeline that computes DCT'),
 ])
 def test_tool_refuses_in_one_line(options: tuple, message: str, folder: Path,

@@ -308,9 +308,11 @@ def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
     (dict(categories=[dict(id=1, name='cat'), dict(id=4, name='cat')]), 'every name .*got cat'),
     (dict(images=[dict(id=0, file_name='0.png'), dict(id=0, file_name='1.png')]), 'every id .*got 0'),
     (dict(categories=[dict(name='cat'), dict(id=4, name='dog')]), 'every id in categories once'),
-    (dict(annotations=[dict(image_id=0, bbox=[1, 1, 5, 5])]), 'with image_id, category_id .* got .*1, 5, 5'),
-    (dict(annotations=[dict(image_id=0, category_id=5, bbox=[1, 1, 5, 5])]), 'got .*id.: 5'),
-    (dict(annotations=[dict(image_id=0, category_id=1, bbox=[])]), 'bbox .4 numbers., got'),
+    (dict(annotations=[dict(id=0, image_id=0, bbox=[1, 1, 5, 5])]), 'with image_id, category_id .* got .*1, 5, 5'),
+    (dict(annotations=[dict(id=0, image_id=0, category_id=5, bbox=[1, 1, 5, 5])]), 'got .*id.: 5'),
+    (dict(annotations=[dict(id=0, image_id=0, category_id=1, bbox=None)]), 'bbox .4 numbers., got'),
+    (dict(annotations=[dict(id=0, image_id=0, category_id=1, bbox=[float('nan')] * 4)]), 'got .*nan'),
+    (dict(annotations=[dict(id=0), dict(id=0)]), 'every id in annotations once'),
     (dict(images=[dict(id=0, file_name='x.png')]), 'its first image, x.png, is in no folder'),
 ])
 def test_coco_is_refused(changes: dict, message: str, tmp_path: Path) -> None:

@@ -48,3 +48,20 @@ def test_a_disk_that_is_full_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr('sys.argv', ['mmfreq', 'try'])
     with pytest.raises(SystemExit, match=r"^try: .*No space left on device: 'x.json'$"):
         command.main()
+
+
+@pytest.mark.parametrize(('tool', 'arguments'), [
+    ('show_dct', ('x.png', '-o', './x.png')), ('new', ('x.py', 'x', '-o', 'x.py', '--force')),
+    ('freqify', ('x.py', '--channels', '24S', '-o', 'x.py', '--force')),
+    ('convert_checkpoint', ('x.pth', '../here/x.pth'))])
+def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_path: Path,
+                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / 'here'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    for ending in ('png', 'py', 'pth'):
+        (folder / f'x.{ending}').write_text('x = 1')
+    monkeypatch.setattr('sys.argv', [tool, *arguments])
+    with pytest.raises(SystemExit, match=f'^{tool}: .*expected another file to write than the one that is read$'):
+        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+    assert all(path.read_text() == 'x = 1' for path in folder.iterdir())

@@ -306,6 +306,15 @@ def test_what_a_head_lacks_is_missing_and_more_is_allowed() -> None:
         check_weights(model, state)
 
 
+@pytest.mark.parametrize('name', ['head.fc.bias', 'backbone.layer1.0.bn1.running_var'])
+def test_weights_of_a_training_that_diverged(name: str) -> None:
+    model = build(DEMO24)
+    state = {key: value.clone() for key, value in model.state_dict().items()}
+    state[name][1] = float('nan')
+    with pytest.raises(RefusedCheckpointError, match=rf'^1 of \d+ weights are no finite numbers, .* diverged: {name}$'):
+        check_weights(model, state)
+
+
 def test_what_the_checkpoint_was_trained_on() -> None:
     cfg = load(DEMO24)
     check_trained_front_end(cfg, dict(cfg=cfg.pretty_text))

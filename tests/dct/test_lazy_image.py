@@ -1,4 +1,5 @@
 """The one pass from a decoded image to channels, against torch's resize and the unfused maths in float64."""
+import copy
 from typing import Sequence
 
 import cv2
@@ -98,6 +99,13 @@ def test_other_keys_give_pixels() -> None:
     for key in (3, (slice(2, 5), 4), (..., 0), (slice(None), slice(None), 1), pixels > 100):
         np.testing.assert_array_equal(lazy[key], pixels[key])
     assert np.asarray(lazy, dtype=np.float32).dtype == np.float32
+
+
+def test_what_needs_pixels_is_told_so() -> None:
+    with pytest.raises(AttributeError, match="no 'transpose': .* needs the stock resize, not LazyResize"):
+        LazyImage(IMAGE, (8, 8)).transpose(2, 0, 1)
+    copied = copy.deepcopy(LazyImage(IMAGE, (8, 8)))
+    np.testing.assert_array_equal(np.asarray(copied), np.asarray(LazyImage(IMAGE, (8, 8))))
 
 
 def test_sources_in_any_memory_order() -> None:

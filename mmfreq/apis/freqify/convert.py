@@ -21,7 +21,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.config.writer import child_text, plain_config, wrapped
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import named_sets
-from mmfreq.files import atomic_write_text
+from mmfreq.files import atomic_write_text, check_not_input
 
 _PACKERS = {'mmpretrain': 'PackInputs', 'mmdet': 'PackDetInputs'}
 _DETECTION = 'photos-1333x800', 2  # shipped statistics for mmdet, and their upscale
@@ -109,6 +109,7 @@ def write_freqified(config: str, channels: str, out: Path,
     Raises:
         ValueError: The config cannot be converted, or the result does not work; nothing is written.
     """
+    check_not_input(out, config_path(config))
     target, notes = freqify(config, channels, stats)
     head = (f'{config.rpartition("/")[2]} on the DCT channels {channels}, written by '
             'tools/freqify.py.')
@@ -143,6 +144,8 @@ def _read(config: str) -> dict[str, Any]:
     try:
         if path.suffix != '.py' or not Config._is_lazy_import(str(path)):
             return plain_config(path)
+    except ValueError:  # it says all
+        raise
     except Exception as error:
         raise ValueError(f'it cannot be read: {type(error).__name__}: {error}') from error
     raise ValueError('it is a Python-style config (read_base or imports), which no text-style '

@@ -250,7 +250,7 @@ def _coco(file: Path) -> dict[str, Any]:
             raise ValueError(f'{file}: expected a COCO file with images, annotations and '
                              f'categories, found no {key}')
     for key, part in (('name', 'categories'), ('id', 'categories'), ('file_name', 'images'),
-                      ('id', 'images')):
+                      ('id', 'images'), ('id', 'annotations')):
         counts = Counter(entry.get(key) for entry in coco[part])
         twice = [str(value) for value, count in counts.items() if count > 1 or value is None]
         if twice:
@@ -258,10 +258,12 @@ def _coco(file: Path) -> dict[str, Any]:
                              'more than once or not at all')
     categories = {category['id'] for category in coco['categories']}
     for entry in coco['annotations']:
-        missing = {'image_id', 'category_id', 'bbox'} - set(entry)
-        if missing or entry['category_id'] not in categories or len(entry['bbox']) != 4:
+        box = entry.get('bbox')
+        boxed = isinstance(box, list) and len(box) == 4 and np.isfinite(box).all()
+        if not boxed or 'image_id' not in entry or entry.get('category_id') not in categories:
+            got = {key: value for key, value in entry.items() if key != 'segmentation'}
             raise ValueError(f'{file}: expected annotations with image_id, category_id (of '
-                             f'categories) and bbox (4 numbers), got {str(entry)[:200]}')
+                             f'categories) and bbox (4 numbers), got {got}')
     return coco
 
 

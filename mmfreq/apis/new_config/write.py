@@ -15,7 +15,7 @@ from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import DATALOADERS, iter_dicts
 from mmfreq.config.paths import config_path, packaged_name
 from mmfreq.config.writer import child_text, plain_config, stock_base, wrapped
-from mmfreq.files import atomic_write_text
+from mmfreq.files import atomic_write_text, check_not_input
 
 _SPLIT_OF = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
 _BATCHES = 8  # that an epoch has at least, where the images suffice
@@ -49,6 +49,7 @@ def write_config(config: str, data_path: str, out: Path, *, batch_size: Optional
         ValueError: The data or the config cannot be used; nothing is written.
     """
     path = config_path(config)
+    check_not_input(out, path)
     base = packaged_name(path)
     target, data = plain_config(path), find_data(data_path, check)
     expected = 'mmdet' if data.is_coco else 'mmpretrain'

@@ -4,7 +4,6 @@ Name this module under ``custom_imports`` in a config.
 """
 from typing import Any, Sequence
 
-from mmcv.cnn import ConvModule
 from mmpretrain.models.backbones import (
     PCPVT,
     SVT,
@@ -61,7 +60,6 @@ from mmpretrain.models.backbones import (
 )
 from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
-from torch import nn
 
 import mmfreq.hosts.drawing  # noqa: F401  the hook that configs name
 from mmfreq.hosts.hub import provide_models
@@ -69,6 +67,7 @@ from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.pretrained import StateDict
 from mmfreq.models.stem import (
     PatchMixin,
+    PlainStemMixin,
     ProjectionMixin,
     StemlessMobileNetV2Mixin,
     StemlessResNetMixin,
@@ -440,30 +439,15 @@ class FreqVGG(ProjectionMixin, VGG):
         return tuple(f'features.{i}' for i in range(count + 1) if i != count - 1)
 
 
-class PlainStemMixin(ProjectionMixin):
-    """Projection with norm and activation in place of a block of parallel convolutions."""
-    input_stride = 2
-
-    def make_projection(self, stock: nn.Module) -> nn.Module:
-        """Return a 1x1 convolution, norm and activation instead of the block ``stock``."""
-        return ConvModule(self.dct_channels, stock.out_channels, 1, norm_cfg=self.norm_cfg,
-                          act_cfg=self.act_cfg)
-
-    @property
-    def first_weight(self) -> str:
-        """Name of the convolution's weight."""
-        return f'{self.projection}.conv.weight'
-
-
 @MODELS.register_module()
 class FreqMobileOne(PlainStemMixin, MobileOne):
-    """mmpretrain's MobileOne, for DCT channels: :class:`PlainStemMixin`."""
+    """mmpretrain's MobileOne, for DCT channels: :class:`~mmfreq.models.stem.PlainStemMixin`."""
     projection = 'stage0'
 
 
 @MODELS.register_module()
 class FreqRepVGG(PlainStemMixin, RepVGG):
-    """mmpretrain's RepVGG, for DCT channels: :class:`PlainStemMixin`."""
+    """mmpretrain's RepVGG, for DCT channels: :class:`~mmfreq.models.stem.PlainStemMixin`."""
     projection = 'stem'
 
 

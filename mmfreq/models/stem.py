@@ -10,6 +10,7 @@ import math
 from typing import Any, Optional
 
 import torch
+from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
 from torch import nn
 
@@ -293,6 +294,26 @@ class ProjectionMixin(FreqMixin):
     def _replace(self, name: str, module: nn.Module) -> None:
         parent, _, child = name.rpartition('.')
         setattr(self.get_submodule(parent), child, module)
+
+
+class PlainStemMixin(ProjectionMixin):
+    """Mixin for a stock backbone whose stem is a block of parallel convolutions, as RepVGG's.
+
+    The block, which has a stride of 2, becomes a 1x1 convolution of C channels with norm and
+    activation. Stock RGB checkpoints load but for the block. Arguments and errors are those of
+    :class:`FreqMixin` and of the stock class.
+    """
+    input_stride = 2
+
+    def make_projection(self, stock: nn.Module) -> nn.Module:
+        """Return a 1x1 convolution, norm and activation instead of the block ``stock``."""
+        return ConvModule(self.dct_channels, stock.out_channels, 1, norm_cfg=self.norm_cfg,
+                          act_cfg=self.act_cfg)
+
+    @property
+    def first_weight(self) -> str:
+        """Name of the convolution's weight."""
+        return f'{self.projection}.conv.weight'
 
 
 class PatchMixin(ProjectionMixin):

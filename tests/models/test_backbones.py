@@ -88,8 +88,8 @@ def stock(family: str, **changes: Any) -> nn.Module:
 
 
 def freq(family: str, channels: int = 24, **changes: Any) -> nn.Module:
-    return MODELS.build(ConfigDict(FAMILIES[family], type=family.replace('.', '.Freq'), in_channels=channels,
-                                   **changes))
+    arguments = dict((FAMILIES | FURTHER)[family], **changes)
+    return MODELS.build(ConfigDict(arguments, type=family.replace('.', '.Freq'), in_channels=channels))
 
 
 def kind(family: str) -> str:
@@ -253,7 +253,7 @@ def test_frozen_stages_and_norm_eval_are_the_stock_ones(family: str, frozen: int
 
 
 @pytest.mark.parametrize('family', ['mmpretrain.ConvNeXt', 'mmpretrain.SwinTransformer', 'mmdet.SwinTransformer',
-                                    'mmdet.RegNet'])
+                                    'mmdet.RegNet', 'mmdet.PyramidVisionTransformer', 'mmpretrain.XCiT'])
 def test_the_gate_keeps_its_start_when_the_stock_class_initialises(family: str) -> None:
     model = freq(family, channels=192, gate=dict())
     model.init_weights()
@@ -541,7 +541,7 @@ def test_a_deployed_network_has_its_projection_too() -> None:
 @pytest.mark.parametrize(('family', 'frozen'), [('mmpretrain.PoolFormer', -1), ('mmpretrain.EfficientNet', 0)])
 def test_nothing_is_frozen_unless_it_is_said(family: str, frozen: int) -> None:
     """Stock PoolFormer freezes its patch embedding by default; EfficientNet counts from 0."""
-    model = MODELS.build(ConfigDict(FURTHER[family], type=family.replace('.', '.Freq'), in_channels=24))
+    model = freq(family)
     model.train()
     assert (model.frozen_stages, model.unfrozen) == (frozen, frozen)
     assert all(parameter.requires_grad for parameter in model.parameters())

@@ -31,8 +31,8 @@ _EFFECTS: dict[str, tuple[str, ...]] = {
     'Cutout': ('shape', 'magnitude_range'),
     'GaussianBlur': ('radius', 'magnitude_range'),
 }
-# Transforms that leave pixels as floating-point numbers.
-_FLOAT_PIXELS = ('PhotoMetricDistortion', )
+# Transforms that leave pixels of another type than uint8.
+_OTHER_PIXELS = ('PhotoMetricDistortion', 'CopyPaste')
 
 
 def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str) -> Any:
@@ -66,9 +66,8 @@ def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str)
             rounding = [dict(type='RoundPixels')] if _has_other_pixels(steps) else []
             steps[-1:-1] = [*rounding, dict(freq)]
             _resize_lazily(steps)
-        elif _has_other_pixels(steps[:-1]) and any(
-                transform_type(view) == 'TestTimeAug' for view in iter_dicts(steps[-1])):
-            steps.insert(-1, dict(type='RoundPixels'))
+        elif _has_other_pixels(steps[:-1]):
+            _round_in_views(steps[-1])
         return type(node)(steps)
     return node
 
@@ -94,9 +93,17 @@ def _convert_views(views: Any, freq: dict, packer: str, scale: int, path: str) -
     return type(views)([*views[:-1], *rounding, [dict(freq)], views[-1]])
 
 
+def _round_in_views(last: Any) -> None:
+    """Round pixels before the DCT of TestTimeAug, if ``last`` is one whose loader may make others."""
+    for node in iter_dicts(last):
+        views = node.get('transforms', ()) if transform_type(node) == 'TestTimeAug' else ()
+        if views and not any(transform_type(step) == 'RoundPixels' for step in iter_dicts(views)):
+            node['transforms'] = type(views)([*views[:-2], [dict(type='RoundPixels')], *views[-2:]])
+
+
 def _has_other_pixels(steps: Any) -> bool:
     """Whether a transform may give the DCT pixels that are not uint8."""
-    return any(transform_type(step) in _FLOAT_PIXELS or step.get('to_float32')
+    return any(transform_type(step) in _OTHER_PIXELS or step.get('to_float32')
                for step in iter_dicts(steps))
 
 

@@ -6,11 +6,10 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import nn
 
-from mmfreq.config.inspect import network_pipeline, pipelines, transform_type
+from mmfreq.config.inspect import lazy_step, network_pipeline, pipelines, transform_type
 from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.blocks import LEVEL_SHIFT
 from mmfreq.dct.channels import channel_indices
-from mmfreq.dct.lazy_image import LAZY_RESIZES
 from mmfreq.dct.stats import block_stats
 
 _ENDS = ('LoadImageFromFile', 'LoadAnnotations', 'PackInputs', 'PackDetInputs')
@@ -145,7 +144,7 @@ def read_pipeline(cfg: Config) -> tuple[list[dict], dict]:
             freq.update(step, type=kind)
         elif kind not in _ENDS:
             known = {key: value for key, value in step.items() if key != '_scope_'}
-            geometry.append({**known, 'type': kind, **(waits if kind in LAZY_RESIZES else {})})
+            geometry.append({**known, 'type': kind, **(waits if lazy_step(step) else {})})
     if freq.get('type') == 'YCbCr':
         raise ValueError('the test pipeline: YCbCr without BlockDCT cannot be exported')
     return geometry, freq

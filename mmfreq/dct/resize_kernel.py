@@ -169,7 +169,7 @@ def resized_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, 
     """
     grid_h, grid_w = out.shape[1:]
     channels = out.reshape(len(out), grid_h * grid_w)
-    places = int(2 * rows.shape[1] * supports.max()) + 4
+    places = rows.shape[1] * int(np.ceil(2 * supports.max())) + 4  # whatever the slices' steps
     tops = np.empty((grid_h, places), np.int64)
     down = np.zeros((grid_h, len(rows), places), np.float32)
     taps = _source_weights(axes[0], supports[0], rows, stride, margin, tops, down) + 3 & -4

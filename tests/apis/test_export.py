@@ -19,7 +19,7 @@ from PIL import Image
 
 import mmfreq
 from mmfreq.apis import export, export_file
-from mmfreq.apis.export_graph import center_crop, resize_edge
+from mmfreq.apis.export_graph import center_crop, read_pipeline, resize_edge
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import block_stats
 
@@ -86,6 +86,15 @@ def metadata(file: Path) -> dict[str, Any]:
         return json.loads(extra['mmfreq.json'])
     about = onnxruntime.InferenceSession(str(file)).get_modelmeta().custom_metadata_map
     return {key: json.loads(value) for key, value in about.items()}
+
+
+def test_only_what_waits_is_not_rounded() -> None:
+    """LazyResize resizes at once, to whole levels, unless it is bilinear."""
+    step = dict(type='LazyResize', resize='ResizeEdge', scale=32)
+    for more, waits in ((dict(), True), (dict(backend='pillow'), True), (dict(interpolation='bicubic'), False)):
+        pipeline = [dict(type='LoadImageFromFile'), dict(step, **more), dict(type='PackInputs')]
+        cfg = Config(dict(test_dataloader=dict(dataset=dict(pipeline=pipeline))))
+        assert [found.get('lazy', False) for found in read_pipeline(cfg)[0]] == [waits]
 
 
 @pytest.mark.parametrize(('options', 'suffix'), [(['--fp16'], 'onnx'), ([], 'pt2')])

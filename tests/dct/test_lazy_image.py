@@ -84,6 +84,14 @@ def test_slices(key: tuple, antialias: bool) -> None:
     np.testing.assert_allclose(coefficients(lazy, range(0, 192, 7)), expected, rtol=0, atol=1e-3)
 
 
+def test_slices_whose_pixels_share_no_source() -> None:
+    """With wide steps, averaging needs most source pixels: three for each of the block's, none of them twice."""
+    image = RNG.integers(0, 256, (480, 72, 3), dtype=np.uint8)
+    lazy = LazyImage(image, (400, 60), antialias=True)[::5]
+    expected = expected_channels(unrounded(lazy), range(24), 8, 1)
+    np.testing.assert_allclose(coefficients(lazy, range(24)), expected, rtol=0, atol=1e-3)
+
+
 def test_pixels_are_those_of_opencv_and_pillow() -> None:
     crop = np.ascontiguousarray(IMAGE[4:34, 10:60])
     opencv, pillow = LazyImage(IMAGE, (20, 24), (4, 10, 30, 50)), LazyImage(IMAGE, (20, 24), (4, 10, 30, 50), True)

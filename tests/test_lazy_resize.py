@@ -105,6 +105,24 @@ def test_configs_whose_steps_need_the_pixels_are_refused(between: dict, refused:
         check_config(cfg)
 
 
+@pytest.mark.parametrize('order', [1, -1])
+def test_alternatives_of_which_one_waits_are_refused(order: int) -> None:
+    cfg = Config.fromfile('configs/resnet/resnet50-dct24s_8xb32_in1k.py')
+    steps = cfg.train_dataloader.dataset.pipeline
+    crops = [[steps[1]], [dict(type='RandomResizedCrop', scale=448)]][::order]
+    steps[1:2] = [dict(type='RandomChoice', transforms=crops), dict(type='ColorJitter', brightness=0.4)]
+    with pytest.raises(ValueError, match='ColorJitter needs pixels'):
+        check_config(cfg)
+
+
+def test_a_second_resize_is_refused() -> None:
+    cfg = Config.fromfile('configs/resnet/resnet50-dct24s_8xb32_in1k.py')
+    steps = cfg.train_dataloader.dataset.pipeline
+    steps.insert(1, steps[1])
+    with pytest.raises(ValueError, match="LazyResize needs pixels, .* write type='RandomResizedCrop'"):
+        check_config(cfg)
+
+
 def test_a_config_without_dct_behind_is_refused() -> None:
     cfg = Config.fromfile('configs/resnet/resnet50-dct24s-device_8xb32_in1k.py')
     cfg.val_dataloader.dataset.pipeline[1] = lazy(cfg.val_dataloader.dataset.pipeline[1])

@@ -151,6 +151,20 @@ def check_detector(model: nn.Module) -> None:
         if nms.get('type', 'nms') != 'nms' or set(nms) - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}:
             raise ValueError(f"model{name and '.'}{name}.test_cfg.nms: expected dict(type='nms', iou_threshold=...), "
                              f'got {dict(nms)}, which cannot be exported')
+        _check_limits(part, name, test_cfg)
+
+
+def _check_limits(part: nn.Module, name: str, test_cfg: dict) -> None:
+    """Raise ValueError for limits of detections that have no fixed length, or that the file does not keep."""
+    refused = []
+    if test_cfg.get('max_per_img', 1) < 1:
+        refused.append('test_cfg.max_per_img: expected a number >= 1')
+    if not getattr(getattr(part, 'bbox_coder', None), 'clip_border', True):
+        refused.append('bbox_coder.clip_border: expected True')
+    if name != 'rpn_head' and test_cfg.get('min_bbox_size', 0) > 0:
+        refused.append('test_cfg.min_bbox_size: expected 0')
+    if refused:
+        raise ValueError(f"model{name and '.'}{name}.{refused[0]}; anything else cannot be exported")
 
 
 @contextmanager

@@ -224,10 +224,11 @@ def _check_lazy_images(name: str, steps: Sequence[Any], lazy: Optional[dict] = N
 
     A list inside a list of transforms is an alternative to the others there.
     """
-    before = lazy
+    before, waiting = lazy, []
     for step in steps:
         if not isinstance(step, dict):
-            lazy = _check_lazy_images(name, step, before)
+            waiting.append(_check_lazy_images(name, step, before))
+            lazy = next(filter(None, waiting), None)
             continue
         kind = transform_type(step)
         if kind == 'TestTimeAug':  # lists the alternatives of each step
@@ -237,11 +238,11 @@ def _check_lazy_images(name: str, steps: Sequence[Any], lazy: Optional[dict] = N
             lazy = _check_lazy_images(name, step['transforms'], lazy)
         elif kind in _FIRST_OF_DCT:
             lazy = None
-        elif kind == 'LazyResize':
-            lazy = step
         elif lazy and not takes_lazy_image(step):
             raise ValueError(f'{name}: {kind} needs pixels, but LazyResize leaves them to a '
                              f"FusedBlockDCT behind it; write type={lazy['resize']!r} instead")
+        elif kind == 'LazyResize':
+            lazy = step
     return lazy
 
 

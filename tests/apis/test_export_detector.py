@@ -158,6 +158,9 @@ def test_a_missing_or_moved_detection_is_a_difference(folder: Path) -> None:
 
 @pytest.mark.parametrize(('name', 'options', 'message'), [
     ('fcos', {'model.test_cfg.nms.type': 'soft_nms'}, r"model.test_cfg.nms: expected dict\(type='nms'"),
+    ('fcos', {'model.test_cfg.max_per_img': -1}, 'model.test_cfg.max_per_img: expected a number >= 1'),
+    ('fcos', {'model.test_cfg.min_bbox_size': 12}, 'model.test_cfg.min_bbox_size: expected 0'),
+    ('mask_rcnn', {'model.roi_head.bbox_head.bbox_coder.clip_border': False}, 'bbox_coder.clip_border: expected True'),
     ('fcos', {'model.type': 'GFL'}, 'expected FasterRCNN, MaskRCNN, RetinaNet, FCOS, got GFL'),
     ('mask_rcnn', {'model.roi_head.type': 'DoubleHeadRoIHead', 'model.roi_head.reg_roi_scale_factor': 1.3},
      'model.roi_head: DoubleHeadRoIHead cannot be exported, only StandardRoIHead'),

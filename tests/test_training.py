@@ -413,7 +413,9 @@ def test_a_shipped_detector_without_its_classifier_says_what_to_do(data: Path, t
     for name in ('train', 'val'):
         (coco / 'annotations' / f'instances_{name}2017.json').touch()
     output = tool('train', 'configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py', '--work-dir', tmp_path,
-                  *flags({f'{name}_dataloader.dataset.data_root': f'{coco}/' for name in ('train', 'val', 'test')}),
+                  *flags({f'{name}_dataloader.dataset.data_root': f'{coco}/' for name in ('train', 'val', 'test')} |
+                         {f'{name}_evaluator.ann_file': f'{coco}/annotations/instances_val2017.json'
+                          for name in ('val', 'test')}),
                   succeeds=False)
     assert re.search('config: model.backbone.init_cfg: no such file: .*train it: .*stock weights: .*start at random:',
                      output.splitlines()[-1])

@@ -22,7 +22,7 @@ from torch import nn
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (both register the backbones)
-from mmfreq.config.inspect import check_channels, pipelines, transform_type
+from mmfreq.config.inspect import check_channels, pipelines, stock_resize, transform_type
 from mmfreq.dct import blocks as dct
 from mmfreq.models.stem import StemlessResNetMixin, grid_projection
 from mmfreq.selection.gate import find_gate
@@ -591,6 +591,7 @@ CLASSIFIERS = [path for path in CONFIGS if path.stem.endswith('_in1k')]
 DETECTORS = [path for path in CONFIGS if path.stem.endswith('_coco')]
 DIFFERENCE = {'custom_imports', 'model', 'data_preprocessor', 'freq', 'load', 'train_pipeline', 'test_pipeline',
               'train_dataloader', 'val_dataloader', 'test_dataloader', 'default_hooks'}
+RESIZES = {'train_crop', 'test_resize', 'resize'}  # variables
 
 
 def stem(path: Path) -> str:
@@ -630,7 +631,7 @@ def test_every_family_has_a_config() -> None:
 @pytest.mark.parametrize('path', CLASSIFIERS, ids=stem)
 def test_classification_configs_differ_from_the_stock_ones_by_the_input(path: Path) -> None:
     ours, theirs = (plain(cfg._cfg_dict) for cfg in (Config.fromfile(str(path)), stock_config(path)))
-    assert {key for key in ours if ours[key] != theirs.get(key)} == DIFFERENCE
+    assert {key for key in ours if ours[key] != theirs.get(key)} - RESIZES == DIFFERENCE
     theirs['model']['backbone'].update(type='Freq' + theirs['model']['backbone']['type'], in_channels=24)
     assert ours['model'] == theirs['model']
     for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
@@ -641,7 +642,7 @@ def test_classification_configs_differ_from_the_stock_ones_by_the_input(path: Pa
         for step in expected:
             sizes = {key: 2 * step[key] for key in ('scale', 'crop_size') if key in step}
             step.update(sizes, **(dict(crop_padding=64) if step['type'].startswith('EfficientNet') else {}))
-        assert steps[1:-2] + steps[-1:] == expected[1:]
+        assert [stock_resize(step) for step in steps[1:-2] + steps[-1:]] == expected[1:]
 
 
 @pytest.mark.parametrize('path', CLASSIFIERS, ids=stem)
@@ -680,7 +681,7 @@ def test_detection_configs_differ_from_the_stock_ones_by_the_input(path: Path) -
     cfg = Config.fromfile(str(path))
     check_channels(cfg)
     ours, theirs = (plain(config._cfg_dict) for config in (cfg, stock_config(path)))
-    assert {key for key in ours if ours[key] != theirs.get(key)} <= DIFFERENCE | {'custom_hooks'}
+    assert {key for key in ours if ours[key] != theirs.get(key)} <= DIFFERENCE | RESIZES | {'custom_hooks'}
     for part in ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
         assert ours['model'][part] == theirs['model'][part], part
     backbone, expected = ours['model']['backbone'], theirs['model']['backbone']
@@ -689,7 +690,7 @@ def test_detection_configs_differ_from_the_stock_ones_by_the_input(path: Path) -
     source = ROOT / 'configs' / path.parent.name.replace('swin', 'swin_transformer')
     assert (source / f'{Path(backbone["init_cfg"]["checkpoint"]).parent.name}.py').is_file()
     for name in ('train_dataloader', 'test_dataloader'):
-        steps, expected = ([transform_type(step) for step in config[name]['dataset']['pipeline']]
+        steps, expected = ([transform_type(stock_resize(step)) for step in config[name]['dataset']['pipeline']]
                            for config in (ours, theirs))
         assert steps == ['LoadImageFromFile', *expected[1:-1], 'FusedBlockDCT', expected[-1]]
 

@@ -18,6 +18,7 @@ from mmfreq.apis.runner import (
     prepare,
     read_config,
 )
+from mmfreq.apis.terminal import quiet
 from mmfreq.files import check_writable
 
 
@@ -47,7 +48,7 @@ def main() -> None:
     try:
         check_packages()
         check_writable(args.out)
-        with explain_refusal():
+        with quiet(), explain_refusal():
             made = exporter(cfg, checkpoint, args.input, args.order, args.fp16)
         print(f'export: writing and checking {args.out} ...', flush=True)
         checked = made.write(args.out)

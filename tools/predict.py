@@ -20,6 +20,7 @@ from mmfreq.apis.runner import (
     prepare,
     read_config,
 )
+from mmfreq.apis.terminal import quiet
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 
 
@@ -31,8 +32,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
     parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER',
                         help='image file, or a folder: the images in it and its subfolders')
-    parser.add_argument('-o', '--out', dest='out_dir', required=True, metavar='DIR',
-                        help='folder for the results')
+    parser.add_argument('-o', '--out', dest='out_dir', default='predictions',
+                        metavar='DIR', help='folder for the results (default: %(default)s)')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU if there is one)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections with a higher '
                         'score are drawn (default: %(default)s); predictions.json has all')
@@ -51,7 +52,7 @@ def main() -> None:
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         images = find_images(args.images, args.out_dir)
-        with explain_refusal():
+        with quiet(), explain_refusal():
             predictor = Predictor(cfg, checkpoint, args.device)
         Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:

@@ -80,7 +80,7 @@ class _ImageStats(Dataset):
         seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed takes longer than an image
         cube = self.images[index]['img']
         flat = cube.reshape(-1, cube.shape[-1])
         rng = np.random.default_rng((self.seed, index))

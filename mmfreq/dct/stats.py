@@ -107,11 +107,12 @@ class RunningStats:
     @classmethod
     def of(cls, samples: np.ndarray) -> 'RunningStats':
         """Compute the statistics of ``samples`` (..., C) over all axes but the last."""
-        flat = samples.reshape(-1, samples.shape[-1]).astype(np.float64)
+        lines = np.moveaxis(samples, -1, 0).reshape(samples.shape[-1], -1)
         result = cls()
-        result.count = len(flat)
-        result.mean = flat.mean(axis=0)
-        result.squares = ((flat - result.mean)**2).sum(axis=0)
+        result.count = lines.shape[1]
+        result.mean = lines.mean(axis=1, dtype=np.float64)
+        deviations = lines - result.mean[:, None]
+        result.squares = np.einsum('cn,cn->c', deviations, deviations)
         return result
 
     def merge(self, other: 'RunningStats') -> 'RunningStats':

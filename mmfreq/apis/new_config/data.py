@@ -165,7 +165,7 @@ def _class_split(root: Path, folder: Path) -> Split:
     if not _folders(folder):
         count = sum(path.suffix.lower() in SUFFIXES for path in folder.iterdir())
         raise ValueError(f'{folder}: expected a folder of images for each class, found '
-                         f'{f"{count} images and " if count else ""}no folders')
+                         f'{f"{count} images and " if count else ""}no folders, nor a .json file of COCO annotations')
     empty = []
     for part in _folders(folder):
         found = [file for file in files_below(part) if file.suffix.lower() in SUFFIXES]

@@ -40,6 +40,14 @@ def check_not_input(out: Union[str, Path], given: Union[str, Path]) -> None:
         raise ValueError(f'{out}: expected another file to write than the one that is read')
 
 
+def read_lines(path: Path, encoding: str = 'utf-8') -> list[str]:
+    """Return the lines of a text in UTF-8; raise ValueError, which names the file, for another."""
+    try:
+        return path.read_text(encoding=encoding).splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{path}: expected text in UTF-8: {error}') from error
+
+
 def files_below(folder: Path, inside: Optional[set[str]] = None) -> list[Path]:
     """Return the files in a folder and its subfolders, sorted; follow links, but not in circles."""
     inside = inside or set()  # what the folder lies in

@@ -308,7 +308,7 @@ class FusedBlockDCT(FreqTransform):
 
 
 @TRANSFORMS.register_module()
-class LazyResize(BaseTransform):
+class LazyResize(FreqTransform):
     """Leave a stock transform's bilinear resizing to :class:`FusedBlockDCT`, which needs no pixels.
 
     Everything else is the stock transform's: its arguments, its random numbers, boxes, masks and
@@ -347,6 +347,7 @@ class LazyResize(BaseTransform):
         self._crops = hasattr(self._stock, 'rand_crop_params')
         self._bilinear = (self._stock.interpolation == 'bilinear'
                           and self._stock.backend in ('cv2', 'pillow'))
+        self._antialias = self._stock.backend == 'pillow'
         if not self._crops:
             self._stock._resize_img = self._resize
 
@@ -355,8 +356,7 @@ class LazyResize(BaseTransform):
         if not self._crops or not self._is_lazy(results):
             return self._stock(results)
         crop = self._stock.rand_crop_params(results['img'])
-        results['img'] = LazyImage(results['img'], self._stock.scale, crop,
-                                   self._stock.backend == 'pillow')
+        results['img'] = LazyImage(results['img'], self._stock.scale, crop, self._antialias)
         results['img_shape'] = results['img'].shape
         return results
 
@@ -375,8 +375,7 @@ class LazyResize(BaseTransform):
         if hasattr(stock, 'keep_ratio'):
             size = rescale_size((width, height), size) if stock.keep_ratio else size
             results['keep_ratio'] = stock.keep_ratio
-        results['img'] = LazyImage(results['img'], size[::-1],
-                                   antialias=stock.backend == 'pillow')
+        results['img'] = LazyImage(results['img'], size[::-1], antialias=self._antialias)
         results['img_shape'] = results['img'].shape[:2]
         results['scale_factor'] = size[0] / width, size[1] / height
 

@@ -27,7 +27,6 @@ class Images:
     """One image through a config's training pipeline, as a data set."""
 
     def __init__(self, config: str, image: str) -> None:
-        import mmpretrain.datasets  # noqa: F401
         from mmcv.transforms import Compose
 
         from mmfreq.config.paths import config_path

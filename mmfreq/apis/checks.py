@@ -19,6 +19,7 @@ from mmfreq.config.checks import FrontEnd, check_same, front_ends, literal_confi
 from mmfreq.config.inspect import iter_dicts, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import stock_base
+from mmfreq.files import read_lines
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of mmpretrain's data sets
@@ -111,10 +112,7 @@ def _check_data_folder(loader: str, dataset: dict, is_coco: bool,
 
 def _check_labels(file: Path, folder: Path, num_classes: Optional[int]) -> None:
     """Refuse a list of images and labels whose lines are no such pairs, or whose first is no image."""
-    try:
-        lines = file.read_text(encoding='utf-8').splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{file}: expected text in UTF-8: {error}') from error
+    lines = read_lines(file)
     for number, line in enumerate(lines, 1):
         path, _, label = line.strip().rpartition(' ')
         if not path or not label.isdigit() or num_classes and int(label) >= num_classes:

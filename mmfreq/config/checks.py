@@ -5,7 +5,7 @@ import re
 from copy import deepcopy
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
 
 import numpy as np
 from mmengine import registry
@@ -14,6 +14,7 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, Tes
 
 from mmfreq.config.inspect import (
     DATALOADERS,
+    PIXELS_TO_CHANNELS,
     check_channels,
     dct_channels,
     iter_dicts,
@@ -30,7 +31,6 @@ _IMAGENET_MEAN = {123.675, 116.28, 103.53}
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _BEHIND_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'TestTimeAug', 'Compose', 'Collect',
                'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
-_FIRST_OF_DCT = ('FusedBlockDCT', 'YCbCr')
 _RUN_KEYS = {*inspect.signature(Runner).parameters, 'data_preprocessor', 'tta_model',
              'tta_pipeline', 'custom_imports', 'runner_type', 'compile', 'sync_bn', 'optimizer',
              'find_unused_parameters', 'model_wrapper_cfg', 'activation_checkpointing',
@@ -193,57 +193,59 @@ def check_config(cfg: Config) -> None:
                              'Mixup and CutMix work on both')
 
 
-def _check_behind_dct(name: str, steps: Any, first: str = '') -> str:
-    """Refuse pixel transforms behind the DCT; return the type of the DCT that was passed, if any.
+def _follow(steps: Iterable[dict], state: Any, visit: Callable[[dict, Any], Any]) -> Any:
+    """Thread a state through a pipeline by ``visit(step, state)``; return the last one.
 
-    A list of transforms is a sequence; lists inside a transform are alternatives, but for those of
-    TestTimeAug, each of which has the alternatives of one step.
+    Transforms in a list are a sequence; lists inside a transform are alternatives, but for those of
+    TestTimeAug, each of which has the alternatives of one step. Alternatives begin with the same
+    state, and if one of them ends with a state, so do all.
     """
     for step in steps:
+        state = visit(step, state)
+        parts = step.get('transforms') or ()
+        sequence = [part for part in parts if isinstance(part, dict)]
+        lists = [part for part in parts if not isinstance(part, dict)]
+        if transform_type(step) == 'TestTimeAug':
+            for part in lists:
+                state = _alternatives([[one] for one in part], state, visit)
+        elif parts:
+            state = _alternatives([sequence, *lists] if sequence else lists, state, visit)
+    return state
+
+
+def _alternatives(branches: Iterable[Sequence[dict]], state: Any,
+                  visit: Callable[[dict, Any], Any]) -> Any:
+    ends = [_follow(branch, state, visit) for branch in branches]
+    return next(filter(None, ends), None)
+
+
+def _check_behind_dct(name: str, steps: Sequence[dict]) -> None:
+    """Refuse pixel transforms behind the DCT."""
+
+    def visit(step: dict, first: Optional[str]) -> Optional[str]:
         kind = transform_type(step)
         if first and _takes_pixels(kind):
             raise ValueError(f'{name}: {kind} comes behind {first}, where img holds DCT '
                              'channels instead of pixels; put it before the first of mmfreq\'s '
                              'transforms')
-        if kind in ('FusedBlockDCT', 'BlockDCT'):
-            first = first or kind
-        before = first
-        for part in step.get('transforms') or ():
-            if isinstance(part, dict):
-                first = _check_behind_dct(name, [part], first)
-            elif kind == 'TestTimeAug':
-                first = max(_check_behind_dct(name, [one], first) for one in part)
-            else:
-                first = max(first, _check_behind_dct(name, part, before))
-    return first
+        return first or (kind if kind in ('FusedBlockDCT', 'BlockDCT') else None)
+
+    _follow(steps, None, visit)
 
 
-def _check_lazy_images(name: str, steps: Sequence[Any], lazy: Optional[dict] = None
-                       ) -> Optional[dict]:
-    """Refuse transforms that need pixels between a LazyResize and the DCT; return what still waits.
+def _check_lazy_images(name: str, steps: Sequence[dict]) -> None:
+    """Refuse transforms that need pixels between a LazyResize and the DCT."""
 
-    A list inside a list of transforms is an alternative to the others there.
-    """
-    before, waiting = lazy, []
-    for step in steps:
-        if not isinstance(step, dict):
-            waiting.append(_check_lazy_images(name, step, before))
-            lazy = next(filter(None, waiting), None)
-            continue
+    def visit(step: dict, lazy: Optional[dict]) -> Optional[dict]:
         kind = transform_type(step)
-        if kind == 'TestTimeAug':  # lists the alternatives of each step
-            for part in step['transforms']:
-                lazy = _check_lazy_images(name, [[one] for one in part], lazy)
-        elif step.get('transforms'):
-            lazy = _check_lazy_images(name, step['transforms'], lazy)
-        elif kind in _FIRST_OF_DCT:
-            lazy = None
-        elif lazy and not takes_lazy_image(step):
+        if kind in PIXELS_TO_CHANNELS:
+            return None
+        if lazy and not step.get('transforms') and not takes_lazy_image(step):
             raise ValueError(f'{name}: {kind} needs pixels, but LazyResize leaves them to a '
                              f"FusedBlockDCT behind it; write type={lazy['resize']!r} instead")
-        elif kind == 'LazyResize':
-            lazy = step
-    return lazy
+        return step if kind == 'LazyResize' else lazy
+
+    _follow(steps, None, visit)
 
 
 def _takes_pixels(kind: str) -> bool:

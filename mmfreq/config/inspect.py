@@ -9,6 +9,9 @@ from mmfreq.dct.lazy_image import LAZY_RESIZES
 DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 
+# The transforms that take pixels and lead to channels, the first of each way.
+PIXELS_TO_CHANNELS = ('YCbCr', 'FusedBlockDCT')
+
 # The single transforms that a FusedBlockDCT stands for, with the arguments that each takes of it.
 _SINGLE = {
     'YCbCr': ('channel_order', ),

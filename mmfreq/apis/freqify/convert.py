@@ -144,9 +144,7 @@ def _read(config: str) -> dict[str, Any]:
     try:
         if path.suffix != '.py' or not Config._is_lazy_import(str(path)):
             return plain_config(path)
-    except ValueError:  # it says all
-        raise
-    except Exception as error:
+    except SyntaxError as error:  # of the look for imports; plain_config says all itself
         raise ValueError(f'it cannot be read: {type(error).__name__}: {error}') from error
     raise ValueError('it is a Python-style config (read_base or imports), which no text-style '
                      'config can inherit; give the text-style one, such as those that mmengine\'s '

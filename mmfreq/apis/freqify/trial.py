@@ -15,10 +15,9 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
-from mmfreq.config.inspect import DATALOADERS
+from mmfreq.config.inspect import DATALOADERS, PIXELS_TO_CHANNELS
 
 _SHAPE = (480, 640)  # pixels of the noise image
-_PIXELS = ('YCbCr', 'FusedBlockDCT')  # the transforms that take uint8 images
 _CELLS = 64  # the backbone is tried on the upper left corner of so many cells; of a classifier's input, on all
 
 
@@ -61,7 +60,7 @@ class NoiseImages(BaseDataset):
                 results = step(results)
             except Exception as error:
                 reason = str(error).removeprefix(f'{name}: ')
-                if name in _PIXELS and kind != np.uint8:
+                if name in PIXELS_TO_CHANNELS and kind != np.uint8:
                     reason += f'; the {kind} pixels come from {origin}'
                 raise ValueError(f'{name}: {reason}') from error
             image = results.get('img') if isinstance(results, dict) else None

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mmfreq.apis.checks import IMAGE_ENDINGS
 from mmfreq.apis.predict import SUFFIXES
 from mmfreq.dct.channels import read_json
-from mmfreq.files import atomic_write_text, files_below
+from mmfreq.files import atomic_write_text, files_below, read_lines
 
 _FOLDERS = dict(train='train', training='train', val='val', valid='val', validation='val',
                 test='test', testing='test')
@@ -203,10 +203,7 @@ def _lists(files: dict[str, Path]) -> Data:
 
 def _rows(file: Path) -> Iterable[tuple[int, str, str, str]]:
     """Yield line number, image, label and split of a list's lines."""
-    try:
-        lines = file.read_text(encoding='utf-8-sig').splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f'{file}: expected text in UTF-8: {error}') from error
+    lines = read_lines(file, 'utf-8-sig')
     mark = next((mark for mark in ',;\t' if lines and mark in lines[0]), None)
     rows = list(csv.reader(lines, delimiter=mark)) if mark else [
         line.strip().rsplit(maxsplit=1) for line in lines]

@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from markdown.extensions.toc import slugify
+
 ROOT = Path(__file__).parents[1]
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
     """Names files of the repository instead of linking to them; adds one section for each tool to tools.md."""
-    markdown = re.sub(r'\[([^\]]+)\]\(\.\./([^)#]+)\)', lambda link: named(link[1], link[2], page), markdown)
+    link = r'\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)'
+    markdown = re.sub(link, lambda found: named(*found.groups(), page), markdown)
     if page.file.src_uri != 'tools.md':
         return markdown
     sections = [markdown]
@@ -35,8 +38,21 @@ def help_text(tool: Path) -> str:
     return printed.getvalue().strip()
 
 
-def named(text: str, path: str, page: Any) -> str:
-    """A link to a file of the repository, which the site does not have, as text."""
-    if not (ROOT / path).exists():
+def named(text: str, path: str, anchor: str | None, page: Any) -> str:
+    """Return a link to a file of the repository, which the site does not have, as text.
+
+    Raises:
+        ValueError: The file is not there, or has no heading of the link's anchor.
+    """
+    file = ROOT / path
+    if not file.exists():
         raise ValueError(f'{page.file.src_uri}: no such file: ../{path}')
+    if anchor and anchor[1:] not in anchors(file):
+        raise ValueError(f'{page.file.src_uri}: no such heading: ../{path}{anchor}')
     return f'{text} (`{path}`)'
+
+
+def anchors(file: Path) -> list[str]:
+    """Return the anchors of a Markdown file's headings."""
+    headings = re.findall(r'^#+ (.+)$', file.read_text(encoding='utf-8'), re.MULTILINE)
+    return [slugify(heading, '-') for heading in headings]

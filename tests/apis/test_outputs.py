@@ -52,6 +52,6 @@ def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_p
     for ending in ('png', 'py', 'pth'):
         (folder / f'x.{ending}').write_text('x = 1')
     monkeypatch.setattr('sys.argv', [tool, *arguments])
-    with pytest.raises(SystemExit, match=f'^{tool}: .*expected another file to write than the one that is read$'):
+    with pytest.raises(SystemExit, match='expected another file to write than the one that is read$'):
         runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
     assert all(path.read_text() == 'x = 1' for path in folder.iterdir())

@@ -24,7 +24,7 @@ LOAD_ALL = """
 import json, sys
 import mmfreq
 from mmengine.config import Config
-from mmfreq.config.inspect import check_channels
+from mmfreq.config.checks import check_channels
 from mmfreq.config.paths import config_path
 backbones = {}
 for name in json.load(sys.stdin):

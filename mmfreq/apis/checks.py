@@ -2,6 +2,7 @@
 import logging
 import os
 from collections import OrderedDict
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,6 @@ from typing import Any, Iterator, Optional, Sequence
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -20,7 +20,7 @@ from mmfreq.config.inspect import iter_dicts, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import stock_base
 from mmfreq.files import read_lines
-from mmfreq.hosts.checkpoints import RefusedCheckpointError
+from mmfreq.hosts.checkpoints import RefusedCheckpointError, unwrapped
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of mmpretrain's data sets
 _SPLITS = {'train', 'val', 'test', 'training', 'validation'}
@@ -191,11 +191,7 @@ def _stock_options(cfg: Config) -> str:
 
 
 def check_classes(heads: dict[str, int], datasets: dict[str, Any]) -> None:
-    """Check that data sets have the same classes, as many as the heads have.
-
-    Args:
-        heads (dict[str, int]): ``num_classes`` by the name of a head.
-        datasets (dict): Data sets by the name of their dataloader.
+    """Check that data sets, by dataloader, have the same classes, as many as the heads, by name.
 
     Raises:
         ValueError: The message names the classes that differ, or both counts.
@@ -265,9 +261,7 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any]) -> None:
         RefusedCheckpointError: A parameter is missing or has another shape, the backbone has
             others, or the weights are stock RGB ones for a network on DCT channels.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    state = _state_dict(checkpoint)
+    model, state = unwrapped(model), _state_dict(checkpoint)
     for name, module in model.named_modules():
         if hasattr(module, 'fit_stock_state_dict'):
             report = module.fit_stock_state_dict(dict(state), f'{name}.')
@@ -319,11 +313,7 @@ def _trained_front_end(meta: dict[str, Any]) -> Optional[FrontEnd]:
 
 
 def check_trained_front_end(cfg: Config, meta: dict[str, Any]) -> None:
-    """Refuse a checkpoint that was trained on other channels or statistics than ``cfg`` gives.
-
-    Args:
-        cfg (Config): A config that :func:`mmfreq.config.checks.check_config` accepts.
-        meta (dict): ``meta`` of the checkpoint.
+    """Refuse a checkpoint, by its ``meta``, that was trained on other channels or statistics.
 
     Raises:
         RefusedCheckpointError: The message has both values.
@@ -350,10 +340,17 @@ def check_trained_classes(meta: dict[str, Any], dataset: Any) -> None:
 def check_checkpoint(file: str, cfg: Config, model: Optional[nn.Module] = None) -> None:
     """Read a file and refuse it unless it was trained on this input, and is one of ``model``."""
     checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu')
-    try:
+    with naming(file):
         if model is not None:
             check_weights(model, checkpoint)
         check_trained_front_end(cfg, checkpoint.get('meta') or {})
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Put the name of the checkpoint before what refuses it."""
+    try:
+        yield
     except RefusedCheckpointError as error:
         raise RefusedCheckpointError(f'checkpoint: {file}: {error}') from error
 
@@ -384,11 +381,9 @@ class CheckpointCheckHook(Hook):
             except RefusedCheckpointError as error:
                 runner.logger.warning(f'load_from: {error}')
             return
-        try:
+        with naming(runner._load_from):
             check_weights(runner.model, checkpoint)
             check_trained_front_end(runner.cfg, meta)
             for loop in (runner._train_loop, runner._test_loop):
                 if isinstance(loop, BaseLoop):  # the other one is a config still
                     check_trained_classes(meta, loop.dataloader.dataset)
-        except RefusedCheckpointError as error:
-            raise RefusedCheckpointError(f'checkpoint: {runner._load_from}: {error}') from error

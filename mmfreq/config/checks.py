@@ -15,13 +15,15 @@ from mmengine.runner import EpochBasedTrainLoop, IterBasedTrainLoop, Runner, Tes
 from mmfreq.config.inspect import (
     DATALOADERS,
     PIXELS_TO_CHANNELS,
-    check_channels,
     dct_channels,
+    detection_stride,
+    device_freq,
     iter_dicts,
     network_pipeline,
     pipelines,
     takes_lazy_image,
     transform_type,
+    unfused,
 )
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.stats import block_stats
@@ -68,8 +70,11 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
 
     Raises:
         ValueError: Unknown channels or statistics; the preprocessor does not undo what the pipeline
-            does for transport, or it treats DCT channels as pixels.
+            does for transport, it treats DCT channels as pixels, or both compute the DCT.
     """
+    if device_freq(cfg) and dct_channels(unfused(pipeline)):
+        raise ValueError("the preprocessor's placement='device' expects images, but the pipeline "
+                         'has DCT transforms')
     expanded = network_pipeline(cfg, pipeline)
     steps = {transform_type(step): step for step in iter_dicts(expanded)}
     preprocessor = _preprocessor(cfg)
@@ -170,6 +175,31 @@ def check_same(name: str, one: FrontEnd, other_name: str, other: FrontEnd) -> No
 
 
 # Configs
+
+
+def check_channels(cfg: Config) -> None:
+    """Check that every pipeline gives what the frequency-domain backbones of ``cfg`` take.
+
+    Raises:
+        ValueError: As :func:`front_end`; a pipeline gives another number of channels than
+            ``in_channels`` of a backbone whose type starts with ``Freq``; or, in mmdet, the
+            preprocessor is a stock one or its stride is not block_size / upscale.
+    """
+    for node in iter_dicts(cfg.get('model')):
+        kind, expected = transform_type(node), node.get('in_channels')
+        if not kind.startswith('Freq') or expected is None:
+            continue
+        stride = detection_stride(cfg)
+        for name, front in front_ends(cfg):
+            given = len(front.channels) or 3
+            if given != expected:
+                raise ValueError(f'{kind} expects in_channels={expected}, but the pipeline of '
+                                 f'{name} gives {given} channels')
+            if stride is not None and front.block_size != stride * front.upscale:
+                raise ValueError(
+                    f'FreqDetDataPreprocessor expects block_size / upscale to be its '
+                    f'stride={stride}, but the DCT in the pipeline of {name} has '
+                    f'block_size={front.block_size} and upscale={front.upscale}')
 
 
 def check_config(cfg: Config) -> None:

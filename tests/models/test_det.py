@@ -13,7 +13,8 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
-from mmfreq.config.inspect import check_channels, stock_resize
+from mmfreq.config.checks import check_channels
+from mmfreq.config.inspect import stock_resize
 from mmfreq.models.det import FreqDetDataPreprocessor
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip

@@ -1,7 +1,5 @@
 """Stock configs made frequency-domain ones: equal to those written by hand, trainable, or refused with the reason."""
 import ast
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -492,14 +490,9 @@ def test_what_fails_when_tried_is_not_written(base: str, text: str, message: str
 # The tool
 
 
-def tool(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
-    monkeypatch.setattr(sys, 'argv', ['freqify.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools' / 'freqify.py'), run_name='__main__')
-
-
-def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_tool(tmp_path: Path, run_tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
-    tool(monkeypatch, CLS, '--channels', '24S')
+    run_tool('freqify', CLS, '--channels', '24S')
     assert 'written: resnet18-dct24s_8xb32_in1k.py' in capsys.readouterr().out
     assert Config.fromfile('resnet18-dct24s_8xb32_in1k.py').model.backbone.type == 'FreqResNet'
     before = Path('resnet18-dct24s_8xb32_in1k.py').read_text()
@@ -511,6 +504,6 @@ def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):
-            tool(monkeypatch, *arguments)
+            run_tool('freqify', *arguments)
     assert [path.name for path in Path().iterdir()] == ['resnet18-dct24s_8xb32_in1k.py']
     assert Path('resnet18-dct24s_8xb32_in1k.py').read_text() == before

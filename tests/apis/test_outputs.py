@@ -1,26 +1,19 @@
 """A place that cannot be written is said before long work, whose result would be lost."""
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 CONFIG = 'resnet18-dct24s_demo'
-TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Any:
+def call(run_tool: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a tool, whose work must not begin."""
     for work in ('dataset_stats.dataset_statistics', 'compare.rows.compare', 'export.exporter',
                  'show_dct.plot_channels', 'runner.build_runner'):
         monkeypatch.setattr(f'mmfreq.apis.{work}', lambda *_, **__: pytest.fail('too late'))
-
-    def run(tool: str, *arguments: str) -> None:
-        monkeypatch.setattr('sys.argv', [tool, *arguments])
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
-
-    return run
+    return run_tool
 
 
 @pytest.mark.parametrize('arguments', [
@@ -44,14 +37,13 @@ def test_a_place_that_cannot_be_written(arguments: tuple, call: Any, tmp_path: P
     ('show_dct', ('x.png', '-o', './x.png')), ('new', ('x.py', 'x', '-o', 'x.py', '--force')),
     ('freqify', ('x.py', '--channels', '24S', '-o', 'x.py', '--force')),
     ('convert_checkpoint', ('x.pth', '../here/x.pth'))])
-def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_path: Path,
+def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_path: Path, run_tool: Any,
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'here'
     folder.mkdir()
     monkeypatch.chdir(folder)
     for ending in ('png', 'py', 'pth'):
         (folder / f'x.{ending}').write_text('x = 1')
-    monkeypatch.setattr('sys.argv', [tool, *arguments])
     with pytest.raises(SystemExit, match=f'^{tool}: .*expected another file to write than the one that is read$'):
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+        run_tool(tool, *arguments)
     assert all(path.read_text() == 'x = 1' for path in folder.iterdir())

@@ -7,7 +7,7 @@ import pytest
 from tool_runs import ROOT, call_of, forked
 
 SHORTER = {'--train 30 --val 10': '--train 4 --val 2', '--epochs 4 --batch-size 32': '--epochs 1 --batch-size 16'}
-NARROW = "\nmodel.update(backbone=dict(base_channels=8))\nmodel['head']['in_channels'] = 64\n"
+NARROW = "model = dict(backbone=dict(base_channels=8), head=dict(in_channels=64))\n"
 
 
 def test_the_tutorial_runs(tmp_path: Path) -> None:

@@ -102,12 +102,11 @@ def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
 # Photos
 
 
-@pytest.mark.parametrize('loader', ['train_dataloader', 'val_dataloader'])
-@pytest.mark.parametrize('path', [CLASSIFICATION, DETECTION])
-@pytest.mark.parametrize(('channels', 'upscale', 'most', 'mean'), [
-    ('192', 1, 2, 0.7),  # BGR is rounded
-    ('24S', 1, 255, 6),
-    ('24S', 2, 255, 4),
+@pytest.mark.parametrize(('path', 'loader', 'channels', 'upscale', 'most', 'mean'), [
+    (CLASSIFICATION, 'train_dataloader', '192', 1, 2, 0.7),  # BGR is rounded
+    (CLASSIFICATION, 'val_dataloader', '24S', 1, 255, 6),
+    (DETECTION, 'train_dataloader', '24S', 2, 255, 4),
+    (DETECTION, 'val_dataloader', '192', 1, 2, 0.7),
 ])
 def test_rebuilt_photo_is_the_augmented_one(path: str, loader: str, channels: str, upscale: int, most: int, mean: float,
                                             folders: Path, coco: Path) -> None:

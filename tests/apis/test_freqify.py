@@ -31,10 +31,8 @@ DET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 
 # The stock configs that must come out trainable, with the name of the weight that takes the channels.
 TRAINABLE = {
-    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': 'layer1.0.conv1.weight',
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': 'layer1.0.conv1.weight',
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py': 'layer1.0.conv1.weight',
-    'mmpretrain::resnet/resnet101_8xb32_in1k.py': 'layer1.0.conv1.weight',
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py': 'patch_embed.projection.weight',
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py': 'downsample_layers.0.0.weight',
 }

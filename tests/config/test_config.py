@@ -378,14 +378,13 @@ def test_pipelines_give_the_inputs_of_the_model(path: str, photo: str) -> None:
 @pytest.mark.parametrize('path', PATHS)
 def test_the_preprocessor_leaves_coefficients_alone_and_normalises_pixels(path: str) -> None:
     cfg = load(path)
+    freq, channels = is_freq(cfg), INPUT_SHAPES[path][0]
     cfg.model.backbone = dict(type='LeNet5')  # any
     preprocessor = build(cfg).data_preprocessor
-    channels = INPUT_SHAPES[path][0]
-    inputs = [torch.randint(0, 255, (channels, 8, 8)).to(torch.float32 if is_freq(cfg) else torch.uint8)
-              for _ in range(2)]
+    inputs = [torch.randint(0, 255, (channels, 8, 8)).to(torch.float32 if freq else torch.uint8) for _ in range(2)]
     given = torch.stack(inputs).float()
     made = preprocessor(dict(inputs=inputs), training=True)['inputs']
-    if is_freq(cfg):
+    if freq:
         assert_allclose(made.numpy(), given.numpy(), rtol=0)
     else:
         mean, std = (torch.tensor(cfg.data_preprocessor[key]).view(1, 3, 1, 1) for key in ('mean', 'std'))

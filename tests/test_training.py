@@ -314,14 +314,14 @@ def test_what_does_not_fit_gives_one_line(arguments: str, options: Any, message:
     options = data_options(Path(places[options])) if isinstance(options, str) else options
     out = '--out' if name == 'predict' else '--work-dir'
     output = tool(name, *words, out, tmp_path, *(flags(options) if options else []), succeeds=False)
-    assert re.match(message, output.splitlines()[-1])
+    assert re.match(f'{name}.py: error: ({message})', output.splitlines()[-1])
     assert 'Traceback' not in output
 
 
 @pytest.mark.parametrize('arguments', [('dist_train.sh', 'none.py', 1), ('dist_test.sh', 'none.py', 'x.pth', 1)])
 def test_scripts_with_a_missing_config(arguments: tuple[Any, ...]) -> None:
     output = execute('bash', f'tools/{arguments[0]}', *arguments[1:], succeeds=False)
-    assert output == 'config: no such file: none.py\n'
+    assert output == f'{arguments[0]}: error: config: no such file: none.py\n'
 
 
 @pytest.mark.parametrize(('name', 'arguments'), [
@@ -352,7 +352,7 @@ def test_interrupted_training_says_how_to_go_on(when: str, message: str, trained
     monkeypatch.setattr(CheckpointHook, 'after_train_epoch', interrupt)
     (code, output), = forked(call_of('tools/train.py', trained / f'{NAME}.py', '--work-dir', tmp_path))
     assert code == 130
-    assert re.search(f'train: {message}', output.splitlines()[-1])
+    assert re.search(f'train.py: {message}', output.splitlines()[-1])
     assert 'Traceback' not in output
 
 

@@ -7,6 +7,7 @@ import argparse
 
 from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, read_config
+from mmfreq.apis.terminal import run_tool
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import check_writable
 
@@ -53,4 +54,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfreq.apis.terminal import run_tool
 from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import atomic_write_text
@@ -71,10 +72,10 @@ def main() -> None:
         save_selection(rates, channels, str(selection))
         atomic_write_text(out, static_config(dynamic, selection, out))
     except (OSError, ValueError) as error:
-        raise SystemExit(f'select_channels: {error}') from error
+        raise SystemExit(str(error)) from error
     print(report(rates, channels))
     print(f'written: {selection} {out}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -4,12 +4,12 @@ import json
 import math
 import random
 from copy import deepcopy
-from typing import Optional, Sequence
+from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
@@ -23,47 +23,63 @@ from mmfreq.config.inspect import (
 )
 from mmfreq.dct.block_map import INT8_LIMIT
 from mmfreq.dct.blocks import check_positive_int
+from mmfreq.dct.moments import ImageBlocks
 from mmfreq.dct.stats import FreqStats, RunningStats, merged
 from mmfreq.files import atomic_write_text
+from mmfreq.transforms import FreqTransform
 
 INT8_SCALES = (4, 6, 8, 12, 16, 24, 32)
 _SAMPLED_BLOCKS = 20_000  # of the whole set, to judge scales by
 _GROUPS = 20  # of images, to estimate standard errors by
+_BLOCK_KEYS = ('type', 'block_size', 'upscale', 'channel_order')  # of a FusedBlockDCT
 _CONSTANT = 1e-4  # a coefficient that varies by less does so by rounding in float32
 
 
-def coefficient_pipeline(pipeline: list[dict]) -> list[dict]:
-    """Return the steps up to the DCT, which then gives all coefficients, not normalised.
+@TRANSFORMS.register_module()
+class BlockStatistics(FreqTransform):
+    """Put the blocks of the image in its place: :class:`mmfreq.dct.moments.ImageBlocks`."""
 
-    A FusedBlockDCT stays one: what it gives differs from BlockDCT's by the rounding of colours.
+    def __init__(self, **kwargs: Any) -> None:
+        import mmfreq.dct.moments_kernel  # noqa: F401  compiled before workers are forked
+        self._kwargs = kwargs
+
+    def transform(self, results: dict) -> dict:
+        """Replace ``results['img']``."""
+        results['img'] = ImageBlocks(results['img'], **self._kwargs)
+        return results
+
+
+def coefficient_pipeline(pipeline: list[dict]) -> list[dict]:
+    """Return the steps up to the DCT, of a FusedBlockDCT what counts for all coefficients.
 
     Raises:
         ValueError: No BlockDCT or FusedBlockDCT.
     """
     for i, step in enumerate(pipeline):
-        kind = transform_type(step)
-        if kind == 'BlockDCT':
+        if transform_type(step) == 'BlockDCT':
             return list(pipeline[:i + 1])
-        if kind == 'FusedBlockDCT':
-            count = 3 * step.get('block_size', 8)**2
-            whole = dict(step, channels=list(range(count)),
-                         stats=dict(mean=[0.] * count, std=[1.] * count))
-            for key in ('dtype', 'scale'):
-                whole.pop(key, None)
-            return [*pipeline[:i], whole]
+        if transform_type(step) == 'FusedBlockDCT':
+            kept = {key: step[key] for key in _BLOCK_KEYS if key in step}
+            return [*pipeline[:i], kept]
     raise ValueError('expected a training pipeline with BlockDCT or FusedBlockDCT, got '
                      f'{" -> ".join(map(transform_type, pipeline))}')
 
 
 def coefficient_dataset(cfg: Config) -> Dataset:
-    """Build the training set with all DCT coefficients in ``'img'``: float32 (h, w, 3*N*N)."""
+    """Build the training set, with all DCT coefficients or what computes their statistics.
+
+    ``'img'`` is float32 (h, w, 3*N*N) behind a BlockDCT, ``ImageBlocks`` for a FusedBlockDCT.
+    """
     init_default_scope(cfg.get('default_scope', 'mmengine'))
     dataset_cfg = deepcopy(cfg.train_dataloader.dataset)
     found = datasets_with_pipeline(dataset_cfg)
     if not found:
         raise ValueError('expected a train_dataloader.dataset with a pipeline')
     for node in found:
-        node['pipeline'] = coefficient_pipeline(network_steps(cfg, node['pipeline']))
+        steps = coefficient_pipeline(network_steps(cfg, node['pipeline']))
+        if transform_type(steps[-1]) == 'FusedBlockDCT':
+            steps[-1] = dict(steps[-1], type='BlockStatistics')
+        node['pipeline'] = steps
     return DATASETS.build(dataset_cfg)
 
 
@@ -77,15 +93,18 @@ class _ImageStats(Dataset):
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[RunningStats, np.ndarray]:
-        seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
+        sequence = np.random.SeedSequence((self.seed, index))
+        seed = int(sequence.generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes longer than an image
-        cube = self.images[index]['img']
-        flat = cube.reshape(-1, cube.shape[-1])
-        rng = np.random.default_rng((self.seed, index))
+        image = self.images[index]['img']
+        rng = np.random.default_rng(sequence)
         count = int(self.blocks + rng.random())  # self.blocks on average, maybe less than 1
-        return RunningStats.of(cube), flat[rng.integers(len(flat), size=count)]
+        picked = rng.integers(image.shape[0] * image.shape[1], size=count)
+        if isinstance(image, ImageBlocks):
+            return image.statistics(picked)
+        return RunningStats.of(image), image.reshape(-1, image.shape[-1])[picked]
 
 
 def _collate(items: Sequence[tuple]) -> tuple[RunningStats, np.ndarray, int]:
@@ -174,9 +193,11 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: Optional[int] 
     constant = np.flatnonzero(running.squares <= _CONSTANT**2 * running.count).tolist()
     running.squares[constant] = running.count
     pipeline = pipelines(cfg, 'train_dataloader')[0]
+    steps = [dict(step, type=transform_type(step))  # names for types
+             for step in coefficient_pipeline(network_steps(cfg, pipeline))]
     stats = running.finish(dict(
         source='tools/dataset_stats.py', config=str(cfg.filename).rpartition('/')[2],
-        pipeline=_described(coefficient_pipeline(network_steps(cfg, pipeline))), images=total,
+        pipeline=steps, images=total,
         seed=seed, date=datetime.date.today().isoformat()))
     stats.meta['standard_error'] = standard_error(groups, stats.std)
     if constant:
@@ -187,17 +208,6 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: Optional[int] 
     best = min(rows, key=lambda row: row['rms_error'])
     stats.meta.update(int8=rows, int8_scale=best['scale'])
     return stats, constant
-
-
-def _described(steps: Sequence[dict]) -> list[dict]:
-    """Return the steps for the record: names for types, the DCT without channels and statistics."""
-    described = []
-    for step in steps:
-        kept = dict(step, type=transform_type(step))
-        if kept['type'] == 'FusedBlockDCT':
-            kept = {key: kept[key] for key in kept if key not in ('channels', 'stats')}
-        described.append(kept)
-    return described
 
 
 def save_stats(stats: FreqStats, path: str) -> None:

@@ -40,15 +40,21 @@ def _resize(step: dict, size: Callable, is_known: bool) -> Callable:
                          'leaves it out of the file')
 
     def resized(image: torch.Tensor) -> torch.Tensor:
-        image = F.interpolate(image, size(*image.shape[2:]), mode=mode, antialias=backend == 'pillow')
-        return image if step.get('lazy') else whole_levels(image)
+        height, width = size(*image.shape[2:])
+        shapes = [(height, width)]
+        if backend == 'pillow' and not step.get('lazy'):
+            shapes.insert(0, (image.shape[2], width))  # Pillow rounds the resized rows, too
+        for shape in shapes:
+            image = F.interpolate(image, shape, mode=mode, antialias=backend == 'pillow')
+            image = image if step.get('lazy') else whole_levels(image)
+        return image
 
     return resized
 
 
 def whole_levels(image: torch.Tensor) -> torch.Tensor:
     """Round to 0..255, halves up as in either backend; the margin lets every runtime see the same."""
-    return (image + 0.501).floor().clamp(0, 255)
+    return (image + 0.5001).floor().clamp(0, 255)
 
 
 def image_size(images: torch.Tensor) -> torch.Tensor:

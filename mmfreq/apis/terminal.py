@@ -8,7 +8,7 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, TextIO
+from typing import Any, Callable, Iterator, Optional, TextIO
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
@@ -23,6 +23,44 @@ from mmfreq.config.inspect import iter_dicts
 
 _SHOWN = re.compile(r' - (\x1b\[\d+m)?(WARNING|ERROR|CRITICAL)')
 _HOSTS_OWN = re.compile('FileClient|HardDiskBackend')  # warnings about what only the hosts can mend
+
+
+def say(text: str) -> None:
+    """Write a line on stderr that begins with the name of the program, as argparse has it."""
+    tqdm.write(f'{os.path.basename(sys.argv[0])}: {text}', file=sys.stderr)
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool, in whose arguments ``~`` is the user's folder, as in a shell.
+
+    Raises:
+        SystemExit: 2, as from argparse, where a user's error ends the tool: SystemExit with a
+            message, or an error of the system with a file. 130 where the user interrupts it. One
+            line says so.
+    """
+    sys.argv[1:] = [re.sub(r'^(--[\w-]+=)?(~.*)', _home, argument) for argument in sys.argv[1:]]
+    try:
+        main()
+    except KeyboardInterrupt:
+        say('interrupted')
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.strerror is None:  # of a worker process, or of a library
+            raise
+        _refuse(SystemExit(str(error)))
+    except SystemExit as refused:
+        _refuse(refused)
+
+
+def _home(argument: re.Match) -> str:
+    return (argument[1] or '') + os.path.expanduser(argument[2])
+
+
+def _refuse(refused: SystemExit) -> None:
+    if isinstance(refused.code, str):
+        say(f'error: {refused.code}')
+        refused.code = 2
+    raise refused
 
 
 class _Warnings(io.TextIOBase):

@@ -124,12 +124,12 @@ class BlockMap:
         out = np.empty((len(self.bias), *self.grid_shape(dct.check_image(image).shape)),
                        dtype=np.float32)
         if isinstance(image, LazyImage):
-            pixels = _forward(image.pixels)
+            pixels = forward(image.pixels)
             _resize_kernel().resized_channels(
                 pixels.reshape(len(pixels), -1), image.axes, image.supports, *self._resize_weights,
                 self.stride, self.margin, out)
         else:
-            image = _forward(image)
+            image = forward(image)
             _kernel().block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride,
                                      self.margin, out)
         return out
@@ -159,7 +159,7 @@ def _resize_kernel() -> ModuleType:
     return resize_kernel
 
 
-def _forward(image: np.ndarray) -> np.ndarray:
+def forward(image: np.ndarray) -> np.ndarray:
     """Return the image (H, W, 3) in C order; OpenCV flips fastest."""
     flipped = [axis for axis in (0, 1) if image.strides[axis] < 0]
     if flipped and image.strides[2] > 0:

@@ -64,6 +64,17 @@ def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: 
 
 
 @inner
+def axis_weights(axis: Any, support: float, basis: Any, stride: int, margin: int,
+                 blocks: int) -> Any:
+    """Return :func:`_source_weights` of ``blocks`` blocks: pixels, weights, and a multiple of 4 places."""
+    places = basis.shape[1] * int(np.ceil(2 * support)) + 4  # whatever the slices' steps
+    pixels = np.empty((blocks, places), np.int64)
+    weights = np.zeros((blocks, len(basis), places), np.float32)
+    used = _source_weights(axis, support, basis, stride, margin, pixels, weights)
+    return pixels, weights, used + 3 & -4
+
+
+@inner
 def _sum_rows_2(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
     """Write two weighted sums of four rows of bytes into two lines, or add them if not begin."""
     a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
@@ -98,7 +109,7 @@ def _sum_rows_4(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: 
 
 
 @inner
-def _sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
+def sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
     """Write the weighted sums of some rows of the image, a multiple of 4, into an even number of lines."""
     for j in range(0, weights.shape[1], 4):
         a, b, c, d = (image[rows[j], part], image[rows[j + 1], part], image[rows[j + 2], part],
@@ -110,7 +121,7 @@ def _sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
 
 
 @inner
-def _mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
+def mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
     """Mix the three colours of interleaved pixels to one component."""
     w0, w1, w2 = weights[0], weights[1], weights[2]
     for x in range(len(out)):
@@ -169,13 +180,8 @@ def resized_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, 
     """
     grid_h, grid_w = out.shape[1:]
     channels = out.reshape(len(out), grid_h * grid_w)
-    places = rows.shape[1] * int(np.ceil(2 * supports.max())) + 4  # whatever the slices' steps
-    tops = np.empty((grid_h, places), np.int64)
-    down = np.zeros((grid_h, len(rows), places), np.float32)
-    taps = _source_weights(axes[0], supports[0], rows, stride, margin, tops, down) + 3 & -4
-    lefts = np.empty((grid_w, places), np.int64)
-    across = np.zeros((grid_w, len(columns), places), np.float32)
-    span = _source_weights(axes[1], supports[1], columns, stride, margin, lefts, across) + 3 & -4
+    tops, down, taps = axis_weights(axes[0], supports[0], rows, stride, margin, grid_h)
+    lefts, across, span = axis_weights(axes[1], supports[1], columns, stride, margin, grid_w)
     begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
 
     strip = min(grid_h, max(1, _STRIP_BLOCKS // grid_w))  # rows of blocks at a time
@@ -195,14 +201,14 @@ def resized_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, 
         size = count * grid_w
         for row in range(count):
             y = top + row
-            _sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
+            sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
         for k in range(len(starts) - 1):
             component = -1
             for c in range(starts[k], starts[k + 1]):
                 if table[c, 0] != component:
                     component = table[c, 0]
                     for row in range(count):
-                        _mix_pixels(color[component], lines[row, k], mixed)
+                        mix_pixels(color[component], lines[row, k], mixed)
                         for j in range(0, span, 4):
                             _take(mixed, indices[j:j + 4], samples[j:j + 4], row * grid_w)
                 _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1],

@@ -92,6 +92,7 @@ def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
     return loaded
 
 
+@dataclass
 class RunningStats:
     """Count, mean and squared deviations of many samples in one pass, in float64.
 
@@ -99,21 +100,17 @@ class RunningStats:
     formulae and a pairwise algorithm for computing sample variances", 1979.
     """
 
-    def __init__(self) -> None:
-        self.count = 0
-        self.mean: np.ndarray = np.zeros(0)
-        self.squares: np.ndarray = np.zeros(0)
+    count: int = 0
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
 
     @classmethod
     def of(cls, samples: np.ndarray) -> 'RunningStats':
         """Compute the statistics of ``samples`` (..., C) over all axes but the last."""
         lines = np.moveaxis(samples, -1, 0).reshape(samples.shape[-1], -1)
-        result = cls()
-        result.count = lines.shape[1]
-        result.mean = lines.mean(axis=1, dtype=np.float64)
-        deviations = lines - result.mean[:, None]
-        result.squares = np.einsum('cn,cn->c', deviations, deviations)
-        return result
+        mean = lines.mean(axis=1, dtype=np.float64)
+        deviations = lines - mean[:, None]
+        return cls(lines.shape[1], mean, np.einsum('cn,cn->c', deviations, deviations))
 
     def merge(self, other: 'RunningStats') -> 'RunningStats':
         """Add the samples of ``other``, of as many channels; return self."""

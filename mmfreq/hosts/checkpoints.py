@@ -8,15 +8,18 @@ from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType, SimpleNamespace
-from typing import Any, Callable, ContextManager
+from typing import Any, Callable, ContextManager, Union
 
 import mmengine.runner.checkpoint as checkpoint_module
 import numpy as np
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler import param_scheduler
 from torch import _weights_only_unpickler, nn
+
+from mmfreq.files import atomic_write_bytes
 
 _SCHEDULERS = [c for c in vars(param_scheduler).values()
                if isinstance(c, type) and issubclass(c, param_scheduler._ParamScheduler)]
@@ -30,6 +33,13 @@ _READ_ERRORS = (UnpicklingError, EOFError, RuntimeError, ValueError, LookupError
                 TypeError)
 
 _last_read = ''  # name of the file read last, for messages
+
+
+def others_in(folder: Union[str, Path], but: str = '') -> str:
+    """Return an ending for a message: checkpoints of a folder, newest first; '' if there are none."""
+    files = [file for file in Path(folder).glob('*.pth') if file.name != but]
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return f'; others there: {", ".join(file.name for file in files[:4])}' if files else ''
 
 
 class RefusedCheckpointError(ValueError):
@@ -143,7 +153,8 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
                       f'({found.group()}); mmfreq never runs code from a checkpoint')
         elif not isinstance(error, UnpicklingError):
             reason += f' ({str(error).partition(chr(10))[0]})'
-        raise RefusedCheckpointError(refused + reason) from error
+        place = Path(filename)
+        raise RefusedCheckpointError(refused + reason + others_in(place.parent, place.name)) from error
     weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not weights:
         got = 'nothing' if {} in (checkpoint, weights) else type(checkpoint).__name__
@@ -172,6 +183,16 @@ def _load_state_dict(module: nn.Module, state_dict: dict, *args: Any, **kwargs: 
             f'checkpoint: refused {_last_read}: none of its weights ({", ".join([*state_dict][:3])}'
             f', ...) fits {type(model).__name__} ({", ".join(names[:3])}, ...)')
     _MMENGINE_LOAD_STATE_DICT(module, state_dict, *args, **kwargs)
+
+
+def _put(self: LocalBackend, data: bytes, file: Union[str, Path]) -> None:
+    """Stand in for LocalBackend.put, which leaves half a file if it is interrupted."""
+    atomic_write_bytes(file, data)
+
+
+def write_whole_files() -> None:
+    """Make mmengine write checkpoints, on this machine's disks, whole or not at all."""
+    LocalBackend.put = _put
 
 
 def restrict_checkpoint_loading() -> None:

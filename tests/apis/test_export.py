@@ -180,16 +180,17 @@ def test_missing_packages_are_named(folder: Path, tmp_path: Path, run_tool: Any,
         run_tool('export', folder / 'dct.py', folder / 'dct.pth', tmp_path / 'a.onnx')
 
 
-@pytest.mark.parametrize('backend', ['cv2', 'pillow'])
+@pytest.mark.parametrize(('backend', 'mode', 'others'), [
+    ('cv2', 'bilinear', 0.2), ('pillow', 'bilinear', 0.01), ('pillow', 'bicubic', 0.001)])
 @pytest.mark.parametrize('shape', [(301, 255), (211, 400), (100, 90)])
-def test_resize_and_crop_are_those_of_the_host(backend: str, shape: tuple) -> None:
+def test_resize_and_crop_are_those_of_the_host(backend: str, mode: str, others: float, shape: tuple) -> None:
     from mmpretrain.datasets.transforms import CenterCrop, ResizeEdge
     noise = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = cv2.GaussianBlur(noise, (0, 0), 1)
-    steps = dict(scale=133, backend=backend), dict(crop_size=(101, 128))
+    steps = dict(scale=133, backend=backend, interpolation=mode), dict(crop_size=(101, 128))
     expected = CenterCrop(**steps[1])(ResizeEdge(**steps[0])(dict(img=image)))['img']
     pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
     made = center_crop(steps[1])(resize_edge(steps[0])(pixels))[0].permute(1, 2, 0).numpy()
     assert made.shape == expected.shape
-    assert np.abs(made - expected).max() <= 1
-    assert (made != expected).mean() < 0.2  # both backends compute with integers
+    assert np.abs(made - expected).max() <= 2  # a level more or less in the rows, another in the columns
+    assert (made != expected).mean() < others  # OpenCV computes with coarse integers

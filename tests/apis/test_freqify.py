@@ -498,7 +498,7 @@ def test_tool(tmp_path: Path, run_tool: Any, monkeypatch: pytest.MonkeyPatch, ca
         ((CLS, '--channels', '24S'), 'resnet18-dct24s_8xb32_in1k.py is there already; --force replaces it'),
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
         (('mmpretrain::lenet/lenet5_mnist.py', '--channels', '24S'),
-         'freqify: mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
+         'mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
         ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):

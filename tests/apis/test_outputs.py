@@ -44,6 +44,6 @@ def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_p
     monkeypatch.chdir(folder)
     for ending in ('png', 'py', 'pth'):
         (folder / f'x.{ending}').write_text('x = 1')
-    with pytest.raises(SystemExit, match=f'^{tool}: .*expected another file to write than the one that is read$'):
+    with pytest.raises(SystemExit, match='expected another file to write than the one that is read$'):
         run_tool(tool, *arguments)
     assert all(path.read_text() == 'x = 1' for path in folder.iterdir())

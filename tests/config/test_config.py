@@ -301,6 +301,34 @@ def test_checkpoint_by_file_or_work_dir(tmp_path: Path) -> None:
     assert cli.checkpoint_file('https://example.org/x.pth') == 'https://example.org/x.pth'
 
 
+def test_a_work_dir_stands_for_its_best_checkpoint_if_there_is_one(tmp_path: Path,
+                                                                   capsys: pytest.CaptureFixture) -> None:
+    for name in ('epoch_1.pth', 'epoch_2.pth', 'best_accuracy_top1_epoch_1.pth'):
+        (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_2.pth')
+    assert cli.checkpoint_file(str(tmp_path)) == str(tmp_path / 'best_accuracy_top1_epoch_1.pth')
+    assert capsys.readouterr().err.endswith('best_accuracy_top1_epoch_1.pth (the best)\n')
+    assert cli.checkpoint_file(str(tmp_path), best=False) == str(tmp_path / 'epoch_2.pth')
+    (tmp_path / 'best_accuracy_top5_epoch_2.pth').touch()
+    assert cli.checkpoint_file(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    assert capsys.readouterr().err.endswith('epoch_2.pth (the last; 2 files are best_*.pth)\n')
+    (tmp_path / 'last_checkpoint').write_text('')  # of a training that was killed there
+    with pytest.raises(SystemExit, match='without a last_checkpoint file; .*; others there: .*epoch_2.pth'):
+        cli.checkpoint_file(str(tmp_path))
+
+
+def test_two_trainings_do_not_share_a_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(tmp_path / 'run')
+    with cli.alone_in(folder):
+        with pytest.raises(SystemExit, match=f'another training is running in {folder}'), cli.alone_in(folder):
+            pass
+        monkeypatch.setenv('RANK', '1')
+        with cli.alone_in(folder):  # of the same run
+            monkeypatch.undo()
+    with cli.alone_in(folder):
+        pass
+
+
 @pytest.mark.parametrize(('name', 'text', 'message'), [
     ('x.py', 'model = dict(', 'SyntaxError: .* line 1'),
     ('x.py', "_base_ = 'nothing.py'", 'FileNotFoundError: .*nothing.py'),

@@ -13,6 +13,7 @@ from mmfreq.dct import blocks as dct
 from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.lazy_image import LazyImage
+from mmfreq.dct.moments import ImageBlocks
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.integers(0, 256, (61, 83, 3), dtype=np.uint8)
@@ -139,3 +140,37 @@ def test_int8_is_rounded_float32() -> None:
 def test_wrong_arguments(arguments: tuple, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         LazyImage(*arguments)
+
+
+def assert_statistics(image: np.ndarray, expected: np.ndarray, **blocks: int) -> None:
+    """Compare with channels (C, h, w) in float64."""
+    lines = expected.reshape(len(expected), -1)
+    picked = RNG.integers(lines.shape[1], size=5)
+    found, kept = ImageBlocks(image, **blocks).statistics(picked)
+    assert found.count == lines.shape[1]
+    np.testing.assert_allclose(found.mean, lines.mean(axis=1), rtol=1e-6, atol=2e-4)
+    np.testing.assert_allclose(np.sqrt(found.squares / found.count), lines.std(axis=1), rtol=1e-6, atol=2e-4)
+    np.testing.assert_allclose(kept, lines[:, picked].T, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize('antialias', [False, True], ids=['opencv', 'pillow'])
+@pytest.mark.parametrize('size', [(15, 20), (40, 100), (61, 83), (200, 150)])
+@pytest.mark.parametrize(('block_size', 'upscale'), [(8, 1), (8, 2), (5, 1), (6, 3)])
+def test_statistics_of_all_channels(size: tuple, antialias: bool, block_size: int, upscale: int) -> None:
+    lazy = LazyImage(IMAGE, size, (5, 9, 50, 43), antialias)[:, ::-1][1:, :-2]
+    expected = expected_channels(unrounded(lazy), range(3 * block_size**2), block_size, upscale)
+    assert_statistics(lazy, expected, block_size=block_size, upscale=upscale)
+
+
+@pytest.mark.parametrize('image', [IMAGE, IMAGE[::-1, ::-1], IMAGE[3:4, 7:9], np.full((9, 17, 3), 200, np.uint8),
+                                   IMAGE // 100 + np.arange(83, dtype=np.uint8)[:, None] * 3],
+                         ids=['upright', 'turned', 'small', 'one colour', 'nearly one colour'])
+def test_statistics_of_pixels(image: np.ndarray) -> None:
+    """Upright and turned, smaller than a block, of one colour, nearly of one: deviations far smaller than the means."""
+    assert_statistics(image, expected_channels(image.astype(np.float64), range(192), 8, 1))
+
+
+def test_statistics_of_another_order_of_colors() -> None:
+    found = [ImageBlocks(IMAGE[..., ::-1], channel_order='rgb'), ImageBlocks(IMAGE)]
+    means = [blocks.statistics(np.zeros(0, np.int64))[0].mean for blocks in found]
+    np.testing.assert_allclose(*means, atol=1e-4)

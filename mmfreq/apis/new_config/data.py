@@ -16,7 +16,7 @@ from tqdm import tqdm
 from mmfreq.apis.checks import IMAGE_ENDINGS
 from mmfreq.apis.predict import SUFFIXES
 from mmfreq.dct.channels import read_json
-from mmfreq.files import atomic_write_text, files_below, read_lines
+from mmfreq.files import atomic_write_text, files_below, full_path, read_lines
 
 _FOLDERS = dict(train='train', training='train', val='val', valid='val', validation='val',
                 test='test', testing='test')
@@ -72,7 +72,7 @@ def find_data(path: str, check: bool = True) -> Data:
     Raises:
         ValueError: The data cannot be trained on; the message names the file or the class.
     """
-    source = Path(path).absolute()
+    source = full_path(path)
     if not source.exists():
         raise ValueError(f'{path}: no such file or folder')
     files = _annotation_files(source)
@@ -87,8 +87,10 @@ def find_data(path: str, check: bool = True) -> Data:
     if 'val' not in data.splits and 'test' in data.splits:
         data.splits['val'] = data.splits.pop('test')
         data.notes.append('there is no val: test serves for it')
+    _check_two_classes(data)
     if check:
         _leave_out_unreadable(data)
+        _check_two_classes(data)
     if 'val' not in data.splits:
         _split(data)
     _check_classes(data)
@@ -339,8 +341,17 @@ def _split(data: Data) -> None:
     data.notes.append(f'there is no val: {_VAL_PART:.0%} of each class, drawn at random')
 
 
+def _check_two_classes(data: Data) -> None:
+    """Refuse fewer than two classes to tell apart."""
+    found = set(data.splits['train'].labels)
+    if len(found) < 2 and not data.is_coco:
+        unread = [note for note in data.notes if note.startswith('unreadable')]
+        raise ValueError('; '.join((f'{data.root}: expected images of at least two classes, found '
+                                    f'{_some([*found])} alone', *unread)))
+
+
 def _check_classes(data: Data) -> None:
-    """Set the classes; refuse fewer than two to tell apart, and what cannot be learnt."""
+    """Set the classes; refuse what cannot be learnt."""
     train = data.splits['train']
     used = set(train.labels)
     if data.is_coco:
@@ -354,9 +365,6 @@ def _check_classes(data: Data) -> None:
         # class folders are numbered by the host, in the order of their names as text
         listed = all(split.listed for split in data.splits.values())
         data.classes = sorted(used, key=int if numbers and listed else str)
-        if len(data.classes) < 2:
-            raise ValueError('; '.join((f'{data.root}: expected at least two classes, found '
-                                        f'{_some(data.classes)}', *data.notes)))
     twins = [name for name, count in Counter(map(str.casefold, data.classes)).items() if count > 1]
     if twins:
         raise ValueError(f'{data.root}: classes that differ in case only: {_some(twins)}')

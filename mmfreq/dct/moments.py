@@ -1,0 +1,77 @@
+"""Mean and squared deviations of all DCT channels of an image, without the channels."""
+import math
+from functools import cache
+
+import cv2
+import numpy as np
+
+from mmfreq.dct import blocks as dct
+from mmfreq.dct.block_map import forward, upscale_matrix
+from mmfreq.dct.lazy_image import LazyImage
+from mmfreq.dct.stats import RunningStats
+
+
+@cache
+def _weights(block_size: int, upscale: int, channel_order: str) -> tuple[np.ndarray, ...]:
+    """Return weights of K frequencies, K even: float32 (K, window); of colours: (3, 3); DC levels."""
+    basis = dct.dct_matrix(block_size) @ upscale_matrix(block_size, upscale)
+    color = dct.color_matrix(channel_order)
+    return (np.pad(basis, ((0, block_size % 2), (0, 0))).astype(np.float32),
+            color[:, :3].astype(np.float32, order='C'),
+            block_size * (color[:, 3] - dct.LEVEL_SHIFT))
+
+
+class ImageBlocks:
+    """The blocks of an image, for the statistics of all their DCT channels.
+
+    Args:
+        image (np.ndarray | LazyImage): uint8 (H, W, 3). Edges are replicated up to a whole block.
+        block_size (int): Side N of a block in upscaled pixels, a multiple of ``upscale``. Defaults
+            to 8.
+        upscale (int): Bilinear upscaling before the DCT. Defaults to 1.
+        channel_order (str): ``'bgr'`` or ``'rgb'``. Defaults to ``'bgr'``.
+
+    Attributes:
+        shape (tuple[int, int, int]): Blocks (rows, columns), and the 3*N*N channels.
+
+    Raises:
+        ValueError: Another dtype or shape; ``block_size`` is not a multiple of ``upscale``.
+    """
+
+    def __init__(self, image: np.ndarray, block_size: int = 8, upscale: int = 1,
+                 channel_order: str = 'bgr') -> None:
+        lazy = isinstance(dct.check_image(image), LazyImage)
+        self._image = image if lazy else LazyImage(forward(image), image.shape)
+        self._basis, self._color, self._level = _weights(block_size, upscale, channel_order)
+        self._blocks = block_size // upscale, int(upscale > 1)  # stride and margin
+        rows, columns = dct.grid_shape(image.shape, block_size, upscale)
+        self.shape = rows, columns, 3 * block_size**2
+
+    def statistics(self, picked: np.ndarray) -> tuple[RunningStats, np.ndarray]:
+        """Return the statistics of all channels, and the channels of some blocks.
+
+        Args:
+            picked (np.ndarray): int64 (n,), numbers of blocks, row by row.
+
+        Returns:
+            tuple[RunningStats, np.ndarray]: The statistics, and float32 (n, 3*N*N).
+        """
+        from mmfreq.dct.moments_kernel import column_sums, row_moments
+        top, left, height, width = self._image.crop
+        pixels = forward(self._image.pixels)[top:top + height, left:left + width]
+        axes, supports = self._image.axes, self._image.supports
+        axes[:, 0] = 0  # the crop's pixels alone
+        rows, columns, channels = self.shape
+        k = len(self._basis)
+        sums, totals = np.empty((columns, k, 3 * height), np.float32), np.zeros((k, 3 * height))
+        column_sums(cv2.transpose(pixels).reshape(width, -1), axes[1], supports[1],
+                    self._color, self._basis, *self._blocks, sums, totals)
+        moments, blocks = np.zeros((2, 3, k, k)), np.empty((len(picked), 3, k, k), np.float32)
+        row_moments(cv2.transpose(sums.reshape(-1, 3 * height)), totals, axes[0], supports[0],
+                    self._basis, *self._blocks, rows, picked, moments, blocks)
+        moments[0, :, 0, 0] += self._level
+        blocks[:, :, 0, 0] += self._level
+        n = math.isqrt(channels // 3)
+        mean, squares = moments[:, :, :n, :n].reshape(2, channels)
+        return (RunningStats(rows * columns, mean, squares),
+                blocks[:, :, :n, :n].reshape(len(picked), channels))

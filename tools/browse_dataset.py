@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, check_display, explain_build, read_config
-from mmfreq.apis.terminal import run_tool, say
+from mmfreq.apis.terminal import quiet, run_tool, say
 
 
 def parse_args() -> argparse.Namespace:
@@ -47,7 +47,7 @@ def main() -> None:
         check_display('--out DIR')
     loader = f'{args.phase}_dataloader'
     cfg = read_config(args.config, args.cfg_options)
-    with explain_build():
+    with quiet(), explain_build():
         browser = Browser(cfg, loader)
         if not args.show:
             Path(args.out_dir).mkdir(parents=True, exist_ok=True)

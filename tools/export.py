@@ -44,7 +44,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Export, and say how far the file's scores are from those of PyTorch."""
     args = parse_args()
-    cfg = prepare(read_config(args.config, args.cfg_options))
+    with quiet():
+        cfg = prepare(read_config(args.config, args.cfg_options))
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         check_packages()

@@ -14,7 +14,7 @@ from pathlib import Path
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, checkpoint_file, explain_refusal, prepare, read_config
-from mmfreq.apis.terminal import run_tool
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.config.inspect import iter_dicts
 from mmfreq.files import check_writable
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
@@ -44,7 +44,7 @@ def measure(args: argparse.Namespace) -> OnRates:
     if all(node.get('gate') is None for node in iter_dicts(cfg.model)):
         raise SystemExit(f'{args.inputs[0]}: expected a model with a gate, found none')
     checkpoint = checkpoint_file(args.inputs[1])
-    with explain_refusal():
+    with quiet(), explain_refusal():
         check_checkpoint(checkpoint, cfg)
         rates = measure_on_rates(cfg, checkpoint, f'{args.phase}_dataloader')
     save_on_rates(rates, f'{args.out}.json')

@@ -29,7 +29,7 @@ def main() -> None:
     widths = [max(map(len, column)) for column in zip(*rows)]
     for name, *figures in rows:
         cells = [f'{cell:>{width}}' for cell, width in zip(figures[:3], widths[1:])]
-        print(f'{name:{widths[0]}}', *cells, figures[3], sep='  ')
+        print('  '.join((f'{name:{widths[0]}}', *cells, figures[3])).rstrip())
 
 
 if __name__ == '__main__':

@@ -49,7 +49,8 @@ def main() -> None:
     args = parse_args()
     if args.batch_size < 1:
         raise SystemExit(f'--batch-size: expected an integer >= 1, got {args.batch_size}')
-    cfg = prepare(read_config(args.config, args.cfg_options))
+    with quiet():
+        cfg = prepare(read_config(args.config, args.cfg_options))
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         images = find_images(args.images, args.out_dir)

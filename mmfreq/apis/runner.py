@@ -26,7 +26,7 @@ import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
 from mmfreq.apis.resume import ResumeCheckHook
 from mmfreq.apis.snapshot import SnapshotHook
-from mmfreq.apis.terminal import finished, say
+from mmfreq.apis.terminal import finished, quiet, say
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
     DATALOADERS,
@@ -80,7 +80,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     """Read a config file and merge ``--cfg-options``; exit with one line if that cannot be done."""
     try:
-        cfg = read_file(config_path(path))
+        with quiet():
+            cfg = read_file(config_path(path))
     except ValueError as error:
         raise SystemExit(str(error)) from error
     try:

@@ -3,12 +3,11 @@ import codecs
 import pickle
 import re
 from collections import Counter
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType, SimpleNamespace
-from typing import Any, Callable, ContextManager, Union
+from typing import Any, Callable, Union
 
 import mmengine.runner.checkpoint as checkpoint_module
 import numpy as np
@@ -110,18 +109,12 @@ _PICKLE = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler,
                           load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())
 
 
-def _safe_names() -> ContextManager:
-    """Let torch's weights-only unpickler take what a Runner's checkpoint holds, from 2.6 on."""
-    if not _TORCH_TAKES_CLASSES:
-        return nullcontext()
-    return torch.serialization.safe_globals([(item, name) for name, item in _SAFE.items()])
-
-
 def _torch_load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
     """Stand in for ``torch.load`` in mmengine's loader."""
     if not _TORCH_TAKES_CLASSES:
         return torch.load(file, map_location=map_location, pickle_module=_PICKLE)
-    with _safe_names():
+    names = [(item, name) for name, item in _SAFE.items()]
+    with torch.serialization.safe_globals(names):
         return torch.load(file, map_location=map_location, weights_only=True)
 
 
@@ -165,6 +158,13 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
     return checkpoint
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside wrappers for distributed runs and test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def _tail(name: str) -> str:
     """Return the end of a weight's name: models put prefixes before it, or take them off."""
     return '.'.join(name.split('.')[-3:])
@@ -172,16 +172,14 @@ def _tail(name: str) -> str:
 
 def _load_state_dict(module: nn.Module, state_dict: dict, *args: Any, **kwargs: Any) -> None:
     """Load as mmengine does, but refuse weights none of which fits; mmengine only warns."""
-    model = module
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    names = [name for name, weight in model.named_parameters() if weight.ndim]
-    own = {(_tail(name), weight.shape) for name, weight in model.named_parameters() if weight.ndim}
+    model = unwrapped(module)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.ndim}
+    own = {(_tail(name), weight.shape) for name, weight in weights.items()}
     given = {(_tail(key), getattr(value, 'shape', None)) for key, value in state_dict.items()}
     if own and not own & given:
         raise RefusedCheckpointError(
             f'checkpoint: refused {_last_read}: none of its weights ({", ".join([*state_dict][:3])}'
-            f', ...) fits {type(model).__name__} ({", ".join(names[:3])}, ...)')
+            f', ...) fits {type(model).__name__} ({", ".join([*weights][:3])}, ...)')
     _MMENGINE_LOAD_STATE_DICT(module, state_dict, *args, **kwargs)
 
 

@@ -13,8 +13,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmfreq.apis.freqify.convert import freq_name, freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise, write_noise
+from mmfreq.config.checks import check_channels
 from mmfreq.config.inspect import (
-    check_channels,
     iter_dicts,
     network_pipeline,
     stock_resize,
@@ -499,7 +499,8 @@ def test_tool(tmp_path: Path, run_tool: Any, monkeypatch: pytest.MonkeyPatch, ca
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
         (('mmpretrain::lenet/lenet5_mnist.py', '--channels', '24S'),
          'mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
-        ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
+        ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'),
+         "train_dataloader: stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):
             run_tool('freqify', *arguments)

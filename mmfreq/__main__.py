@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from mmfreq.apis.terminal import run_tool
 from mmfreq.version import __version__
 
 TOOLS = Path(__file__).parent / '.mim' / 'tools'
@@ -66,29 +67,27 @@ def run(name: str, tool: Path, arguments: list[str]) -> None:
     exec(compile(tool.read_bytes(), str(tool), 'exec', dont_inherit=True), vars(module))
 
 
-def main() -> None:
+def find_and_run() -> None:
     """Find the tool and run it."""
     name, *arguments = sys.argv[1:] or ['--help']
     try:
         tools = find_tools()
     except ValueError as error:
-        raise SystemExit(f'mmfreq: {error}') from error
+        raise SystemExit(str(error)) from error
     if name in ('-h', '--help'):
         print(help_text(tools))
     elif name == '--version':
         print(__version__)
     elif name in tools:
-        try:
-            run(name, tools[name], arguments)
-        except KeyboardInterrupt:
-            print(f'{name}: interrupted', file=sys.stderr)
-            raise SystemExit(130) from None
-        except OSError as error:
-            if error.strerror is None:  # of a worker process, or of a library
-                raise
-            raise SystemExit(f'{name}: {error}') from error
+        run(name, tools[name], arguments)
     else:
-        raise SystemExit(f'mmfreq: expected a tool, one of {", ".join(tools)}, got {name!r}')
+        raise SystemExit(f'expected a tool, one of {", ".join(tools)}, got {name!r}')
+
+
+def main() -> None:
+    """Run a tool under the command's name."""
+    sys.argv[0] = 'mmfreq'
+    run_tool(find_and_run)
 
 
 if __name__ == '__main__':

@@ -1,8 +1,16 @@
 """Write files so that an interruption never leaves half of one."""
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Optional, Union
+from typing import Iterator, Optional, Union
+
+try:
+    import fcntl
+except ImportError:  # on Windows
+    fcntl = None
+
+_locks: list[int] = []  # handles of folders, which no process that this one starts may keep
 
 
 def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
@@ -20,6 +28,45 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def full_path(path: Union[str, Path]) -> Path:
+    """Return an absolute path, without ``..`` and ``~``; links stay, but for one before ``..``."""
+    given = os.path.join(os.getcwd(), os.path.expanduser(path))
+    plain = os.path.normpath(given)
+    same = os.path.realpath(plain) == os.path.realpath(given)
+    return Path(plain if same else os.path.realpath(given))
+
+
+@contextmanager
+def locked(folder: Union[str, Path]) -> Iterator[None]:
+    """Lock a folder, which is made if it is missing; the lock ends with the process, however it ends.
+
+    Where a file system has no locks, nothing is locked.
+
+    Raises:
+        BlockingIOError: Another process has locked it.
+    """
+    os.makedirs(folder, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        raise
+    except (AttributeError, OSError):
+        pass
+    _locks.append(handle)
+    try:
+        yield
+    finally:
+        _locks.remove(handle)
+        os.close(handle)
+
+
+def _forget_locks() -> None:
+    while _locks:
+        os.close(_locks.pop())
 
 
 def check_writable(path: Union[str, Path]) -> None:
@@ -60,3 +107,7 @@ def files_below(folder: Path, inside: Optional[set[str]] = None) -> list[Path]:
 def atomic_write_text(path: Union[str, Path], text: str) -> None:
     """Write UTF-8 text as :func:`atomic_write_bytes` writes bytes."""
     atomic_write_bytes(path, text.encode('utf-8'))
+
+
+if hasattr(os, 'register_at_fork'):
+    os.register_at_fork(after_in_child=_forget_locks)

@@ -18,12 +18,11 @@ from mmfreq.apis.browse import Browser
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
 from mmfreq.apis.runner import flip_tta_pipeline
+from mmfreq.config.checks import check_channels, front_ends
 from mmfreq.config.inspect import (
-    check_channels,
     dct_channels,
     device_freq,
     network_pipeline,
-    pipeline_blocks,
     stock_resize,
     unfused,
 )
@@ -98,7 +97,7 @@ def test_channels_and_blocks(kind: str, folder: Path) -> None:
     pipeline = network_pipeline(cfg, cfg.val_dataloader.dataset.pipeline)
     assert [step['type'] for step in pipeline[-5:]] == [*(step['type'] for step in SINGLE), 'PackInputs']
     assert dct_channels(pipeline) == (channel_indices('24S'), 8)
-    assert pipeline_blocks(pipeline) == (8, 1)
+    assert {(front.block_size, front.upscale) for _, front in front_ends(cfg)} == {(8, 1)}
     assert device_freq(cfg) == (FUSED if kind == 'device' else None)
     cfg.model.backbone.in_channels = 48
     with pytest.raises(ValueError, match='in_channels=48, but .* gives 24 channels'):
@@ -108,7 +107,7 @@ def test_channels_and_blocks(kind: str, folder: Path) -> None:
 def test_dct_in_both_places_is_refused(folder: Path) -> None:
     cfg = variant('fused', folder)
     cfg.data_preprocessor = variant('device', folder).data_preprocessor
-    with pytest.raises(ValueError, match="placement='device' expects images, but .* train_dataloader has DCT"):
+    with pytest.raises(ValueError, match="train_dataloader: .*placement='device' expects images, but .* has DCT"):
         check_channels(cfg)
 
 

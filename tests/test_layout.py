@@ -1,7 +1,11 @@
-"""The house stays in order: imports point one way, and a plain import stays light."""
+"""The house stays in order: imports point one way, and a plain import stays light.
+
+``python tests/test_layout.py | dot -Tpng -o docs/imports.png`` draws the imports, with Graphviz.
+"""
 import ast
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -25,7 +29,7 @@ ALLOWED = {
     'models': {'config', 'dct', 'hosts', 'selection'},
     'demo_data': {'dct', 'files'},
     'apis': {'config', 'dct', 'files', 'hosts', 'models', 'selection', 'transforms', 'version'},
-    '__main__': {'version'},
+    '__main__': {'apis', 'version'},
 }
 
 
@@ -35,15 +39,33 @@ def room(module: str) -> str:
 
 def imports(module: str) -> set[str]:
     """Modules of mmfreq that a module imports, at its top or inside a function."""
+    return imports_of(MODULES[module]) - {module}
+
+
+def imports_of(file: Path) -> set[str]:
     found = set()
-    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding='utf-8'))):
+    for node in ast.walk(ast.parse(file.read_text(encoding='utf-8'))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             for alias in node.names:
                 inner = f'{node.module}.{alias.name}'
                 found.add(inner if inner in MODULES else node.module)
-    return found & set(MODULES) - {module}
+    return found & set(MODULES)
+
+
+def graph() -> str:
+    """Return the rooms in Graphviz's language; the more imports, the thicker the arrow."""
+    arrows = Counter(('tools', room(other)) for file in (PACKAGE.parent / 'tools').glob('*.py')
+                     for other in imports_of(file))
+    for module in MODULES:
+        arrows.update((room(module), room(other)) for other in imports(module))
+    lines = ['digraph { dpi=72; nodesep=0.6; node [shape=box, style="rounded,filled", fillcolor="#edf0f6", '
+             'color="#2f6db0", fontname="DejaVu Sans"]; edge [color="#5a6374"];']
+    for (start, end), count in sorted(arrows.items()):
+        if start not in ('', '__main__', end) and end not in ('', 'version'):
+            lines.append(f'{start} -> {end} [penwidth={1 + count / 20:.1f}];')
+    return '\n'.join([*lines, '}'])
 
 
 @pytest.mark.parametrize('module', [name for name in MODULES if name != 'mmfreq'])
@@ -69,3 +91,7 @@ def test_a_plain_import_is_light() -> None:
     for name in heavy:
         assert name not in loaded, f'import mmfreq loads {name}'
     assert 'mmfreq.transforms' in loaded
+
+
+if __name__ == '__main__':
+    print(graph())

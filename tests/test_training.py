@@ -355,7 +355,7 @@ def test_an_image_file_without_content_is_named(data: Path, tmp_path: Path) -> N
 ])
 def test_missing_files_give_one_line(arguments: tuple[str, ...], message: str) -> None:
     output = tool(*arguments, succeeds=False)
-    assert output.strip().splitlines()[-1] == message
+    assert output.strip().splitlines()[-1] == f'{arguments[0]}.py: error: {message}'
     assert 'Traceback' not in output
 
 
@@ -365,7 +365,7 @@ def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) 
               tool('test', DEMO24, trained, '--work-dir', tmp_path, *channels, succeeds=False),
               tool('predict', DEMO24, trained, tmp_path, '--out', tmp_path, *channels, succeeds=False)]
     for text in output:
-        assert text.splitlines()[-1].startswith('config: FreqResNet expects in_channels=23, but')
+        assert '.py: error: config: FreqResNet expects in_channels=23, but' in text.splitlines()[-1]
     output.append(tool('train', DEMO24, '--work-dir', tmp_path, *flags(data_options(tmp_path / 'none')),
                        succeeds=False))
     assert f'{tmp_path}/none/train' in output[-1].splitlines()[-1]
@@ -381,7 +381,7 @@ def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) 
 def test_evaluation_of_something_else_is_refused(options: dict[str, Any], message: str, trained: Path,
                                                  tmp_path: Path) -> None:
     output = tool('test', trained / f'{NAME}.py', trained, '--work-dir', tmp_path, *flags(options), succeeds=False)
-    assert re.match(message, output.splitlines()[-1])
+    assert re.match(f'test.py: error: ({message})', output.splitlines()[-1])
     assert 'Traceback' not in output
 
 
@@ -426,7 +426,7 @@ def test_a_shipped_detector_without_its_classifier_says_what_to_do(data: Path, t
 @pytest.mark.parametrize('arguments', [('dist_train.sh', 'none.py', 1), ('dist_test.sh', 'none.py', 'x.pth', 1)])
 def test_scripts_with_a_missing_config(arguments: tuple[Any, ...]) -> None:
     output = execute('bash', f'tools/{arguments[0]}', *arguments[1:], succeeds=False).stdout
-    assert output == 'config: no such file: none.py\n'
+    assert output == f'{arguments[0]}: error: config: no such file: none.py\n'
 
 
 @pytest.mark.parametrize(('name', 'arguments'), [
@@ -463,7 +463,7 @@ def test_interrupted_training_says_how_to_go_on(when: str, message: str, trained
     output = execute(sys.executable, '-c', INTERRUPT, trained / f'{NAME}.py', '--work-dir', tmp_path, when,
                      succeeds=False)
     assert output.returncode == 130
-    assert re.search(f'train: {message}', output.stdout.splitlines()[-1])
+    assert re.search(f': {message}', output.stdout.splitlines()[-1])
     assert 'Traceback' not in output.stdout
 
 

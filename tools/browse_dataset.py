@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, check_display, explain_build, read_config
+from mmfreq.apis.terminal import quiet, run_tool, say
 
 
 def parse_args() -> argparse.Namespace:
@@ -46,7 +47,7 @@ def main() -> None:
         check_display('--out DIR')
     loader = f'{args.phase}_dataloader'
     cfg = read_config(args.config, args.cfg_options)
-    with explain_build():
+    with quiet(), explain_build():
         browser = Browser(cfg, loader)
         if not args.show:
             Path(args.out_dir).mkdir(parents=True, exist_ok=True)
@@ -59,7 +60,7 @@ def main() -> None:
         try:
             path, picture = browser.draw(index)
         except (OSError, ValueError) as error:
-            tqdm.write(f'sample {index}: {error}')
+            say(f'sample {index}: {error}')
             continue
         drawn += 1
         if args.show:
@@ -69,8 +70,8 @@ def main() -> None:
     if not args.show:
         print(f'{drawn} pictures in {args.out_dir}')
     if drawn < len(indices):
-        raise SystemExit(f'browse_dataset: {len(indices) - drawn} of {len(indices)} samples cannot be drawn')
+        raise SystemExit(f'{len(indices) - drawn} of {len(indices)} samples cannot be drawn')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

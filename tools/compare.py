@@ -13,6 +13,7 @@ import argparse
 from mmfreq.apis.compare.picture import save_comparison
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.compare.table import markdown_table
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.files import check_writable
 
 
@@ -38,13 +39,14 @@ def main() -> None:
     try:
         for ending in ('md', 'csv', 'json', 'png') if args.out else ():
             check_writable(f'{args.out}.{ending}')
-        rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
+        with quiet():
+            rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
     except ValueError as error:
-        raise SystemExit(f'compare: {error}') from error
+        raise SystemExit(str(error)) from error
     print('\n' + markdown_table(rows))
     if args.out:
         print('written:', *save_comparison(rows, args.out))
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

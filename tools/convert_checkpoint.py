@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mmfreq.apis.convert_checkpoint import convert_dctnet
 from mmfreq.apis.runner import checkpoint_file, explain_refusal
+from mmfreq.apis.terminal import run_tool
 from mmfreq.dct.channels import CHANNEL_NAMES
 
 
@@ -33,15 +34,15 @@ def main() -> None:
     args = parse_args()
     out = Path(args.out)
     if out.suffix != '.pth':
-        raise SystemExit(f'convert_checkpoint: expected a .pth file to write, got {out}')
+        raise SystemExit(f'expected a .pth file to write, got {out}')
     path = checkpoint_file(args.checkpoint)
     try:
         with explain_refusal():
             report = convert_dctnet(path, out, args.channels)
     except (OSError, ValueError) as error:
-        raise SystemExit(f'convert_checkpoint: {error}') from error
+        raise SystemExit(str(error)) from error
     print(*report, f'written: {out} {out.with_suffix(".py")}', sep='\n')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

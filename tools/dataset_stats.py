@@ -7,6 +7,7 @@ import argparse
 
 from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, read_config
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import check_writable
 
@@ -33,7 +34,8 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     try:
         check_writable(args.out)
-        stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed, args.scales)
+        with quiet():
+            stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed, args.scales)
     except (OSError, ValueError) as error:
         raise SystemExit(f'{args.config}: {error}') from error
     save_stats(stats, args.out)
@@ -53,4 +55,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -5,7 +5,7 @@
 set -euo pipefail
 if [ $# -lt 3 ]; then sed -n 's/^# \{0,1\}//p' "$0" | tail -n +2; exit 2; fi
 config=$1 checkpoint=$2 processes=$3; shift 3
-if [[ $config == *.py && $config != *::* && ! -f $config ]]; then echo "config: no such file: $config" >&2; exit 1; fi
+if [[ $config == *.py && $config != *::* && ! -f $config ]]; then echo "$(basename "$0"): error: config: no such file: $config" >&2; exit 2; fi
 exec "${PYTHON:-python}" -m torch.distributed.run \
     --nnodes="${NNODES:-1}" --node_rank="${NODE_RANK:-0}" --master_addr="${MASTER_ADDR:-127.0.0.1}" \
     --master_port="${PORT:-29500}" --nproc_per_node="$processes" \

@@ -12,13 +12,14 @@ from mmfreq.apis.export import INPUTS, exporter
 from mmfreq.apis.export_file import check_packages
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
+    CHECKPOINT_HELP,
     KeyValues,
     checkpoint_file,
     explain_refusal,
     prepare,
     read_config,
 )
-from mmfreq.apis.terminal import quiet
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.files import check_writable
 
 
@@ -27,7 +28,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
+    parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
     parser.add_argument('out', type=Path, metavar='OUT.onnx', help='or OUT.pt2, for torch.export')
     parser.add_argument('--input', choices=INPUTS, default='image', help='what the file takes: '
                         'uint8 pixels (N, H, W, 3), or the DCT channels (N, C, h, w) as the test '
@@ -43,7 +44,8 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Export, and say how far the file's scores are from those of PyTorch."""
     args = parse_args()
-    cfg = prepare(read_config(args.config, args.cfg_options))
+    with quiet():
+        cfg = prepare(read_config(args.config, args.cfg_options))
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         check_packages()
@@ -53,7 +55,7 @@ def main() -> None:
         print(f'export: writing and checking {args.out} ...', flush=True)
         checked = made.write(args.out)
     except (OSError, ValueError) as error:
-        raise SystemExit(f'export: {error}') from error
+        raise SystemExit(str(error)) from error
     print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; checked on {made.source}')
     for reference, differences in checked.items():
         found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
@@ -61,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

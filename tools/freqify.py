@@ -9,6 +9,7 @@ import argparse
 from pathlib import Path
 
 from mmfreq.apis.freqify.convert import freq_name, write_freqified
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.dct.channels import CHANNEL_NAMES
 
 
@@ -37,11 +38,12 @@ def main() -> None:
             raise ValueError(f'--out: expected a .py file, got {out}')
         if out.exists() and not args.force:
             raise ValueError(f'{out} is there already; --force replaces it')
-        notes = write_freqified(args.config, args.channels, out, args.stats)
+        with quiet():
+            notes = write_freqified(args.config, args.channels, out, args.stats)
     except (OSError, ValueError) as error:
-        raise SystemExit(f'freqify: {args.config}: {error}') from error
+        raise SystemExit(f'{args.config}: {error}') from error
     print(*notes, f'written: {out}', sep='\n')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

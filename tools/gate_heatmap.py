@@ -14,6 +14,7 @@ from pathlib import Path
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
 from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, checkpoint_file, explain_refusal, prepare, read_config
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.config.inspect import iter_dicts
 from mmfreq.files import check_writable
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
@@ -22,8 +23,9 @@ from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, sav
 def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('inputs', nargs='+', metavar='FILE', help='CONFIG and CHECKPOINT (or the work dir of the '
-                        'training run), or JSON files, drawn one below the other')
+    parser.add_argument('inputs', nargs='+', metavar='FILE', help='CONFIG and CHECKPOINT (a file, or a work '
+                        'dir: its best_*.pth if there is exactly one, else its last), or JSON files, drawn one below '
+                        'the other')
     parser.add_argument('-o', '--out', default='gate_heatmap', metavar='PREFIX',
                         help='write PREFIX.png and PREFIX.svg, and '
                         'PREFIX.json if a gate was run (default: %(default)s)')
@@ -37,12 +39,12 @@ def parse_args() -> argparse.Namespace:
 def measure(args: argparse.Namespace) -> OnRates:
     """Runs the gate, writes the JSON file."""
     if len(args.inputs) != 2:
-        raise SystemExit(f'gate_heatmap: expected CONFIG and CHECKPOINT, or JSON files, got {args.inputs}')
+        raise SystemExit(f'expected CONFIG and CHECKPOINT, or JSON files, got {args.inputs}')
     cfg = prepare(read_config(args.inputs[0], args.cfg_options))
     if all(node.get('gate') is None for node in iter_dicts(cfg.model)):
-        raise SystemExit(f'gate_heatmap: {args.inputs[0]}: expected a model with a gate, found none')
+        raise SystemExit(f'{args.inputs[0]}: expected a model with a gate, found none')
     checkpoint = checkpoint_file(args.inputs[1])
-    with explain_refusal():
+    with quiet(), explain_refusal():
         check_checkpoint(checkpoint, cfg)
         rates = measure_on_rates(cfg, checkpoint, f'{args.phase}_dataloader')
     save_on_rates(rates, f'{args.out}.json')
@@ -58,7 +60,7 @@ def main() -> None:
             check_writable(f'{args.out}.{ending}')
         rates = [load_on_rates(name) for name in args.inputs] if from_files else [measure(args)]
     except ValueError as error:
-        raise SystemExit(f'gate_heatmap: {error}') from error
+        raise SystemExit(str(error)) from error
     names = args.names or [str(Path(name).with_suffix('')) for name in args.inputs[:len(rates)]]
     if len(names) != len(rates):
         raise SystemExit(f'--names: expected {len(rates)}, got {len(names)}')
@@ -72,4 +74,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

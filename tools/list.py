@@ -6,6 +6,7 @@ cent), not of trainings with this code. Multiply-adds are of this code, per imag
 """
 import argparse
 
+from mmfreq.apis.terminal import run_tool
 from mmfreq.apis.zoo import shipped_table
 
 
@@ -23,13 +24,13 @@ def main() -> None:
     args = parse_args()
     rows = shipped_table(args.pattern)
     if not rows:
-        raise SystemExit(f'list: no shipped config has {args.pattern!r} in its name')
+        raise SystemExit(f'no shipped config has {args.pattern!r} in its name')
     rows.insert(0, ('config', 'channels', 'size', 'multiply-adds', 'published'))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for name, *figures in rows:
         cells = [f'{cell:>{width}}' for cell, width in zip(figures[:3], widths[1:])]
-        print(f'{name:{widths[0]}}', *cells, figures[3], sep='  ')
+        print('  '.join((f'{name:{widths[0]}}', *cells, figures[3])).rstrip())
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -1,6 +1,7 @@
 """Write the demo data, made from the images inside the scikit-image wheel (no download)."""
 import argparse
 
+from mmfreq.apis.terminal import run_tool
 from mmfreq.demo_data import TASKS, make_demo_data
 
 OUT = {'classification': 'data/demo', 'detection': 'data/demo_detection'}
@@ -32,9 +33,9 @@ def main() -> None:
     try:
         files = make_demo_data(**vars(args))['files']
     except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(f'make_demo_data: {error}') from None
+        raise SystemExit(str(error)) from None
     print(f'wrote {len(files)} images to {args.out}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

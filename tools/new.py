@@ -10,7 +10,7 @@ import shlex
 from pathlib import Path
 
 from mmfreq.apis.new_config.write import write_config
-from mmfreq.apis.terminal import quiet
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.dct.blocks import check_positive_int
 
 
@@ -55,11 +55,11 @@ def main() -> None:
                 args.config, args.data, out, batch_size=args.batch_size, epochs=args.epochs,
                 weights=args.weights, stats=args.stats, check=not args.no_check)
     except (OSError, ValueError) as error:
-        raise SystemExit(f'new: {error}') from error
+        raise SystemExit(str(error)) from error
     shown = shlex.quote(str(out))
     print(*notes, f'written: {out}', f'look:    mmfreq browse_dataset {shown}',
           f'train:   mmfreq train {shown}', sep='\n')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -14,13 +14,14 @@ from tqdm import tqdm
 from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
+    CHECKPOINT_HELP,
     KeyValues,
     checkpoint_file,
     explain_refusal,
     prepare,
     read_config,
 )
-from mmfreq.apis.terminal import quiet
+from mmfreq.apis.terminal import quiet, run_tool, say
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 
 
@@ -29,7 +30,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
+    parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
     parser.add_argument('images', nargs='+', metavar='IMAGE_OR_FOLDER',
                         help='image file, or a folder: the images in it and its subfolders')
     parser.add_argument('-o', '--out', dest='out_dir', default='predictions',
@@ -48,7 +49,8 @@ def main() -> None:
     args = parse_args()
     if args.batch_size < 1:
         raise SystemExit(f'--batch-size: expected an integer >= 1, got {args.batch_size}')
-    cfg = prepare(read_config(args.config, args.cfg_options))
+    with quiet():
+        cfg = prepare(read_config(args.config, args.cfg_options))
     checkpoint = checkpoint_file(args.checkpoint)
     try:
         images = find_images(args.images, args.out_dir)
@@ -56,7 +58,7 @@ def main() -> None:
             predictor = Predictor(cfg, checkpoint, args.device)
         Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
-        raise SystemExit(f'predict: {error}') from error
+        raise SystemExit(str(error)) from error
     pictures = dict(zip(images, picture_paths(images, args.out_dir)))
     predictions, found = {}, list(images.items())
     for start in tqdm(range(0, len(found), args.batch_size), unit='batch'):
@@ -65,7 +67,7 @@ def main() -> None:
             try:
                 batch[name] = read_image(path, **predictor.decoding)
             except (OSError, ValueError) as error:
-                tqdm.write(f'predict: {error}')
+                say(str(error))
         made = predictor.predict(list(batch.values()), args.score_thr) if batch else []
         for name, (prediction, drawn) in zip(batch, made):
             predictions[name] = prediction
@@ -76,8 +78,8 @@ def main() -> None:
     print(f'{len(predictions)} images predicted, in {args.out_dir}')
     if len(predictions) < len(found):
         unreadable = len(found) - len(predictions)
-        raise SystemExit(f'predict: {unreadable} of {len(found)} images could not be read')
+        raise SystemExit(f'{unreadable} of {len(found)} images could not be read')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import atomic_write_text
@@ -69,12 +70,13 @@ def main() -> None:
         selection = Path(args.out or Path(args.rates).with_name(f'selection-{len(channels)}.json'))
         out = Path(args.out_config or selection.with_name(f'{static_name(dynamic.stem, len(channels))}.py'))
         save_selection(rates, channels, str(selection))
-        atomic_write_text(out, static_config(dynamic, selection, out))
+        with quiet():
+            atomic_write_text(out, static_config(dynamic, selection, out))
     except (OSError, ValueError) as error:
-        raise SystemExit(f'select_channels: {error}') from error
+        raise SystemExit(str(error)) from error
     print(report(rates, channels))
     print(f'written: {selection} {out}')
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -5,6 +5,7 @@ import argparse
 import mmcv
 
 from mmfreq.apis.show_dct import plot_channels
+from mmfreq.apis.terminal import run_tool
 from mmfreq.dct.channels import CHANNEL_NAMES
 from mmfreq.files import check_not_input, check_writable
 
@@ -28,16 +29,16 @@ def main() -> None:
         check_not_input(args.out, args.image)
         check_writable(args.out)
     except ValueError as error:
-        raise SystemExit(f'show_dct: {error}') from error
+        raise SystemExit(str(error)) from error
     try:
         image = mmcv.imread(args.image)
     except Exception as error:  # every decoder has its own
-        raise SystemExit(f'show_dct: {args.image}: {error}') from error
+        raise SystemExit(f'{args.image}: {error}') from error
     if image is None:
-        raise SystemExit(f'show_dct: {args.image}: cannot be decoded as an image')
+        raise SystemExit(f'{args.image}: cannot be decoded as an image')
     plot_channels(image, args.channels, args.out)
     print('written:', args.out)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

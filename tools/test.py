@@ -5,6 +5,7 @@ import argparse
 from mmengine.dist import is_main_process
 
 from mmfreq.apis.runner import (
+    CHECKPOINT_HELP,
     add_run_arguments,
     build_runner,
     check_output,
@@ -12,14 +13,14 @@ from mmfreq.apis.runner import (
     save_results,
     test_config,
 )
-from mmfreq.apis.terminal import ProgressHook, quiet
+from mmfreq.apis.terminal import ProgressHook, quiet, run_tool
 
 
 def parse_args() -> argparse.Namespace:
     """Flags as in mmpretrain's and mmdet's tools/test.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
-    parser.add_argument('checkpoint', help='checkpoint file, or a work dir: its last checkpoint')
+    parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
     parser.add_argument('--work-dir', help='folder for the log (default: test/ in the config\'s, '
                         'else in work_dirs/<name of the config>)')
     parser.add_argument('-o', '--out', metavar='FILE', help='write the metrics to a .json file, or every '
@@ -57,4 +58,4 @@ def main() -> None:
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

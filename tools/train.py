@@ -2,8 +2,8 @@
 """Train a model from an OpenMMLab config, in the frequency domain or not."""
 import argparse
 
-from mmfreq.apis.runner import add_run_arguments, build_runner, prepare, train, train_config
-from mmfreq.apis.terminal import ProgressHook, quiet
+from mmfreq.apis.runner import add_run_arguments, alone_in, build_runner, prepare, train, train_config
+from mmfreq.apis.terminal import ProgressHook, quiet, run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,11 +28,12 @@ def main() -> None:
     args = parse_args()
     with quiet(args.verbose) as terminal:
         cfg = prepare(train_config(args), 'train_dataloader', 'val_dataloader')
-        runner = build_runner(cfg)
-        if terminal:
-            runner.register_hook(ProgressHook(terminal, args.config))
-        train(runner)
+        with alone_in(cfg.work_dir):
+            runner = build_runner(cfg)
+            if terminal:
+                runner.register_hook(ProgressHook(terminal, args.config))
+            train(runner)
 
 
 if __name__ == '__main__':
-    main()
+    run_tool(main)

@@ -26,7 +26,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmfreq.apis.measure import Entry, build_model, peak_memory, synchronize, time_interleaved
-from mmfreq.config.inspect import check_channels, device_freq, pipelines, transform_type
+from mmfreq.config.checks import check_channels
+from mmfreq.config.inspect import device_freq, pipelines, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats

@@ -2,6 +2,7 @@
 import logging
 import os
 from collections import OrderedDict
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,6 @@ from typing import Any, Iterator, Optional, Sequence
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 from torch.utils.data import DataLoader
@@ -20,7 +20,7 @@ from mmfreq.config.inspect import iter_dicts, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import stock_base
 from mmfreq.files import read_lines
-from mmfreq.hosts.checkpoints import RefusedCheckpointError
+from mmfreq.hosts.checkpoints import RefusedCheckpointError, unwrapped
 
 IMAGE_ENDINGS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.pgm', '.tif')  # of mmpretrain's data sets
 _SPLITS = {'train', 'val', 'test', 'training', 'validation'}
@@ -191,11 +191,7 @@ def _stock_options(cfg: Config) -> str:
 
 
 def check_classes(heads: dict[str, int], datasets: dict[str, Any]) -> None:
-    """Check that data sets have the same classes, as many as the heads have.
-
-    Args:
-        heads (dict[str, int]): ``num_classes`` by the name of a head.
-        datasets (dict): Data sets by the name of their dataloader.
+    """Check that data sets, by dataloader, have the same classes, as many as the heads, by name.
 
     Raises:
         ValueError: The message names the classes that differ, or both counts.
@@ -212,7 +208,7 @@ def check_classes(heads: dict[str, int], datasets: dict[str, Any]) -> None:
         for what, (origin, classes) in first.items():
             if count != len(classes):
                 raise ValueError(f'{name}: num_classes={count}, but {origin} has {len(classes)} '
-                                 f'{what}: {_list(classes)}; set num_classes, or data_root and '
+                                 f'{what}: {some_of(classes)}; set num_classes, or data_root and '
                                  'classes of the data')
 
 
@@ -245,14 +241,15 @@ def _class_names(dataset: Any) -> dict[str, tuple]:
 def _difference(classes: tuple, expected: tuple) -> str:
     missing = [name for name in expected if name not in classes]
     extra = [name for name in classes if name not in expected]
-    parts = [f'{_list(names)} {word}' for names, word in ((missing, 'missing'), (extra, 'extra'))
+    parts = [f'{some_of(names)} {word}' for names, word in ((missing, 'missing'), (extra, 'extra'))
              if names]
-    return ', '.join(parts) or f'{_list(classes)} instead of {_list(expected)}'
+    return ', '.join(parts) or f'{some_of(classes)} instead of {some_of(expected)}'
 
 
-def _list(names: Any) -> str:
-    shown = ', '.join(map(str, list(names)[:6]))
-    return shown + (f', ... ({len(names)} in all)' if len(names) > 6 else '')
+def some_of(names: Sequence[Any], most: int = 6) -> str:
+    """Return the first names with commas between them, and how many there are if there are more."""
+    rest = f', ... ({len(names)} in all)' if len(names) > most else ''
+    return ', '.join(map(str, names[:most])) + rest
 
 
 # Checkpoints
@@ -265,9 +262,7 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any]) -> None:
         RefusedCheckpointError: A parameter is missing or has another shape, the backbone has
             others, or the weights are stock RGB ones for a network on DCT channels.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    state = _state_dict(checkpoint)
+    model, state = unwrapped(model), _state_dict(checkpoint)
     for name, module in model.named_modules():
         if hasattr(module, 'fit_stock_state_dict'):
             report = module.fit_stock_state_dict(dict(state), f'{name}.')
@@ -281,20 +276,20 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any]) -> None:
         lines = str(error).splitlines()
         shapes = [line.strip() for line in lines if 'size mismatch' in line] or lines
         raise RefusedCheckpointError('the checkpoint is of another network than the config: '
-                                     f'{_list(shapes)}') from error
+                                     f'{some_of(shapes)}') from error
     learnt = {name for name, _ in model.named_parameters()}
     learnt.update(name for name in model.state_dict() if '.running_' in name)
     broken = [name for name, value in model.state_dict().items()
               if name in learnt and not value.isfinite().all()]
     if broken:
         raise RefusedCheckpointError(f'{len(broken)} of {len(learnt)} weights are no finite numbers'
-                                     f', since the training diverged: {_list(broken)}')
+                                     f', since the training diverged: {some_of(broken)}')
     lacking = [key for key in missing if key in learnt]
     foreign = [key for key in unexpected if key.startswith('backbone.')]
     if lacking or foreign:
         raise RefusedCheckpointError(
             'the checkpoint is of another network than the config: missing '
-            f'{_list(lacking) or "none"}; unexpected {_list(foreign) or "none"}')
+            f'{some_of(lacking) or "none"}; unexpected {some_of(foreign) or "none"}')
 
 
 def _state_dict(checkpoint: dict[str, Any]) -> OrderedDict:
@@ -319,11 +314,7 @@ def _trained_front_end(meta: dict[str, Any]) -> Optional[FrontEnd]:
 
 
 def check_trained_front_end(cfg: Config, meta: dict[str, Any]) -> None:
-    """Refuse a checkpoint that was trained on other channels or statistics than ``cfg`` gives.
-
-    Args:
-        cfg (Config): A config that :func:`mmfreq.config.checks.check_config` accepts.
-        meta (dict): ``meta`` of the checkpoint.
+    """Refuse a checkpoint, by its ``meta``, that was trained on other channels or statistics.
 
     Raises:
         RefusedCheckpointError: The message has both values.
@@ -350,10 +341,17 @@ def check_trained_classes(meta: dict[str, Any], dataset: Any) -> None:
 def check_checkpoint(file: str, cfg: Config, model: Optional[nn.Module] = None) -> None:
     """Read a file and refuse it unless it was trained on this input, and is one of ``model``."""
     checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu')
-    try:
+    with naming(file):
         if model is not None:
             check_weights(model, checkpoint)
         check_trained_front_end(cfg, checkpoint.get('meta') or {})
+
+
+@contextmanager
+def naming(file: str) -> Iterator[None]:
+    """Put the name of the checkpoint before what refuses it."""
+    try:
+        yield
     except RefusedCheckpointError as error:
         raise RefusedCheckpointError(f'checkpoint: {file}: {error}') from error
 
@@ -384,11 +382,9 @@ class CheckpointCheckHook(Hook):
             except RefusedCheckpointError as error:
                 runner.logger.warning(f'load_from: {error}')
             return
-        try:
+        with naming(runner._load_from):
             check_weights(runner.model, checkpoint)
             check_trained_front_end(runner.cfg, meta)
             for loop in (runner._train_loop, runner._test_loop):
                 if isinstance(loop, BaseLoop):  # the other one is a config still
                     check_trained_classes(meta, loop.dataloader.dataset)
-        except RefusedCheckpointError as error:
-            raise RefusedCheckpointError(f'checkpoint: {runner._load_from}: {error}') from error

@@ -32,16 +32,12 @@ _COMMENT = (
 def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
     """Read a checkpoint file, weights-only.
 
-    Args:
-        path (str): File with a state dict, or a dict with one under ``state_dict``. Names may all
-            start with ``module.``, as DataParallel leaves them.
-
     Returns:
-        tuple[dict, dict]: Weights by name without ``module.``, on the CPU; and the file's rest.
+        tuple[dict, dict]: Weights by name, on the CPU, without the ``module.`` of DataParallel;
+        and the file's rest.
 
     Raises:
-        RefusedCheckpointError: The file cannot be read this way, or holds no state dict; it is
-            named.
+        RefusedCheckpointError: The file cannot be read this way, or holds no state dict.
         ValueError: The state dict holds something else than tensors.
     """
     content = checkpoint_module._load_checkpoint(path, map_location='cpu')
@@ -112,10 +108,8 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list
 def dctnet_channels(weights: StateDict, channels: Optional[str] = None) -> str:
     """Return the selection that a released DCTNet classifier takes.
 
-    Args:
-        weights (dict): Its weights, of :func:`read_weights`.
-        channels (str, optional): A selection with as many channels as the weights. Defaults to
-            None: what the authors used for 24, 64 and 192 channels.
+    That is ``channels``, if it has as many as the weights, or what the authors used for 24, 64 and
+    192 channels.
 
     Raises:
         ValueError: There is no first layer, or it takes another number of channels.

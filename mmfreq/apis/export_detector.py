@@ -5,6 +5,7 @@ functions of fixed lengths take the place of its own: what is missing has a scor
 positive (:func:`fixed_lengths`).
 """
 from contextlib import ExitStack, contextmanager
+from copy import deepcopy
 from typing import Any, Callable, Iterator, Optional
 from unittest import mock
 
@@ -21,8 +22,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import box_iou
 
-from mmfreq.apis.export_file import Arrays, Differences, Exporter
+from mmfreq.apis.export_file import Arrays, Differences, Exporter, composed
 from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear
+from mmfreq.apis.terminal import say
+from mmfreq.config.inspect import iter_dicts, pipelines
 
 TOLERANCES = {'scores': 1e-4, 'boxes': 1e-4, 'masks': 1e-2, 'unmatched detections': 0.01}
 SAME = 0.9  # IoU of boxes that are one detection
@@ -95,15 +98,7 @@ class Canvas(PixelSteps):
 
 
 class Detector(nn.Module):
-    """A canvas, and a detector of mmdet behind it, to detections.
-
-    Args:
-        front (Canvas): The front end.
-        model (nn.Module): A FasterRCNN, MaskRCNN, RetinaNet or FCOS in evaluation mode.
-
-    Raises:
-        ValueError: Another model, a part of one that is not the stock one, or another NMS.
-    """
+    """A canvas, and behind it a detector of mmdet that :func:`check_detector` accepts."""
 
     def __init__(self, front: Canvas, model: nn.Module) -> None:
         super().__init__()
@@ -169,12 +164,7 @@ def _check_limits(part: nn.Module, name: str, test_cfg: dict) -> None:
 
 @contextmanager
 def fixed_lengths(model: nn.Module, limits: Tensor) -> Iterator[None]:
-    """Let a detector's ``predict`` return K detections, whatever it finds.
-
-    Args:
-        model (nn.Module): What :func:`check_detector` accepts.
-        limits (Tensor): Height and width to which boxes are clipped, (2, ).
-    """
+    """Let a detector's ``predict`` return K detections, clipped to ``limits`` (height and width)."""
     coders = {type(part.bbox_coder) for part in model.modules() if hasattr(part, 'bbox_coder')}
     patches = [
         (dense_heads.RPNHead, '_bbox_post_process', best_proposals),
@@ -298,12 +288,23 @@ class DetectorExporter(Exporter):
             raise ValueError('a detector is exported from pixels to detections in float32: expected '
                              'neither --input channels nor --fp16')
         super().__init__(cfg, checkpoint, kind, order)
+        self._compare_unrounded()
         front = Canvas(self.cfg, self.model.data_preprocessor, self.order)
         self.network = Detector(front, self.model).eval()
+        self.threshold = 'rcnn.score_thr' if self.model.test_cfg.get('rcnn') else 'score_thr'
         self.tolerances = dict(TOLERANCES)
         if 'masks' not in self.network.outputs:
             del self.tolerances['masks']
         self.images = [image if front.fits(image) else np.rot90(image).copy() for image in self.images]
+
+    def _compare_unrounded(self) -> None:
+        """Let a pipeline that rounds to int8 give float32, as inside of the file."""
+        steps = deepcopy(pipelines(self.cfg, 'test_dataloader')[0])
+        rounding = [step for step in iter_dicts(steps) if step.get('dtype') == 'int8']
+        for step in rounding:
+            del step['dtype'], step['scale']
+            self.pipeline = composed(steps)
+            self.model.data_preprocessor._enable_normalize = False  # which undoes int8
 
     def example(self) -> tuple[Tensor, dict]:
         """Return an image, whose height and width are dynamic."""
@@ -320,6 +321,9 @@ class DetectorExporter(Exporter):
         """Compare detections with those of mmdet."""
         cases = list(self.cases())
         count = sum(len(expected[0]) for _, expected in cases)
+        if not count:
+            say(f'WARNING: mmdet detects nothing in these images, so that the file is compared with nothing; to '
+                f'compare, lower score_thr: --cfg-options model.test_cfg.{self.threshold}=0')
         return {f"mmdet's {count} detections": self.compare(run, cases, 'mmdet', self.tolerances)}
 
     def cases(self) -> Iterator[tuple[Tensor, Arrays]]:

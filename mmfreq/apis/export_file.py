@@ -56,8 +56,7 @@ class Exporter:
         loaded = load_checkpoint(self.model, checkpoint, map_location='cpu')
         check_checkpoint(checkpoint, cfg, self.model)
         self.classes = class_names(cfg, loaded.get('meta') or {})
-        self.pipeline = Compose([step for step in pipelines(cfg, 'test_dataloader')[0]
-                                 if transform_type(step) != 'LoadAnnotations'])
+        self.pipeline = composed(pipelines(cfg, 'test_dataloader')[0])
         self.images, self.source = check_images(cfg)
 
     def packed(self, image: np.ndarray) -> dict[str, Any]:
@@ -141,6 +140,11 @@ class Exporter:
             differences = self.check(run)
             atomic_write_bytes(out, draft.read_bytes())
         return differences
+
+
+def composed(pipeline: list[dict]) -> Compose:
+    """Return the transforms of a pipeline but for those that load annotations."""
+    return Compose([step for step in pipeline if transform_type(step) != 'LoadAnnotations'])
 
 
 def class_names(cfg: Config, meta: dict[str, Any]) -> Any:

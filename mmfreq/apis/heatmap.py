@@ -1,4 +1,4 @@
-"""How often gates keep each channel, as a picture (Xu et al. 2020, Fig. 5)."""
+"""Picture of how often gates keep each channel."""
 from typing import Sequence
 
 import matplotlib
@@ -15,11 +15,7 @@ def plot_on_rates(rates: Sequence[OnRates], names: Sequence[str], path: str) -> 
 
     One line for each gate: three grids for Y, Cb and Cr, low frequencies at the upper left, with
     the zigzag index in each square and the on-rate as colour. Channels that a gate lacks are blank.
-
-    Args:
-        rates (Sequence[OnRates]): On-rates.
-        names (Sequence[str]): A title for each of them.
-        path (str): PNG or SVG file to write.
+    ``names`` are the gates' titles, ``path`` is the PNG or SVG file to write.
     """
     figure = Figure(figsize=(10.6, 3.5 * len(rates) + 0.1), layout='constrained')
     lines = figure.subfigures(len(rates), 1, squeeze=False)[:, 0]

@@ -15,7 +15,7 @@ from mmengine.registry import init_default_scope
 
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
-from mmfreq.files import files_below
+from mmfreq.files import files_below, full_path
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
@@ -29,8 +29,8 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     Raises:
         ValueError: A path does not exist, or a folder holds no images. It is named.
     """
-    out, images = Path(os.path.abspath(out_dir)), []
-    for path in map(Path, map(os.path.abspath, paths)):
+    out, images = full_path(out_dir), []
+    for path in map(full_path, paths):
         if not path.exists():
             raise ValueError(f'{path}: no such file or folder')
         found = [path] if path.is_file() else [
@@ -50,7 +50,7 @@ def picture_paths(images: dict[str, Path], out_dir: str) -> list[Path]:
     """
     taken, found = set(images.values()), []
     for name in images:
-        plain = Path(os.path.abspath(out_dir), name)
+        plain = full_path(out_dir) / name
         path, longer = plain.with_suffix('.png'), f'{plain}.png'
         while path in taken:
             path, longer = Path(longer), f'{longer}.png'

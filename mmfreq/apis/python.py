@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmfreq.apis.predict import Predictor, read_image
-from mmfreq.apis.runner import checkpoint_file
+from mmfreq.apis.runner import find_checkpoint
 from mmfreq.apis.terminal import quiet
 from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path, read_file
@@ -159,17 +159,15 @@ def load_model(config: Union[str, Path, Config], checkpoint: Union[str, Path],
     Args:
         config (str | Path | Config): A path, ``package::file``, or the name of a config that ships
             with mmfreq. The config in a work dir does too.
-        checkpoint (str | Path): A file, or a work dir: its last checkpoint.
+        checkpoint (str | Path): A file, or a work dir: its ``best_*.pth`` if it has exactly one,
+            else its last checkpoint.
         device (str, optional): Such as ``'cpu'`` or ``'cuda:1'``. Defaults to a GPU, if any.
 
     Raises:
         ValueError: There is no such config or file, or the config is wrong.
         RefusedCheckpointError: The checkpoint is of another network or another input.
     """
-    try:
-        file = checkpoint_file(os.fspath(checkpoint))
-    except SystemExit as error:
-        raise ValueError(str(error)) from None
+    file, _ = find_checkpoint(os.fspath(checkpoint))
     with quiet():
         if not isinstance(config, Config):
             config = read_file(config_path(os.fspath(config)))

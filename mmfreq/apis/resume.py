@@ -5,6 +5,7 @@ from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.runner import Runner
 
+from mmfreq.apis.checks import naming
 from mmfreq.config.inspect import iter_dicts
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
@@ -20,10 +21,8 @@ class ResumeCheckHook(Hook):
         """Compare, before the Runner takes the state."""
         if not runner._resume or not isinstance(runner.optim_wrapper, OptimWrapper):
             return
-        try:
+        with naming(runner._load_from):
             check_resumable(checkpoint, runner.optim_wrapper.param_groups)
-        except RefusedCheckpointError as error:
-            raise RefusedCheckpointError(f'checkpoint: {runner._load_from}: {error}') from error
         groups = checkpoint['optimizer']['param_groups']
         changes = dict(_changed_groups(groups, runner.optim_wrapper.param_groups))
         if isinstance(runner.param_schedulers, list):

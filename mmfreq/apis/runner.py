@@ -6,7 +6,7 @@ import re
 import signal
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Iterator, Optional
@@ -21,13 +21,12 @@ from mmengine.hooks import Hook
 from mmengine.logging import print_log
 from mmengine.registry import RUNNERS
 from mmengine.runner import IterBasedTrainLoop, Runner, find_latest_checkpoint
-from tqdm import tqdm
 
 import mmfreq.hosts.drawing  # noqa: F401  the hook of --show-dir
 from mmfreq.apis import checks
 from mmfreq.apis.resume import ResumeCheckHook
 from mmfreq.apis.snapshot import SnapshotHook
-from mmfreq.apis.terminal import finished
+from mmfreq.apis.terminal import finished, quiet, say
 from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import (
     DATALOADERS,
@@ -36,14 +35,18 @@ from mmfreq.config.inspect import (
     transform_type,
 )
 from mmfreq.config.paths import config_path, one_line, read_file
-from mmfreq.files import atomic_write_text, check_writable
-from mmfreq.hosts.checkpoints import RefusedCheckpointError
+from mmfreq.files import atomic_write_text, check_writable, locked
+from mmfreq.hosts.checkpoints import RefusedCheckpointError, others_in
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
                     'a.0.b=value, lists as key="[a,b]" or key=a,b, no white space inside a value. '
                     'A new key needs a place that the config has, and must not look like a '
                     'misspelling; freq and *_pipeline change wherever the config copied them')
+
+
+CHECKPOINT_HELP = ('checkpoint file, or a work dir: its best_*.pth if there is exactly one, else its '
+                   'last checkpoint')
 
 
 class KeyValues(DictAction):
@@ -77,7 +80,8 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 def read_config(path: str, options: Optional[dict[str, Any]]) -> Config:
     """Read a config file and merge ``--cfg-options``; exit with one line if that cannot be done."""
     try:
-        cfg = read_file(config_path(path))
+        with quiet():
+            cfg = read_file(config_path(path))
     except ValueError as error:
         raise SystemExit(str(error)) from error
     try:
@@ -109,9 +113,9 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume and args.resume != 'auto':
-        cfg.update(resume=True, load_from=checkpoint_file(args.resume))
+        cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
     elif args.resume and Path(cfg.work_dir, 'last_checkpoint').is_file():
-        cfg.update(resume=True, load_from=checkpoint_file(cfg.work_dir))
+        cfg.update(resume=True, load_from=checkpoint_file(cfg.work_dir, best=False))
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
@@ -146,19 +150,45 @@ def test_config(args: argparse.Namespace) -> Config:
     return _with_host_defaults(cfg)
 
 
-def checkpoint_file(path: str) -> str:
-    """Return the checkpoint file of a path or work dir; exit with one line if there is none."""
-    found: Optional[str] = path
-    if Path(path).is_dir():
-        found = find_latest_checkpoint(path) if Path(path, 'last_checkpoint').is_file() else None
-        if found is None:
-            raise SystemExit(f'checkpoint: {path} is a folder without a last_checkpoint file; '
-                             'expected a checkpoint or the work dir of a training run')
-        if Path(path, Path(found).name).is_file():  # last_checkpoint is absolute; the dir may move
-            found = str(Path(path, Path(found).name))
-    if '://' not in found and not Path(found).is_file():
-        raise SystemExit(f'checkpoint: no such file: {found}')
-    return found
+def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
+    """Return a checkpoint file, and what it is of the work dir that ``path`` may name.
+
+    Args:
+        path (str): A checkpoint, or a work dir: its ``best_*.pth`` if it has exactly one, else the
+            last checkpoint.
+        best (bool): Whether the best one may stand for a work dir. Defaults to True.
+
+    Raises:
+        ValueError: There is none.
+    """
+    if not Path(path).is_dir():
+        if '://' not in path and not Path(path).is_file():
+            raise ValueError(f'checkpoint: no such file: {path}')
+        return path, ''
+    found = sorted(map(str, Path(path).glob('best_*.pth'))) if best else []
+    if len(found) == 1:
+        return found[0], 'the best'
+    last = find_latest_checkpoint(path) if Path(path, 'last_checkpoint').is_file() else None
+    if not last:
+        raise ValueError(f'checkpoint: {path} is a folder without a last_checkpoint file; expected '
+                         f'a checkpoint or the work dir of a training run{others_in(path)}')
+    if Path(path, Path(last).name).is_file():  # last_checkpoint is absolute; the dir may move
+        last = str(Path(path, Path(last).name))
+    if not Path(last).is_file():
+        raise ValueError(f'checkpoint: no such file: {last}, the last one of {path}'
+                         + others_in(path))
+    return last, f'the last; {len(found)} files are best_*.pth' if found else 'the last'
+
+
+def checkpoint_file(path: str, best: bool = True) -> str:
+    """Return what :func:`find_checkpoint` finds, and say it; exit with one line if there is none."""
+    try:
+        file, which = find_checkpoint(path, best)
+    except ValueError as error:
+        raise SystemExit(str(error)) from error
+    if which and _is_first_process():
+        say(f'takes {file} ({which})')
+    return file
 
 
 def check_display(instead: str) -> None:
@@ -240,6 +270,24 @@ def prepare(cfg: Config, *loaders: str) -> Config:
         raise SystemExit(f'config: {error}') from error
     prepare_cpu_distributed(cfg)
     return cfg
+
+
+def _is_first_process() -> bool:
+    """Return whether this is the only process, or the first one that a launcher has started."""
+    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+
+
+@contextmanager
+def alone_in(work_dir: str) -> Iterator[None]:
+    """Exit with one line if another training is running in a work dir."""
+    with ExitStack() as stack:
+        if _is_first_process():
+            try:
+                stack.enter_context(locked(work_dir))
+            except BlockingIOError:
+                raise SystemExit(f'--work-dir: another training is running in {work_dir}; wait for '
+                                 'its end, or give another folder') from None
+        yield
 
 
 @contextmanager
@@ -324,11 +372,10 @@ def train(runner: Runner) -> None:
         part = snapshot.save(runner)
         saved = find_latest_checkpoint(runner.work_dir)
         if is_main_process():
-            tqdm.write(f'train: interrupted in epoch {runner.epoch + 1}; last checkpoint: {saved}; '
-                       'the same command with --resume goes on from there'
-                       + (', with that epoch from its beginning' if part else '') if saved else
-                       'train: interrupted before the first checkpoint: nothing is saved',
-                       file=sys.stderr)
+            say(f'interrupted in epoch {runner.epoch + 1}; last checkpoint: {saved}; '
+                'the same command with --resume goes on from there'
+                + (', with that epoch from its beginning' if part else '') if saved else
+                'interrupted before the first checkpoint: nothing is saved')
         raise SystemExit(130) from None
 
 

@@ -13,13 +13,9 @@ from mmfreq.dct.channels import ChannelSpec, channel_indices
 def plot_channels(image: np.ndarray, selections: Sequence[ChannelSpec], path: str) -> None:
     """Draw an image, its luma's DCT channels and their energy, and what each selection keeps of it.
 
-    The energy of a channel is its variance over the image; titles say how much of that of all 192
-    channels a selection has.
-
-    Args:
-        image (np.ndarray): uint8 BGR (H, W, 3).
-        selections (Sequence[str | list]): See :func:`mmfreq.dct.channels.channel_indices`.
-        path (str): PNG or SVG file to write.
+    The image is uint8 BGR (H, W, 3). The energy of a channel is its variance over the image; titles
+    say how much of that of all 192 channels a selection has. ``path`` is the PNG or SVG file to
+    write.
     """
     coefficients = dct.block_dct(dct.to_ycbcr(image))
     energy = coefficients.reshape(-1, coefficients.shape[-1]).var(axis=0, dtype=np.float64)

@@ -8,11 +8,10 @@ import sys
 import time
 import warnings
 from contextlib import contextmanager
-from typing import Any, Iterator, Optional, TextIO
+from typing import Any, Callable, Iterator, Optional, TextIO
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -20,9 +19,48 @@ from tqdm import tqdm
 from mmfreq.apis.compare.runs import HEADLINES, METRICS
 from mmfreq.config.checks import front_ends
 from mmfreq.config.inspect import iter_dicts
+from mmfreq.hosts.checkpoints import unwrapped
 
 _SHOWN = re.compile(r' - (\x1b\[\d+m)?(WARNING|ERROR|CRITICAL)')
 _HOSTS_OWN = re.compile('FileClient|HardDiskBackend')  # warnings about what only the hosts can mend
+
+
+def say(text: str) -> None:
+    """Write a line on stderr that begins with the name of the program, as argparse has it."""
+    tqdm.write(f'{os.path.basename(sys.argv[0])}: {text}', file=sys.stderr)
+
+
+def run_tool(main: Callable[[], None]) -> None:
+    """Run a tool, in whose arguments ``~`` is the user's folder, as in a shell.
+
+    Raises:
+        SystemExit: 2, as from argparse, where a user's error ends the tool: SystemExit with a
+            message, or an error of the system with a file. 130 where the user interrupts it. One
+            line says so.
+    """
+    sys.argv[1:] = [re.sub(r'^(--[\w-]+=)?(~.*)', _home, argument) for argument in sys.argv[1:]]
+    try:
+        main()
+    except KeyboardInterrupt:
+        say('interrupted')
+        raise SystemExit(130) from None
+    except OSError as error:
+        if error.strerror is None:  # of a worker process, or of a library
+            raise
+        _refuse(SystemExit(str(error)))
+    except SystemExit as refused:
+        _refuse(refused)
+
+
+def _home(argument: re.Match) -> str:
+    return (argument[1] or '') + os.path.expanduser(argument[2])
+
+
+def _refuse(refused: SystemExit) -> None:
+    if isinstance(refused.code, str):
+        say(f'error: {refused.code}')
+        refused.code = 2
+    raise refused
 
 
 class _Warnings(io.TextIOBase):
@@ -206,8 +244,7 @@ def finished(runner: Runner) -> bool:
 
 def describe_run(runner: Runner, loaders: dict[str, DataLoader], length: str) -> list[str]:
     """Return five lines: network, data, input, run, folder."""
-    model, cfg = runner.model, runner.cfg
-    model = model.module if is_model_wrapper(model) or isinstance(model, BaseTTAModel) else model
+    model, cfg = unwrapped(runner.model), runner.cfg
     count = sum(weight.numel() for weight in model.parameters())
     name = type(getattr(model, 'backbone', model)).__name__
     sizes = [f'{len(loader.dataset):,} {part}' for part, loader in loaders.items()]

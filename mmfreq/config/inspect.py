@@ -122,16 +122,24 @@ def _unfused_steps(steps: Any) -> Any:
     return type(steps)(made)
 
 
+def preprocessor(cfg: Config) -> dict:
+    """Return the config of the data preprocessor, innermost if one holds another; {} without."""
+    holders = [node for node in iter_dicts(cfg.get('model')) if node.get('data_preprocessor')]
+    found = (holders or [cfg])[0].get('data_preprocessor') or {}
+    while found.get('data_preprocessor'):
+        found = found['data_preprocessor']
+    return found
+
+
 def device_freq(cfg: Config) -> Optional[dict]:
     """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it.
 
     Without ``dtype`` and ``scale``, which the layer on the device leaves aside.
     """
-    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
-        if node.get('placement') == 'device' and node.get('freq'):
-            return {key: value for key, value in node['freq'].items()
-                    if key not in ('dtype', 'scale')}
-    return None
+    node = preprocessor(cfg)
+    if node.get('placement') != 'device' or not node.get('freq'):
+        return None
+    return {key: value for key, value in node['freq'].items() if key not in ('dtype', 'scale')}
 
 
 def network_steps(cfg: Config, pipeline: list[dict]) -> list[dict]:
@@ -158,71 +166,17 @@ def dct_channels(pipeline: list[dict]) -> Optional[tuple[list[int], int]]:
     return found
 
 
-def pipeline_channels(pipeline: list[dict]) -> int:
-    """Return the number of channels that a pipeline gives: 3 without BlockDCT."""
-    found = dct_channels(pipeline)
-    return len(found[0]) if found else 3
-
-
-def pipeline_blocks(pipeline: list[dict]) -> tuple[int, int]:
-    """Return ``block_size`` and ``upscale`` of a pipeline; 1 and 1 without BlockDCT."""
-    blocks = 1, 1
-    for transform in iter_dicts(pipeline):
-        if transform_type(transform) == 'BlockDCT':
-            blocks = transform.get('block_size', 8), transform.get('upscale', 1)
-    return blocks
-
-
 def detection_stride(cfg: Config) -> Optional[int]:
     """Return the stride of a detector's FreqDetDataPreprocessor; None for no config of mmdet.
 
     Raises:
         ValueError: The preprocessor is a stock one, which takes the input's cells for pixels.
     """
-    kinds, stride = [], None
-    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
-        kind = transform_type(node)
-        if kind.endswith('DataPreprocessor'):
-            kinds.append(kind)
-            if kind.startswith('Freq') and stride is None:
-                stride = node.get('stride', DEFAULT_STRIDE)
-    if cfg.get('default_scope') != 'mmdet' and not any('Det' in kind for kind in kinds):
+    node = preprocessor(cfg)
+    kind = transform_type(node)
+    if cfg.get('default_scope') != 'mmdet' and 'Det' not in kind:
         return None
-    if stride is None:
+    if not kind.startswith('Freq'):
         raise ValueError('a frequency-domain detector expects data_preprocessor=dict('
-                         f"type='FreqDetDataPreprocessor', ...), got {', '.join(kinds) or 'none'}")
-    return stride
-
-
-def check_channels(cfg: Config) -> None:
-    """Check that every dataloader gives what the frequency-domain backbones of ``cfg`` take.
-
-    Raises:
-        ValueError: A pipeline gives another number of channels than ``in_channels`` of a backbone
-            whose type starts with ``Freq``; or, in mmdet, the preprocessor is a stock one or its
-            stride is not block_size / upscale.
-    """
-    for node in iter_dicts(cfg.get('model')):
-        expected = node.get('in_channels')
-        if not transform_type(node).startswith('Freq') or expected is None:
-            continue
-        stride = detection_stride(cfg)
-        for name in DATALOADERS:
-            for pipeline in pipelines(cfg, name):
-                _check_pipeline(cfg, pipeline, name, f'{transform_type(node)} expects', expected)
-                block_size, upscale = pipeline_blocks(network_pipeline(cfg, pipeline))
-                if stride is not None and block_size != stride * upscale:
-                    raise ValueError(
-                        f'FreqDetDataPreprocessor expects block_size / upscale to be its '
-                        f'stride={stride}, but the DCT in the pipeline of {name} has '
-                        f'block_size={block_size} and upscale={upscale}')
-
-
-def _check_pipeline(cfg: Config, pipeline: list[dict], name: str, who: str, expected: int) -> None:
-    if device_freq(cfg) and dct_channels(unfused(pipeline)):
-        raise ValueError("the preprocessor's placement='device' expects images, but the pipeline "
-                         f'of {name} has DCT transforms')
-    found = pipeline_channels(network_pipeline(cfg, pipeline))
-    if found != expected:
-        raise ValueError(f'{who} in_channels={expected}, but the pipeline of {name} gives {found} '
-                         'channels')
+                         f"type='FreqDetDataPreprocessor', ...), got {kind or 'none'}")
+    return node.get('stride', DEFAULT_STRIDE)

@@ -3,20 +3,22 @@ import codecs
 import pickle
 import re
 from collections import Counter
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from pickle import UnpicklingError
 from types import FunctionType, ModuleType, SimpleNamespace
-from typing import Any, Callable, ContextManager
+from typing import Any, Callable, Union
 
 import mmengine.runner.checkpoint as checkpoint_module
 import numpy as np
 import torch
+from mmengine.fileio import LocalBackend
 from mmengine.logging import HistoryBuffer
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.optim.scheduler import param_scheduler
 from torch import _weights_only_unpickler, nn
+
+from mmfreq.files import atomic_write_bytes
 
 _SCHEDULERS = [c for c in vars(param_scheduler).values()
                if isinstance(c, type) and issubclass(c, param_scheduler._ParamScheduler)]
@@ -30,6 +32,13 @@ _READ_ERRORS = (UnpicklingError, EOFError, RuntimeError, ValueError, LookupError
                 TypeError)
 
 _last_read = ''  # name of the file read last, for messages
+
+
+def others_in(folder: Union[str, Path], but: str = '') -> str:
+    """Return an ending for a message: checkpoints of a folder, newest first; '' if there are none."""
+    files = [file for file in Path(folder).glob('*.pth') if file.name != but]
+    files.sort(key=lambda file: file.stat().st_mtime, reverse=True)
+    return f'; others there: {", ".join(file.name for file in files[:4])}' if files else ''
 
 
 class RefusedCheckpointError(ValueError):
@@ -100,18 +109,12 @@ _PICKLE = SimpleNamespace(__name__='pickle', Unpickler=_Unpickler,
                           load=lambda file, **kwargs: _Unpickler(file, **kwargs).load())
 
 
-def _safe_names() -> ContextManager:
-    """Let torch's weights-only unpickler take what a Runner's checkpoint holds, from 2.6 on."""
-    if not _TORCH_TAKES_CLASSES:
-        return nullcontext()
-    return torch.serialization.safe_globals([(item, name) for name, item in _SAFE.items()])
-
-
 def _torch_load(file: Any, map_location: Any = None, **kwargs: Any) -> Any:
     """Stand in for ``torch.load`` in mmengine's loader."""
     if not _TORCH_TAKES_CLASSES:
         return torch.load(file, map_location=map_location, pickle_module=_PICKLE)
-    with _safe_names():
+    names = [(item, name) for name, item in _SAFE.items()]
+    with torch.serialization.safe_globals(names):
         return torch.load(file, map_location=map_location, weights_only=True)
 
 
@@ -143,7 +146,8 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
                       f'({found.group()}); mmfreq never runs code from a checkpoint')
         elif not isinstance(error, UnpicklingError):
             reason += f' ({str(error).partition(chr(10))[0]})'
-        raise RefusedCheckpointError(refused + reason) from error
+        place = Path(filename)
+        raise RefusedCheckpointError(refused + reason + others_in(place.parent, place.name)) from error
     weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None
     if not isinstance(weights, dict) or not weights:
         got = 'nothing' if {} in (checkpoint, weights) else type(checkpoint).__name__
@@ -154,6 +158,13 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
     return checkpoint
 
 
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside wrappers for distributed runs and test-time augmentation."""
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
+
+
 def _tail(name: str) -> str:
     """Return the end of a weight's name: models put prefixes before it, or take them off."""
     return '.'.join(name.split('.')[-3:])
@@ -161,17 +172,25 @@ def _tail(name: str) -> str:
 
 def _load_state_dict(module: nn.Module, state_dict: dict, *args: Any, **kwargs: Any) -> None:
     """Load as mmengine does, but refuse weights none of which fits; mmengine only warns."""
-    model = module
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    names = [name for name, weight in model.named_parameters() if weight.ndim]
-    own = {(_tail(name), weight.shape) for name, weight in model.named_parameters() if weight.ndim}
+    model = unwrapped(module)
+    weights = {name: weight for name, weight in model.named_parameters() if weight.ndim}
+    own = {(_tail(name), weight.shape) for name, weight in weights.items()}
     given = {(_tail(key), getattr(value, 'shape', None)) for key, value in state_dict.items()}
     if own and not own & given:
         raise RefusedCheckpointError(
             f'checkpoint: refused {_last_read}: none of its weights ({", ".join([*state_dict][:3])}'
-            f', ...) fits {type(model).__name__} ({", ".join(names[:3])}, ...)')
+            f', ...) fits {type(model).__name__} ({", ".join([*weights][:3])}, ...)')
     _MMENGINE_LOAD_STATE_DICT(module, state_dict, *args, **kwargs)
+
+
+def _put(self: LocalBackend, data: bytes, file: Union[str, Path]) -> None:
+    """Stand in for LocalBackend.put, which leaves half a file if it is interrupted."""
+    atomic_write_bytes(file, data)
+
+
+def write_whole_files() -> None:
+    """Make mmengine write checkpoints, on this machine's disks, whole or not at all."""
+    LocalBackend.put = _put
 
 
 def restrict_checkpoint_loading() -> None:

@@ -7,14 +7,11 @@ from mmengine.config import Config
 
 
 def prepare_cpu_distributed(cfg: Config) -> None:
-    """Make ``--launcher pytorch`` work without a GPU.
+    """Make ``--launcher pytorch`` work without a GPU, by a change of ``cfg`` in place.
 
     mmengine selects a CUDA device when it starts a distributed run, and gives it to
     DistributedDataParallel. Without CUDA, start the gloo process group before the Runner does, and
     set ``device_ids=None`` in ``model_wrapper_cfg``; its other keys keep their values or defaults.
-
-    Args:
-        cfg (Config): Changed in place if ``cfg.launcher`` is ``'pytorch'`` and CUDA is missing.
     """
     if cfg.get('launcher', 'none') != 'pytorch' or torch.cuda.is_available():
         return

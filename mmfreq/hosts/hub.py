@@ -1,4 +1,5 @@
 """Let mmpretrain's ``list_models`` and ``get_model`` find the classifiers that ship with mmfreq."""
+from functools import cache
 from pathlib import Path
 
 from mmpretrain.apis.model import ModelHub
@@ -10,17 +11,15 @@ _MIM = Path(__file__).parents[1] / '.mim'
 def provide_models() -> None:
     """Add the shipped configs to mmpretrain's hub when it first reads its own."""
     stock = ModelHub._register_mmpretrain_models  # private
-    missing = [True]
 
     def register() -> None:
         stock()
-        if missing:
-            missing.clear()
-            _register()
+        _register()
 
     ModelHub._register_mmpretrain_models = staticmethod(register)
 
 
+@cache
 def _register() -> None:
     index = load(str(_MIM / 'model-index.yml'))
     index.build_models_with_collections()

@@ -2,62 +2,10 @@
 
 Name this module under ``custom_imports`` in a config.
 """
-from typing import Any, Sequence
+from functools import partial
+from typing import Any
 
-from mmpretrain.models.backbones import (
-    PCPVT,
-    SVT,
-    VAN,
-    VGG,
-    BEiTViT,
-    Conformer,
-    ConvNeXt,
-    CSPDarkNet,
-    CSPResNet,
-    CSPResNeXt,
-    DaViT,
-    DeiT3,
-    DenseNet,
-    DistilledVisionTransformer,
-    EdgeNeXt,
-    EfficientFormer,
-    EfficientNet,
-    EfficientNetV2,
-    HiViT,
-    HorNet,
-    HRNet,
-    LeViT,
-    MixMIMTransformer,
-    MobileNetV2,
-    MobileNetV3,
-    MobileOne,
-    MobileViT,
-    MViT,
-    PoolFormer,
-    PyramidVig,
-    RegNet,
-    RepLKNet,
-    RepMLPNet,
-    RepVGG,
-    Res2Net,
-    ResNeSt,
-    ResNet,
-    ResNetV1c,
-    ResNetV1d,
-    ResNeXt,
-    RevVisionTransformer,
-    RIFormer,
-    SEResNet,
-    SEResNeXt,
-    ShuffleNetV2,
-    SwinTransformer,
-    SwinTransformerV2,
-    TinyViT,
-    Vig,
-    VisionTransformer,
-    ViTEVA02,
-    XCiT,
-)
+from mmpretrain.models import backbones
 from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 
@@ -70,80 +18,54 @@ from mmfreq.models.stem import (
     PlainStemMixin,
     ProjectionMixin,
     StemlessMobileNetV2Mixin,
+    StemlessRegNetMixin,
     StemlessResNetMixin,
+    register_backbone,
 )
 
 provide_models()
+register = partial(register_backbone, MODELS, __name__)
+
+
+# ResNets and MobileNetV2, whose stem goes
+
+
+FreqResNet = register(StemlessResNetMixin, backbones.ResNet)
+FreqResNetV1c = register(StemlessResNetMixin, backbones.ResNetV1c)
+FreqResNetV1d = register(StemlessResNetMixin, backbones.ResNetV1d)
+FreqResNeXt = register(StemlessResNetMixin, backbones.ResNeXt)
+FreqSEResNet = register(StemlessResNetMixin, backbones.SEResNet)
+FreqSEResNeXt = register(StemlessResNetMixin, backbones.SEResNeXt)
+FreqRes2Net = register(StemlessResNetMixin, backbones.Res2Net)
+FreqResNeSt = register(StemlessResNetMixin, backbones.ResNeSt)
+FreqRegNet = register(StemlessRegNetMixin, backbones.RegNet)
+FreqMobileNetV2 = register(StemlessMobileNetV2Mixin, backbones.MobileNetV2)
+
+
+# Patch embeddings become projections
+
+
+FreqBEiTViT = register(PatchMixin, backbones.BEiTViT)
+FreqDaViT = register(PatchMixin, backbones.DaViT)
+FreqDeiT3 = register(PatchMixin, backbones.DeiT3)
+FreqDistilledVisionTransformer = register(PatchMixin, backbones.DistilledVisionTransformer)
+FreqMixMIMTransformer = register(PatchMixin, backbones.MixMIMTransformer)
+FreqMViT = register(PatchMixin, backbones.MViT)
+FreqRevVisionTransformer = register(PatchMixin, backbones.RevVisionTransformer)
+FreqSwinTransformerV2 = register(PatchMixin, backbones.SwinTransformerV2)
+FreqVisionTransformer = register(PatchMixin, backbones.VisionTransformer)
+FreqViTEVA02 = register(PatchMixin, backbones.ViTEVA02)  # patches of 14 pixels need input_stride=2
+FreqConvNeXt = register(PatchMixin, backbones.ConvNeXt, projection='downsample_layers.0.0')
+FreqEdgeNeXt = register(PatchMixin, backbones.EdgeNeXt, projection='downsample_layers.0.0')
+FreqHorNet = register(PatchMixin, backbones.HorNet, projection='downsample_layers.0.0')
+FreqPCPVT = register(PatchMixin, backbones.PCPVT, projection='patch_embeds.0.projection')
+FreqSVT = register(PatchMixin, backbones.SVT, projection='patch_embeds.0.projection')
+FreqRIFormer = register(PatchMixin, backbones.RIFormer, projection='patch_embed.proj')
+FreqVAN = register(PatchMixin, backbones.VAN, projection='patch_embed1.projection')
 
 
 @MODELS.register_module()
-class FreqResNet(StemlessResNetMixin, ResNet):
-    """mmpretrain's ResNet without its stem; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
-
-    Args:
-        depth (int): Depth of the network, from {18, 34, 50, 101, 152}.
-        in_channels (int): Number of DCT channels C.
-        entry_stage (int): Stage that takes the channels, 1 or 2. Defaults to 1.
-        **kwargs: Every other argument of :class:`mmpretrain.models.ResNet`.
-
-    Example:
-        >>> import torch
-        >>> from mmfreq.models.cls import FreqResNet
-        >>> model = FreqResNet(50, in_channels=24)
-        >>> tuple(model(torch.rand(1, 24, 56, 56))[0].shape)
-        (1, 2048, 7, 7)
-    """
-
-
-@MODELS.register_module()
-class FreqResNetV1c(StemlessResNetMixin, ResNetV1c):
-    """mmpretrain's ResNetV1c without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqResNetV1d(StemlessResNetMixin, ResNetV1d):
-    """mmpretrain's ResNetV1d without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqResNeXt(StemlessResNetMixin, ResNeXt):
-    """mmpretrain's ResNeXt without its stem; arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqSEResNet(StemlessResNetMixin, SEResNet):
-    """mmpretrain's SEResNet without its stem; arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqRes2Net(StemlessResNetMixin, Res2Net):
-    """mmpretrain's Res2Net without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqResNeSt(StemlessResNetMixin, ResNeSt):
-    """mmpretrain's ResNeSt without its stem; arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqRegNet(StemlessResNetMixin, RegNet):
-    """mmpretrain's RegNet without its stem; arguments as the stock class, except for ``strides``.
-
-    The default (1, 2, 2, 2) keeps the grid in the first stage, which a stock RegNet halves.
-    """
-
-    def __init__(self, *args: Any, strides: Sequence[int] = (1, 2, 2, 2), **kwargs: Any) -> None:
-        super().__init__(*args, strides=strides, **kwargs)
-
-
-@MODELS.register_module()
-class FreqConvNeXt(PatchMixin, ConvNeXt):
-    """mmpretrain's ConvNeXt (V1, V2), for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'downsample_layers.0.0'
-
-
-@MODELS.register_module()
-class FreqSwinTransformer(PatchMixin, SwinTransformer):
+class FreqSwinTransformer(PatchMixin, backbones.SwinTransformer):
     """mmpretrain's SwinTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
@@ -158,55 +80,7 @@ class FreqSwinTransformer(PatchMixin, SwinTransformer):
 
 
 @MODELS.register_module()
-class FreqVisionTransformer(PatchMixin, VisionTransformer):
-    """mmpretrain's VisionTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`.
-
-    Sizes are in pixels: ``img_size=224`` and ``patch_size=16`` give 14x14 tokens of 4x4 cells each.
-    """
-
-
-@MODELS.register_module()
-class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
-    """mmpretrain's MobileNetV2: :class:`~mmfreq.models.stem.StemlessMobileNetV2Mixin`."""
-
-
-@MODELS.register_module()
-class FreqSEResNeXt(StemlessResNetMixin, SEResNeXt):
-    """mmpretrain's SEResNeXt without its stem; arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqBEiTViT(PatchMixin, BEiTViT):
-    """mmpretrain's BEiTViT, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqDaViT(PatchMixin, DaViT):
-    """mmpretrain's DaViT, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqDeiT3(PatchMixin, DeiT3):
-    """mmpretrain's DeiT3, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqDistilledVisionTransformer(PatchMixin, DistilledVisionTransformer):
-    """mmpretrain's DistilledVisionTransformer: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqMixMIMTransformer(PatchMixin, MixMIMTransformer):
-    """mmpretrain's MixMIMTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqMViT(PatchMixin, MViT):
-    """mmpretrain's MViT, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqRepMLPNet(PatchMixin, RepMLPNet):
+class FreqRepMLPNet(PatchMixin, backbones.RepMLPNet):
     """mmpretrain's RepMLPNet, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -215,49 +89,7 @@ class FreqRepMLPNet(PatchMixin, RepMLPNet):
 
 
 @MODELS.register_module()
-class FreqRevVisionTransformer(PatchMixin, RevVisionTransformer):
-    """mmpretrain's RevVisionTransformer: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqSwinTransformerV2(PatchMixin, SwinTransformerV2):
-    """mmpretrain's SwinTransformerV2, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqViTEVA02(PatchMixin, ViTEVA02):
-    """mmpretrain's ViTEVA02, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`.
-
-    Its patches of 14 pixels need ``input_stride=2``.
-    """
-
-
-@MODELS.register_module()
-class FreqEdgeNeXt(PatchMixin, EdgeNeXt):
-    """mmpretrain's EdgeNeXt, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'downsample_layers.0.0'
-
-
-@MODELS.register_module()
-class FreqHorNet(PatchMixin, HorNet):
-    """mmpretrain's HorNet, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'downsample_layers.0.0'
-
-
-@MODELS.register_module()
-class FreqPCPVT(PatchMixin, PCPVT):
-    """mmpretrain's PCPVT, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'patch_embeds.0.projection'
-
-
-@MODELS.register_module()
-class FreqSVT(PatchMixin, SVT):
-    """mmpretrain's SVT, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'patch_embeds.0.projection'
-
-
-@MODELS.register_module()
-class FreqPoolFormer(PatchMixin, PoolFormer):
+class FreqPoolFormer(PatchMixin, backbones.PoolFormer):
     """mmpretrain's PoolFormer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
     projection = 'patch_embed.proj'
 
@@ -267,19 +99,7 @@ class FreqPoolFormer(PatchMixin, PoolFormer):
 
 
 @MODELS.register_module()
-class FreqRIFormer(PatchMixin, RIFormer):
-    """mmpretrain's RIFormer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'patch_embed.proj'
-
-
-@MODELS.register_module()
-class FreqVAN(PatchMixin, VAN):
-    """mmpretrain's VAN, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'patch_embed1.projection'
-
-
-@MODELS.register_module()
-class FreqHiViT(PatchMixin, HiViT):
+class FreqHiViT(PatchMixin, backbones.HiViT):
     """mmpretrain's HiViT, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
     projection = 'patch_embed.proj'
 
@@ -289,141 +109,25 @@ class FreqHiViT(PatchMixin, HiViT):
         self.patch_embed.patch_size = [self.patch_size] * 2
 
 
-@MODELS.register_module()
-class FreqEfficientNet(ProjectionMixin, EfficientNet):
-    """mmpretrain's EfficientNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    unfrozen = 0
-    projection = 'layers.0.conv'
+# Other stems become projections: first those of stride 2, then of stride 4
+
+
+FreqMobileOne = register(PlainStemMixin, backbones.MobileOne, projection='stage0')
+FreqRepVGG = register(PlainStemMixin, backbones.RepVGG, projection='stem')
+FreqEfficientNet = register(ProjectionMixin, backbones.EfficientNet, input_stride=2, unfrozen=0,
+                            projection='layers.0.conv')
+FreqEfficientNetV2 = register(ProjectionMixin, backbones.EfficientNetV2, input_stride=2, unfrozen=0,
+                              projection='layers.0.conv')
+FreqMobileNetV3 = register(ProjectionMixin, backbones.MobileNetV3, input_stride=2,
+                           projection='layer0.conv')
+FreqMobileViT = register(ProjectionMixin, backbones.MobileViT, input_stride=2,
+                         projection='stem.conv')
+FreqCSPDarkNet = register(ProjectionMixin, backbones.CSPDarkNet, input_stride=2,
+                          projection='stages.0.downsample_conv.conv', stem_modules=('stem', ))
 
 
 @MODELS.register_module()
-class FreqEfficientNetV2(ProjectionMixin, EfficientNetV2):
-    """mmpretrain's EfficientNetV2: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    unfrozen = 0
-    projection = 'layers.0.conv'
-
-
-@MODELS.register_module()
-class FreqMobileNetV3(ProjectionMixin, MobileNetV3):
-    """mmpretrain's MobileNetV3, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'layer0.conv'
-
-
-@MODELS.register_module()
-class FreqMobileViT(ProjectionMixin, MobileViT):
-    """mmpretrain's MobileViT, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'stem.conv'
-
-
-@MODELS.register_module()
-class FreqCSPDarkNet(ProjectionMixin, CSPDarkNet):
-    """mmpretrain's CSPDarkNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'stages.0.downsample_conv.conv'
-    stem_modules = ('stem', )
-
-
-@MODELS.register_module()
-class FreqCSPResNet(ProjectionMixin, CSPResNet):
-    """mmpretrain's CSPResNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'stem.0.conv'
-    stem_modules = ('stem.1', )
-
-
-@MODELS.register_module()
-class FreqCSPResNeXt(ProjectionMixin, CSPResNeXt):
-    """mmpretrain's CSPResNeXt, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'stem.0.conv'
-    stem_modules = ('stem.1', )
-
-
-@MODELS.register_module()
-class FreqConformer(ProjectionMixin, Conformer):
-    """mmpretrain's Conformer, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'conv1'
-    stem_modules = ('maxpool', )
-
-
-@MODELS.register_module()
-class FreqDenseNet(ProjectionMixin, DenseNet):
-    """mmpretrain's DenseNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'stem.0'
-    stem_modules = ('stem.3', )
-
-
-@MODELS.register_module()
-class FreqEfficientFormer(ProjectionMixin, EfficientFormer):
-    """mmpretrain's EfficientFormer: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'patch_embed.1.conv'
-    stem_modules = ('patch_embed.0', )
-
-
-@MODELS.register_module()
-class FreqPyramidVig(ProjectionMixin, PyramidVig):
-    """mmpretrain's PyramidVig, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'stem.3'
-    stem_modules = ('stem.0', 'stem.1', 'stem.2')
-
-
-@MODELS.register_module()
-class FreqVig(ProjectionMixin, Vig):
-    """mmpretrain's Vig, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'stem.3'
-    stem_modules = ('stem.0', 'stem.1', 'stem.2')
-
-
-@MODELS.register_module()
-class FreqRepLKNet(ProjectionMixin, RepLKNet):
-    """mmpretrain's RepLKNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'stem.0.conv'
-    stem_modules = ('stem.1', 'stem.2', 'stem.3')
-
-
-@MODELS.register_module()
-class FreqShuffleNetV2(ProjectionMixin, ShuffleNetV2):
-    """mmpretrain's ShuffleNetV2, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'conv1.conv'
-    stem_modules = ('maxpool', )
-
-
-@MODELS.register_module()
-class FreqTinyViT(ProjectionMixin, TinyViT):
-    """mmpretrain's TinyViT, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'patch_embed.seq.2.conv2d'
-    stem_modules = ('patch_embed.seq.0', 'patch_embed.seq.1')
-
-
-@MODELS.register_module()
-class FreqXCiT(ProjectionMixin, XCiT):
-    """mmpretrain's XCiT, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'patch_embed.proj.1.conv'
-    stem_modules = ('patch_embed.proj.0', )
-
-
-@MODELS.register_module()
-class FreqHRNet(ProjectionMixin, HRNet):
-    """mmpretrain's HRNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'conv1'
-    stem_modules = ('conv2', )  # its norm stays: in place, ReLU cannot follow itself
-
-
-@MODELS.register_module()
-class FreqLeViT(ProjectionMixin, LeViT):
-    """mmpretrain's LeViT, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    stem_modules = ('patch_embed.patch_embed.0', 'patch_embed.patch_embed.1')
-
-    @property
-    def projection(self) -> str:
-        """Name of the second convolution; ``deploy=True`` fuses it with its norm."""
-        return 'patch_embed.patch_embed.2' if self.deploy else 'patch_embed.patch_embed.2.conv'
-
-
-@MODELS.register_module()
-class FreqVGG(ProjectionMixin, VGG):
+class FreqVGG(ProjectionMixin, backbones.VGG):
     """mmpretrain's VGG, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
     input_stride = 2
 
@@ -439,16 +143,41 @@ class FreqVGG(ProjectionMixin, VGG):
         return tuple(f'features.{i}' for i in range(count + 1) if i != count - 1)
 
 
-@MODELS.register_module()
-class FreqMobileOne(PlainStemMixin, MobileOne):
-    """mmpretrain's MobileOne, for DCT channels: :class:`~mmfreq.models.stem.PlainStemMixin`."""
-    projection = 'stage0'
+FreqCSPResNet = register(ProjectionMixin, backbones.CSPResNet,
+                         projection='stem.0.conv', stem_modules=('stem.1', ))
+FreqCSPResNeXt = register(ProjectionMixin, backbones.CSPResNeXt,
+                          projection='stem.0.conv', stem_modules=('stem.1', ))
+FreqConformer = register(ProjectionMixin, backbones.Conformer,
+                         projection='conv1', stem_modules=('maxpool', ))
+FreqDenseNet = register(ProjectionMixin, backbones.DenseNet,
+                        projection='stem.0', stem_modules=('stem.3', ))
+FreqEfficientFormer = register(ProjectionMixin, backbones.EfficientFormer,
+                               projection='patch_embed.1.conv', stem_modules=('patch_embed.0', ))
+# conv2's norm stays: in place, ReLU cannot follow itself
+FreqHRNet = register(ProjectionMixin, backbones.HRNet, projection='conv1', stem_modules=('conv2', ))
+FreqPyramidVig = register(ProjectionMixin, backbones.PyramidVig,
+                          projection='stem.3', stem_modules=('stem.0', 'stem.1', 'stem.2'))
+FreqVig = register(ProjectionMixin, backbones.Vig,
+                   projection='stem.3', stem_modules=('stem.0', 'stem.1', 'stem.2'))
+FreqRepLKNet = register(ProjectionMixin, backbones.RepLKNet,
+                        projection='stem.0.conv', stem_modules=('stem.1', 'stem.2', 'stem.3'))
+FreqShuffleNetV2 = register(ProjectionMixin, backbones.ShuffleNetV2,
+                            projection='conv1.conv', stem_modules=('maxpool', ))
+FreqTinyViT = register(ProjectionMixin, backbones.TinyViT, projection='patch_embed.seq.2.conv2d',
+                       stem_modules=('patch_embed.seq.0', 'patch_embed.seq.1'))
+FreqXCiT = register(ProjectionMixin, backbones.XCiT, projection='patch_embed.proj.1.conv',
+                    stem_modules=('patch_embed.proj.0', ))
 
 
 @MODELS.register_module()
-class FreqRepVGG(PlainStemMixin, RepVGG):
-    """mmpretrain's RepVGG, for DCT channels: :class:`~mmfreq.models.stem.PlainStemMixin`."""
-    projection = 'stem'
+class FreqLeViT(ProjectionMixin, backbones.LeViT):
+    """mmpretrain's LeViT, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
+    stem_modules = ('patch_embed.patch_embed.0', 'patch_embed.patch_embed.1')
+
+    @property
+    def projection(self) -> str:
+        """Name of the second convolution; ``deploy=True`` fuses it with its norm."""
+        return 'patch_embed.patch_embed.2' if self.deploy else 'patch_embed.patch_embed.2.conv'
 
 
 @MODELS.register_module()

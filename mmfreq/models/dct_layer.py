@@ -8,25 +8,13 @@ from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.channels import ChannelSpec, channel_indices
 from mmfreq.dct.stats import block_stats
 
-_PLACEMENTS = ('cpu', 'device')
-
 
 class BlockDCTLayer(nn.Module):
-    """Convert images to normalised DCT channels.
+    """Convert batches of images to normalised DCT channels.
 
-    The equivalent of :class:`~mmfreq.transforms.FusedBlockDCT` for batches. It computes in float32,
-    also under autocast and whatever torch's switches say about TF32 and bfloat16. The state dict
-    stays empty.
-
-    Args:
-        channels (str | Sequence): As for ``FusedBlockDCT``.
-        stats (str | dict): As for ``FusedBlockDCT``.
-        block_size (int): As for ``FusedBlockDCT``. Defaults to 8.
-        upscale (int): As for ``FusedBlockDCT``. Defaults to 1.
-        channel_order (str): As for ``FusedBlockDCT``. Defaults to ``'bgr'``.
-
-    Raises:
-        ValueError: As ``FusedBlockDCT``.
+    Arguments and errors are those of :class:`~mmfreq.transforms.FusedBlockDCT`, without int8. It
+    computes in float32, also under autocast and whatever torch's switches say about TF32 and
+    bfloat16. The state dict stays empty.
     """
 
     def __init__(self, channels: ChannelSpec, stats: Union[str, dict], block_size: int = 8,
@@ -103,9 +91,8 @@ class PlacementMixin:
 
     def __init__(self, placement: str = 'cpu', freq: Optional[dict[str, Any]] = None,
                  **kwargs: Any) -> None:
-        if placement not in _PLACEMENTS:
-            raise ValueError(f'placement: expected one of {", ".join(_PLACEMENTS)}, got '
-                             f'{placement!r}')
+        if placement not in ('cpu', 'device'):
+            raise ValueError(f'placement: expected one of cpu, device, got {placement!r}')
         if (freq is not None) != (placement == 'device'):
             raise ValueError("freq: expected dict(channels=..., stats=...) with placement='device' "
                              f'and none without it; got {freq!r} with placement={placement!r}')

@@ -5,31 +5,12 @@ has no compiled ops (:mod:`mmfreq.hosts.ops`).
 """
 import logging
 from collections import Counter, OrderedDict
+from functools import partial
 from typing import Any, Optional, Sequence
 
 import torch
 from mmdet.datasets import CocoDataset
-from mmdet.models.backbones import (
-    SSDVGG,
-    CSPDarknet,
-    CSPNeXt,
-    Darknet,
-    DetectoRS_ResNet,
-    EfficientNet,
-    HourglassNet,
-    HRNet,
-    MobileNetV2,
-    PyramidVisionTransformer,
-    PyramidVisionTransformerV2,
-    RegNet,
-    Res2Net,
-    ResNeSt,
-    ResNet,
-    ResNetV1d,
-    ResNeXt,
-    SwinTransformer,
-    TridentResNet,
-)
+from mmdet.models import backbones
 from mmdet.models.data_preprocessors import BatchFixedSizePad, DetDataPreprocessor
 from mmdet.registry import DATASETS, MODELS
 from mmengine.logging import print_log
@@ -43,137 +24,47 @@ from mmfreq.models.stem import (
     PatchMixin,
     ProjectionMixin,
     StemlessMobileNetV2Mixin,
+    StemlessRegNetMixin,
     StemlessResNetMixin,
+    register_backbone,
 )
 
-
-@MODELS.register_module()
-class FreqResNet(StemlessResNetMixin, ResNet):
-    """mmdet's ResNet without its stem; see :class:`~mmfreq.models.stem.StemlessResNetMixin`.
-
-    Args:
-        depth (int): Depth of the network, from {18, 34, 50, 101, 152}.
-        in_channels (int): Number of DCT channels C.
-        entry_stage (int): Stage that takes the channels, 1 or 2. Defaults to 1.
-        **kwargs: Every other argument of :class:`mmdet.models.backbones.ResNet`.
-
-    Example:
-        >>> import torch
-        >>> from mmfreq.models.det import FreqResNet
-        >>> model = FreqResNet(50, in_channels=24)
-        >>> [tuple(level.shape) for level in model(torch.rand(1, 24, 64, 80))]
-        [(1, 256, 64, 80), (1, 512, 32, 40), (1, 1024, 16, 20), (1, 2048, 8, 10)]
-    """
+register = partial(register_backbone, MODELS, __name__)
 
 
-@MODELS.register_module()
-class FreqResNetV1d(StemlessResNetMixin, ResNetV1d):
-    """mmdet's ResNetV1d without its stem; keyword arguments as :class:`FreqResNet`."""
+FreqResNet = register(StemlessResNetMixin, backbones.ResNet)
+FreqResNetV1d = register(StemlessResNetMixin, backbones.ResNetV1d)
+FreqResNeXt = register(StemlessResNetMixin, backbones.ResNeXt)
+FreqRes2Net = register(StemlessResNetMixin, backbones.Res2Net)
+FreqResNeSt = register(StemlessResNetMixin, backbones.ResNeSt)
+FreqDetectoRS_ResNet = register(StemlessResNetMixin, backbones.DetectoRS_ResNet)
+FreqTridentResNet = register(StemlessResNetMixin, backbones.TridentResNet)
+FreqRegNet = register(StemlessRegNetMixin, backbones.RegNet)
+# A cell covers 2 pixels: FusedBlockDCT(..., upscale=4), and stride=2 in FreqDetDataPreprocessor.
+FreqMobileNetV2 = register(StemlessMobileNetV2Mixin, backbones.MobileNetV2)
 
+FreqSwinTransformer = register(PatchMixin, backbones.SwinTransformer)
+FreqPyramidVisionTransformer = register(PatchMixin, backbones.PyramidVisionTransformer,
+                                        projection='layers.0.0.projection')
+FreqPyramidVisionTransformerV2 = register(PatchMixin, backbones.PyramidVisionTransformerV2,
+                                          projection='layers.0.0.projection')
 
-@MODELS.register_module()
-class FreqResNeXt(StemlessResNetMixin, ResNeXt):
-    """mmdet's ResNeXt without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqRes2Net(StemlessResNetMixin, Res2Net):
-    """mmdet's Res2Net without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqResNeSt(StemlessResNetMixin, ResNeSt):
-    """mmdet's ResNeSt without its stem; keyword arguments as :class:`FreqResNet`."""
+# conv2's norm stays: in place, ReLU cannot follow itself
+FreqHRNet = register(ProjectionMixin, backbones.HRNet, projection='conv1', stem_modules=('conv2', ))
+FreqEfficientNet = register(ProjectionMixin, backbones.EfficientNet, input_stride=2, unfrozen=0,
+                            projection='layers.0.conv')
+FreqHourglassNet = register(ProjectionMixin, backbones.HourglassNet, input_stride=2,
+                            projection='stem.0.conv')
+FreqCSPNeXt = register(ProjectionMixin, backbones.CSPNeXt, input_stride=2,
+                       projection='stem.2.conv', stem_modules=('stem.0', 'stem.1'))
+FreqDarknet = register(ProjectionMixin, backbones.Darknet, input_stride=2,
+                       projection='conv_res_block1.conv.conv', stem_modules=('conv1', ))
+FreqSSDVGG = register(ProjectionMixin, backbones.SSDVGG, input_stride=2, projection='features.2',
+                      stem_modules=('features.0', 'features.1', 'features.4'))  # depth 13, 16, 19
 
 
 @MODELS.register_module()
-class FreqRegNet(StemlessResNetMixin, RegNet):
-    """mmdet's RegNet without its stem; arguments as the stock class, except for ``strides``.
-
-    The default (1, 2, 2, 2) keeps the grid in the first stage, which a stock RegNet halves.
-    """
-
-    def __init__(self, *args: Any, strides: Sequence[int] = (1, 2, 2, 2), **kwargs: Any) -> None:
-        super().__init__(*args, strides=strides, **kwargs)
-
-
-@MODELS.register_module()
-class FreqSwinTransformer(PatchMixin, SwinTransformer):
-    """mmdet's SwinTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
-
-
-@MODELS.register_module()
-class FreqMobileNetV2(StemlessMobileNetV2Mixin, MobileNetV2):
-    """mmdet's MobileNetV2: :class:`~mmfreq.models.stem.StemlessMobileNetV2Mixin`.
-
-    A cell covers 2 pixels, so it needs ``FusedBlockDCT(..., upscale=4)`` and ``stride=2`` in
-    :class:`FreqDetDataPreprocessor`.
-    """
-
-
-@MODELS.register_module()
-class FreqDetectoRS_ResNet(StemlessResNetMixin, DetectoRS_ResNet):
-    """mmdet's DetectoRS_ResNet without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqTridentResNet(StemlessResNetMixin, TridentResNet):
-    """mmdet's TridentResNet without its stem; keyword arguments as :class:`FreqResNet`."""
-
-
-@MODELS.register_module()
-class FreqPyramidVisionTransformer(PatchMixin, PyramidVisionTransformer):
-    """mmdet's PyramidVisionTransformer: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'layers.0.0.projection'
-
-
-@MODELS.register_module()
-class FreqPyramidVisionTransformerV2(PatchMixin, PyramidVisionTransformerV2):
-    """mmdet's PyramidVisionTransformerV2: :class:`~mmfreq.models.stem.PatchMixin`."""
-    projection = 'layers.0.0.projection'
-
-
-@MODELS.register_module()
-class FreqEfficientNet(ProjectionMixin, EfficientNet):
-    """mmdet's EfficientNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    unfrozen = 0
-    projection = 'layers.0.conv'
-
-
-@MODELS.register_module()
-class FreqHourglassNet(ProjectionMixin, HourglassNet):
-    """mmdet's HourglassNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'stem.0.conv'
-
-
-@MODELS.register_module()
-class FreqCSPNeXt(ProjectionMixin, CSPNeXt):
-    """mmdet's CSPNeXt, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'stem.2.conv'
-    stem_modules = ('stem.0', 'stem.1')
-
-
-@MODELS.register_module()
-class FreqDarknet(ProjectionMixin, Darknet):
-    """mmdet's Darknet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'conv_res_block1.conv.conv'
-    stem_modules = ('conv1', )
-
-
-@MODELS.register_module()
-class FreqSSDVGG(ProjectionMixin, SSDVGG):
-    """mmdet's SSDVGG of depth 13, 16 or 19: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    input_stride = 2
-    projection = 'features.2'
-    stem_modules = ('features.0', 'features.1', 'features.4')
-
-
-@MODELS.register_module()
-class FreqCSPDarknet(ProjectionMixin, CSPDarknet):
+class FreqCSPDarknet(ProjectionMixin, backbones.CSPDarknet):
     """mmdet's CSPDarknet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
     input_stride = 2
     projection = 'stem.conv.conv'
@@ -181,13 +72,6 @@ class FreqCSPDarknet(ProjectionMixin, CSPDarknet):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stem = nn.Sequential(OrderedDict(conv=self.stem.conv))  # no slices of pixels
-
-
-@MODELS.register_module()
-class FreqHRNet(ProjectionMixin, HRNet):
-    """mmdet's HRNet, for DCT channels: :class:`~mmfreq.models.stem.ProjectionMixin`."""
-    projection = 'conv1'
-    stem_modules = ('conv2', )  # its norm stays: in place, ReLU cannot follow itself
 
 
 @MODELS.register_module()
@@ -259,8 +143,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         Args:
             data (dict): ``inputs`` (list of (C, h, w) tensors, or one (N, C, h, w); with
                 ``placement='device'`` uint8 images (3, H, W)) and ``data_samples``.
-            training (bool): Whether to pad masks and to apply ``batch_augments``. Defaults to
-                False.
+            training (bool): Whether to pad masks and to apply ``batch_augments``.
 
         Returns:
             dict: ``inputs`` (float32 (N, C, h, w)) and ``data_samples``.
@@ -290,8 +173,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         """Let the stock module pad ``samples`` for the images' size; return padded ``inputs``."""
         height, width = inputs.shape[-2:]
         pad(torch.empty(1, self.stride * height, self.stride * width, device='meta'), samples)
-        missing = [max(side // self.stride - cells, 0) for side, cells in zip(pad.size, (height, width))]
-        return F.pad(inputs, (0, missing[1], 0, missing[0]))
+        rows, columns = (side // self.stride for side in pad.size)
+        return F.pad(inputs, (0, max(columns - width, 0), 0, max(rows - height, 0)))
 
     def _check_cells(self, data: dict) -> None:
         values = len(self.mean) if self._enable_normalize else 1
@@ -334,9 +217,9 @@ class CheckedCocoDataset(CocoDataset):
 
     Raises:
         ValueError: The classes are not the annotation file's categories in its order, which labels
-            follow; an id of an image or annotation is there twice; an entry is not as COCO has it; an annotation has no
-            segmentation and the pipeline loads masks; no image is left, or for training (``test_mode=False``) none of
-            the annotations. The message names the file.
+            follow; an id of an image or annotation is there twice; an entry is not as COCO has it;
+            an annotation has no segmentation and the pipeline loads masks; no image is left, or for
+            training (``test_mode=False``) none of the annotations. The message names the file.
     """
 
     def COCOAPI(self, annotation_file: str) -> Any:

@@ -17,9 +17,8 @@ def drop_stem(state_dict: StateDict, prefix: str, own: StateDict, stem_modules: 
         prefix (str): What the backbone's names start with in ``state_dict``.
         own (dict): The backbone's present weights, names without prefix.
         stem_modules (tuple[str, ...]): Names of the modules to drop.
-        first_weight (str): Weight that takes the channels: ``'layer1.0.conv1.weight'`` in the block
-            ``'layer1.0'``.
-        channel_axis (int): Axis of ``first_weight`` that counts the channels.
+        first_weight (str): Weight of the first block that takes the channels.
+        channel_axis (int): Its axis that counts the channels.
 
     Returns:
         str: What was dropped, taken and newly made; empty if ``state_dict`` has no stem.

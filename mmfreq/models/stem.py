@@ -7,11 +7,12 @@ for those that start with a patch embedding. To add a backbone, see docs/new_bac
 """
 import logging
 import math
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import torch
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
+from mmengine.registry import Registry
 from torch import nn
 
 from mmfreq.dct.blocks import check_positive_int
@@ -134,6 +135,13 @@ class StemlessResNetMixin(FreqMixin):
     Raises:
         ValueError: As :class:`FreqMixin`; ``entry_stage`` is neither 1 nor 2, the network has no
             such stage, or ``out_indices`` names a skipped stage, as a detector's FPN does.
+
+    Example:
+        >>> import torch
+        >>> from mmfreq.models.cls import FreqResNet
+        >>> model = FreqResNet(50, in_channels=24)
+        >>> tuple(model(torch.rand(1, 24, 56, 56))[0].shape)
+        (1, 2048, 7, 7)
     """
     stem_modules = ('conv1', 'bn1', 'gn1', 'stem')
 
@@ -192,6 +200,17 @@ class StemlessResNetMixin(FreqMixin):
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
         renumber_shortcuts(state_dict, prefix, self.state_dict())
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class StemlessRegNetMixin(StemlessResNetMixin):
+    """Mixin for a stock RegNet class, whose own strides would halve the grid in the first stage.
+
+    The default is ``strides=(1, 2, 2, 2)``; arguments and errors otherwise are those of
+    :class:`StemlessResNetMixin` and of the stock class.
+    """
+
+    def __init__(self, *args: Any, strides: Sequence[int] = (1, 2, 2, 2), **kwargs: Any) -> None:
+        super().__init__(*args, strides=strides, **kwargs)
 
 
 class StemlessMobileNetV2Mixin(FreqMixin):
@@ -372,3 +391,21 @@ def grid_projection(stock: nn.Conv2d, channels: int, size: tuple[int, int]) -> n
     projection = type(stock)(channels, stock.out_channels, size, stride=size,
                              bias=stock.bias is not None)
     return projection.requires_grad_(stock.weight.requires_grad)
+
+
+def register_backbone(registry: Registry, module: str, mixin: type[FreqMixin], stock: type,
+                      **attributes: Any) -> type:
+    """Make and register the frequency-domain version of a stock backbone, ``Freq`` and its name.
+
+    Args:
+        registry (Registry): The host's.
+        module (str): Name of the module that will hold the class.
+        mixin (type): Mixin for its stem.
+        stock (type): The stock class.
+        **attributes: Class attributes that the mixin asks for.
+    """
+    attributes['__module__'] = module
+    attributes['__doc__'] = (f"{registry.scope}'s {stock.__name__}, for DCT channels: "
+                             f':class:`~{mixin.__module__}.{mixin.__name__}`.')
+    return registry.register_module(
+        module=type(f'Freq{stock.__name__}', (mixin, stock), attributes))

@@ -5,19 +5,21 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from mmfreq.dct.blocks import check_positive_int
+
 
 class GateNorm(nn.BatchNorm1d):
-    """BatchNorm1d that uses its running statistics where a training batch has one sample, and hence no variance."""
+    """BatchNorm1d that uses its running statistics for a training batch of one, which has no variance."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalises (N, C)."""
+        """Normalise (N, C)."""
         if self.training and x.shape[0] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0., self.eps)
         return super().forward(x)
 
 
 class ChannelGate(nn.Module):
-    """Switches each input channel on or off, for each sample anew.
+    """Switch each input channel on or off, for each sample anew.
 
     Average pooling over the grid, a fully connected layer, batch norm and ReLU give one feature per channel, and an
     affine map of it two logits (off, on). In training, a channel is on with probability
@@ -55,14 +57,12 @@ class ChannelGate(nn.Module):
 
     def __init__(self, channels: int, temperature: float = 1., always_on: Sequence[int] = ()) -> None:
         super().__init__()
-        if isinstance(channels, bool) or not isinstance(channels, int) or channels < 1:
-            raise ValueError(f'ChannelGate: expected channels to be an integer >= 1, got {channels!r}')
+        self.channels = check_positive_int('ChannelGate: channels', channels)
         if not temperature > 0:
             raise ValueError(f'ChannelGate: expected a temperature > 0, got {temperature!r}')
         bad = [i for i in always_on if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < channels]
         if bad:
             raise ValueError(f'ChannelGate: expected always_on to hold integers in 0..{channels - 1}, got {bad}')
-        self.channels = channels
         self.temperature = temperature
         self.linear = nn.Linear(channels, channels)
         self.norm = GateNorm(channels)
@@ -76,7 +76,7 @@ class ChannelGate(nn.Module):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Starts with nearly every channel on; mmengine calls it after a backbone's own initialisation."""
+        """Start with nearly every channel on; mmengine calls this after the backbone's."""
         nn.init.kaiming_uniform_(self.linear.weight, nonlinearity='relu')
         nn.init.zeros_(self.linear.bias)
         self.norm.reset_parameters()
@@ -91,14 +91,14 @@ class ChannelGate(nn.Module):
         self.noise.fill_(noise)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Logits (N, C, 2) of off and on, float32, for inputs (N, C, H, W)."""
+        """Return logits (N, C, 2) of off and on, float32, for inputs (N, C, H, W)."""
         pooled = x.mean(dim=(2, 3), dtype=torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             features = F.relu(self.norm(self.linear(pooled.to(self.linear.weight.dtype)))).float()
             return features[:, :, None] * self.logit_weight.float() + self.logit_bias.float()
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
-        """Mask (N, C) of 0 and 1 for logits (N, C, 2): drawn in training, the larger logit in evaluation."""
+        """Return the mask (N, C) of 0 and 1: drawn in training, the larger logit in evaluation."""
         score = margin(logits)
         if not self.training:
             return self._fixed((score > 0).float())
@@ -111,7 +111,7 @@ class ChannelGate(nn.Module):
         return torch.where(self.always_on, torch.ones_like(values), values)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """The input (N, C, H, W) with the channels that are off set to 0, in its own dtype."""
+        """Return the input (N, C, H, W), in its dtype, with 0 in the channels that are off."""
         if x.ndim != 4 or x.shape[1] != self.channels:
             raise ValueError(f'ChannelGate: expected an input (N, {self.channels}, H, W), got {tuple(x.shape)}; '
                              'compare the channels that the pipeline selects with in_channels of the backbone')
@@ -127,16 +127,12 @@ class ChannelGate(nn.Module):
 
 
 def margin(logits: torch.Tensor) -> torch.Tensor:
-    """By how much the logit of "on" exceeds that of "off": (..., 2) -> (...)."""
+    """Return by how much the logit of "on" exceeds that of "off": (..., 2) -> (...)."""
     return logits[..., 1] - logits[..., 0]
 
 
 def find_gate(model: nn.Module) -> Optional[ChannelGate]:
-    """The gate of a model, wrapped or not; None without one.
-
-    Raises:
-        ValueError: There is more than one.
-    """
+    """Return the gate of a model, None without one; raise ValueError if there are several."""
     gates = {name: module for name, module in model.named_modules() if isinstance(module, ChannelGate)}
     if len(gates) > 1:
         raise ValueError(f'expected one ChannelGate in {type(model).__name__}, found {", ".join(gates)}')

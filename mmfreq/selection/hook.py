@@ -1,4 +1,4 @@
-"""Training a gate: its loss, its price, and how often it keeps each channel (Xu et al. 2020, Eq. 2 and Fig. 5)."""
+"""Train a gate: its loss, its price, how often it keeps each channel (Xu et al. 2020, Eq. 2)."""
 import math
 from pathlib import Path
 from typing import Any, Optional, Sequence, Union
@@ -11,6 +11,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
+from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.selection.budget import PHASES, ChannelBudget, check_phases
 from mmfreq.selection.gate import ChannelGate, find_gate
@@ -59,10 +60,10 @@ class GateLossHook(Hook):
         if (target is None) == (loss_weight is None):
             raise ValueError('GateLossHook: expected either target (channels to keep) or loss_weight (lambda), got '
                              f'target={target!r}, loss_weight={loss_weight!r}')
-        if target is not None and (isinstance(target, bool) or not isinstance(target, int) or target < 1):
-            raise ValueError(f'target: expected an integer >= 1, got {target!r}')
-        if loss_weight is not None:
-            _check_weight(loss_weight)
+        if target is not None:
+            check_positive_int('target', target)
+        elif type(loss_weight) not in (int, float) or not 0 <= loss_weight < math.inf:
+            raise ValueError(f'loss_weight: expected a number >= 0, got {loss_weight!r}')
         self.target = target
         self.loss_weight = loss_weight
         self.phases = check_phases(phases)
@@ -117,7 +118,7 @@ class GateLossHook(Hook):
             self._weight.fill_(self.budget.price(progress, *self._seen.tolist()))
 
     def after_train_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Average what this iteration kept over the processes, and put it where checkpoints are made from."""
+        """Average what this iteration kept over the processes; leave it to the checkpoints."""
         if self.budget is not None:
             all_reduce(self._seen, 'mean')
             runner.message_hub.update_info(_STATE, dict(
@@ -144,44 +145,45 @@ class GateLossHook(Hook):
         return {**{'loss_task' if key == 'loss' else key: value for key, value in losses.items()}, **added}
 
     def _components(self) -> dict[str, Union[slice, list[int]]]:
-        """Positions of all channels, and of each component's, by the name of their count."""
+        """Return the positions of all channels and of each component's, by the name of their count."""
         size = self._block_size**2
         parts = {f'kept_{name}': [i for i, channel in enumerate(self._channels) if channel // size == component]
                  for component, name in enumerate(COMPONENTS)}
         return dict(kept=slice(None), **parts)
 
     def _find(self, runner: Runner, dataloader: str) -> None:
-        """Finds the gate, and which channels its positions are."""
+        """Find the gate, and which channels its positions are."""
         self.gate = find_gate(_unwrapped(runner.model))
         if self.gate is not None:
             self._channels, self._block_size = gate_channels(runner.cfg, self.gate, dataloader)
 
     def before_val_epoch(self, runner: Runner) -> None:
-        """Starts to count."""
-        self._start_counting(runner, 'val_dataloader', runner.val_dataloader)
+        """Start to count."""
+        self._start_counting(runner, 'val_dataloader')
 
     def before_test_epoch(self, runner: Runner) -> None:
-        """Starts to count."""
-        self._start_counting(runner, 'test_dataloader', runner.test_dataloader)
+        """Start to count."""
+        self._start_counting(runner, 'test_dataloader')
 
-    def _start_counting(self, runner: Runner, name: str, dataloader: torch.utils.data.DataLoader) -> None:
+    def _start_counting(self, runner: Runner, name: str) -> None:
         self._find(runner, name)
-        self._counter = self.gate and GateCounter(len(dataloader.dataset), self._channels, self._block_size)
+        images = len(getattr(runner, name).dataset)
+        self._counter = self.gate and GateCounter(images, self._channels, self._block_size)
 
     def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Counts one batch."""
+        """Count one batch."""
         if self._counter is not None:
             self._counter.add(self.gate)
 
     after_test_iter = after_val_iter
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
-        """Adds the means to the metrics, saves the rates beside the checkpoints."""
+        """Add the means to the metrics; save the rates beside the checkpoints."""
         by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
         self._finish(runner, metrics, f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}')
 
     def after_test_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
-        """Adds the means to the metrics, saves the rates in the work dir."""
+        """Add the means to the metrics; save the rates in the work dir."""
         self._finish(runner, metrics, 'test')
 
     def _finish(self, runner: Runner, metrics: Optional[dict[str, float]], name: str) -> None:
@@ -198,16 +200,10 @@ class GateLossHook(Hook):
 
 
 def total_loss(losses: dict[str, Any]) -> torch.Tensor:
-    """Return the sum of a model's losses, as mmengine takes it: of all whose name holds "loss", without graph."""
+    """Return the sum of a model's losses, without graph: of all whose name holds "loss", as in mmengine."""
     parts = [value for key, value in losses.items() if 'loss' in key]
     terms = [term for part in parts for term in (part if isinstance(part, (list, tuple)) else [part])]
     return sum(term.detach().float().mean() for term in terms)
-
-
-def _check_weight(value: Any) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if not number or value < 0:
-        raise ValueError(f'loss_weight: expected a number >= 0, got {value!r}')
 
 
 def _unwrapped(model: nn.Module) -> nn.Module:

@@ -1,4 +1,4 @@
-"""How often a gate keeps each channel: counted, kept as JSON, and turned into a static selection."""
+"""How often a gate keeps each channel: counted, kept as JSON, ranked."""
 import json
 from dataclasses import dataclass, field
 from typing import Any
@@ -49,7 +49,7 @@ class OnRates:
                 raise ValueError('on-rates: expected rates in 0..1')
 
     def kept(self) -> dict[str, float]:
-        """Channels kept per image: of each component, by its name, and of all, as ``'all'``."""
+        """Return how many channels are kept per image: ``'all'``, and by name of the component."""
         component = self.channels // self.block_size**2
         parts = {name: float(self.on_rate[component == i].sum()) for i, name in enumerate(COMPONENTS)}
         return dict(all=float(self.on_rate.sum()), **parts)
@@ -71,7 +71,7 @@ class OnRates:
 
 
 def save_on_rates(rates: OnRates, path: str) -> None:
-    """Writes on-rates as JSON: ``meta``'s keys, ``images``, ``block_size`` and the lists. Replaces ``path`` whole."""
+    """Write on-rates as JSON: ``meta``'s keys, ``images``, ``block_size`` and the lists."""
     values = {**rates.meta, 'images': rates.images, 'kept': rates.kept(), 'block_size': rates.block_size,
               'channels': rates.channels.tolist(), 'on_rate': rates.on_rate.tolist(),
               'probability': rates.probability.tolist()}
@@ -98,7 +98,7 @@ def load_on_rates(path: str) -> OnRates:
 
 
 class GateCounter:
-    """Sums up the decisions of a gate over a data set, each image once, also where a sampler pads it.
+    """Sum up a gate's decisions over a data set, each image once, also where a sampler pads it.
 
     Args:
         images (int): Images of the data set, over all processes. The samples of a process are taken to be every
@@ -115,14 +115,14 @@ class GateCounter:
         self._count = torch.zeros((), dtype=torch.float64)
 
     def add(self, gate: ChannelGate) -> None:
-        """Counts the batch that went through ``gate`` last."""
+        """Count the batch that went through ``gate`` last."""
         decisions = torch.stack([gate.mask.detach(), gate.probability])[:, :self._left]
         self._sums += decisions.sum(dim=1).cpu().double()
         self._count += decisions.shape[1]
         self._left -= decisions.shape[1]
 
     def finish(self, meta: dict[str, Any]) -> OnRates:
-        """On-rates of the images so far, of all processes: every one of them must call it."""
+        """Return the on-rates of all processes so far: every one of them must call this."""
         all_reduce(self._sums)
         all_reduce(self._count)
         on_rate, probability = (self._sums / self._count.clamp(min=1)).numpy()
@@ -130,7 +130,7 @@ class GateCounter:
 
 
 def gate_channels(cfg: Config, gate: ChannelGate, dataloader: str) -> tuple[list[int], int]:
-    """Channel numbers of the positions of a config's gate, and the side of its blocks.
+    """Return the channel numbers of the positions of a config's gate, and the side of its blocks.
 
     Raises:
         ValueError: The pipeline of ``dataloader`` gives another number of channels than the gate has.
@@ -145,15 +145,9 @@ def gate_channels(cfg: Config, gate: ChannelGate, dataloader: str) -> tuple[list
 
 
 def measure_on_rates(cfg: Config, checkpoint: str, dataloader: str = 'val_dataloader') -> OnRates:
-    """On-rates of a trained gate over a data set. Only the gate is run: it is the first thing that an input meets.
+    """Return the on-rates, in evaluation, of a trained gate over all images of a dataloader.
 
-    Args:
-        cfg (Config): A config whose backbone has a gate.
-        checkpoint (str): A checkpoint of it.
-        dataloader (str): ``'train_dataloader'``, ``'val_dataloader'`` or ``'test_dataloader'``.
-
-    Returns:
-        OnRates: Over all images of the data set, in evaluation mode. A progress bar is shown.
+    Only the gate is run, the first thing that an input meets. A progress bar is shown.
 
     Raises:
         ValueError: The model has no gate, or the config no such dataloader.
@@ -176,5 +170,3 @@ def measure_on_rates(cfg: Config, checkpoint: str, dataloader: str = 'val_datalo
             gate(model.data_preprocessor(batch)['inputs'])
             counter.add(gate)
     return counter.finish(dict(config=cfg.filename, checkpoint=checkpoint))
-
-

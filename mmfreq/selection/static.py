@@ -12,7 +12,7 @@ from mmfreq.selection.rates import OnRates
 
 
 def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
-    """Writes a selection for ``ChannelSelect(channels='FILE.json')``: the channels, and where they come from."""
+    """Write a selection for ``channels='FILE.json'``: the channels, and where they come from."""
     by_channel = dict(zip(rates.channels.tolist(), rates.on_rate.tolist()))
     values = dict(channels=channels, block_size=rates.block_size, on_rate=[by_channel[i] for i in channels],
                   images=rates.images, source=rates.meta)
@@ -20,20 +20,15 @@ def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
 
 
 def overlap(channels: list[int], name: str) -> list[int]:
-    """The channels that are also in the named selection."""
+    """Return the channels that are also in the named selection."""
     return sorted(set(channels) & set(channel_indices(name)))
 
 
 def static_config(dynamic: Path, selection: Path, out: Path) -> str:
-    """Text of the config that trains on a selection what another one trains with a gate.
+    """Return the text of the config ``out`` that trains on a selection, without the gate.
 
-    Args:
-        dynamic (Path): The config with the gate, all channels or some in its pipelines.
-        selection (Path): A file of :func:`save_selection`.
-        out (Path): Where the text will stand.
-
-    Returns:
-        str: The config: it inherits the stock config that ``dynamic`` comes from; the gate and its hook are gone.
+    It inherits the stock config that ``dynamic``, the config with the gate, comes from. The
+    selection is a file of :func:`save_selection`.
 
     Raises:
         ValueError: ``dynamic`` has no backbone with a gate, or no DCT in its pipelines.
@@ -55,7 +50,7 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
 
 
 def _replace_selection(node: Any, select: dict[str, Any]) -> int:
-    """Puts ``select`` behind every BlockDCT inside ``node``, instead of a selection there; returns how many.
+    """Put ``select`` behind every BlockDCT in ``node``, instead of a selection; return how many.
 
     A FusedBlockDCT, and a preprocessor that does its work on the device, get the channels as their argument.
     """

@@ -253,7 +253,7 @@ def _umask() -> int:
 @pytest.mark.parametrize(('arguments', 'message'), [
     (('none.pth', 'out.pth'), 'checkpoint: no such file: none.pth'),
     (('rgb.pth', 'out.pt'), 'expected a .pth file to write, got out.pt'),
-    (('rgb.pth', 'out.pth'), 'convert_checkpoint: rgb.pth: expected the weights of a DCTNet'),
+    (('rgb.pth', 'out.pth'), 'rgb.pth: expected the weights of a DCTNet'),
     (('evil.pth', 'out.pth'), 'checkpoint: refused evil.pth: it holds more than weights'),
 ])
 def test_tool_says_what_is_wrong_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path,

@@ -76,6 +76,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_untrained(config)
     (made / 'rgb.py').write_text(RGB)
     save_untrained(made / 'rgb.py')
+    text = (made / 'fcos.py').read_text().replace('upscale=2', "upscale=2, dtype='int8', scale=6")
+    (made / 'int8.py').write_text(text.replace('pad_size_divisor=32', 'pad_size_divisor=32, mean=[0], std=[6]'))
+    save_untrained(made / 'int8.py')
     return made
 
 
@@ -101,7 +104,7 @@ def exporter(folder: Path, name: str, order: str = 'rgb', options: Optional[dict
     return detector.DetectorExporter(cfg, str(folder / f'{name}.pth'), 'image', order)
 
 
-@pytest.mark.parametrize('name', [*BASES, 'rgb'])
+@pytest.mark.parametrize('name', [*BASES, 'rgb', 'int8'])
 def test_fixed_lengths_find_what_mmdet_finds(name: str, folder: Path) -> None:
     with DefaultScope.overwrite_default_scope('mmdet'):
         made = exporter(folder, name, 'bgr')
@@ -134,10 +137,12 @@ def test_tool_writes_a_checked_file(folder: Path, tmp_path: Path, monkeypatch: p
     assert boxes[..., 1::2].max() <= 70
 
 
-def test_an_image_without_detections(folder: Path) -> None:
+def test_an_image_without_detections(folder: Path, capsys: pytest.CaptureFixture) -> None:
     with DefaultScope.overwrite_default_scope('mmdet'):
         made = exporter(folder, 'mask_rcnn', options={'model.test_cfg.rcnn.score_thr': 0.9999})
         boxes, labels, scores, masks = made.network(made.example()[0])
+        made.check(lambda inputs: [output.numpy() for output in made.network(inputs)])
+    assert 'WARNING: mmdet detects nothing in these images' in capsys.readouterr().err
     assert labels.unique().tolist() == [-1]
     assert not boxes.any()
     assert not scores.any()

@@ -15,8 +15,8 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 
 from mmfreq.apis.freqify.convert import freq_name, freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise, write_noise
+from mmfreq.config.checks import check_channels
 from mmfreq.config.inspect import (
-    check_channels,
     iter_dicts,
     network_pipeline,
     stock_resize,
@@ -507,8 +507,9 @@ def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
         ((CLS, '--channels', '24S'), 'resnet18-dct24s_8xb32_in1k.py is there already; --force replaces it'),
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
         (('mmpretrain::lenet/lenet5_mnist.py', '--channels', '24S'),
-         'freqify: mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
-        ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'), "noise image: .*stats: expected .* got 'none'"),
+         'mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
+        ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'),
+         "train_dataloader: stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):
             tool(monkeypatch, *arguments)

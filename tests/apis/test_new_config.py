@@ -19,6 +19,7 @@ from mmfreq.apis.predict import find_images
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import plain_config
 from mmfreq.dct.stats import load_stats
+from mmfreq.files import full_path
 
 ROOT = Path(__file__).parents[2]
 SMALL = 'mmfreq::demo/resnet18-dct24s_demo.py'
@@ -213,6 +214,22 @@ def test_small_images_are_images(shape: tuple[int, int], tmp_path: Path) -> None
     assert _size(tmp_path / 'x.png') == shape[::-1]
 
 
+def test_paths_are_written_without_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folders(tmp_path / 'data', a=2, b=2)
+    (tmp_path / 'here').mkdir()
+    (tmp_path / 'x.pth').touch()
+    (tmp_path / 'far/er').mkdir(parents=True)
+    (tmp_path / 'here/link').symlink_to(tmp_path / 'far/er')
+    monkeypatch.chdir(tmp_path / 'here')
+    write_config(SMALL, '../data', Path('../here/own.py'), weights='../x.pth')
+    text = Path('own.py').read_text()
+    assert '..' not in text
+    assert f"data_root = '{tmp_path}/data'" in text
+    assert f"load_from = '{tmp_path}/x.pth'" in text
+    assert full_path('link/../x') == tmp_path / 'far/x'
+    assert full_path('link/x') == tmp_path / 'here/link/x'
+
+
 def test_text_in_another_encoding_and_folders_with_quotes(tmp_path: Path) -> None:
     data = folders(tmp_path / 'data', a=2, b=2)
     with pytest.raises(ValueError, match="--out: .*it's: mmengine takes no quotes"):
@@ -275,7 +292,7 @@ def test_statistics_are_those_of_the_data(tmp_path: Path) -> None:
     (lambda root: folders(root, photos=2).joinpath('photos'), 'found 2 images and no folders'),
     (lambda root: folders(root, a=0, b=0), 'no images .* in 2 folders'),
     (lambda root: folders(root, a=3, b=0), 'folders without images: b;'),
-    (lambda root: folders(root, a=3), 'expected at least two classes, found a'),
+    (lambda root: folders(root, a=3), 'expected images of at least two classes, found a alone$'),
     (lambda root: folders(root, a=3, b=1), 'class b has 1 image; it takes 2'),
     (lambda root: folders(root, a=2, b=2, A=2), 'classes that differ in case only: a'),
     (lambda root: folders(root, train__a=2, train__b=2, val__a=1, val__c=1),
@@ -293,7 +310,7 @@ def test_folders_are_refused(make: Any, message: str, tmp_path: Path) -> None:
     ('0.png,a\n1.png,b\n0.png,b\n', '0.png is there twice, in lines 1 and 3'),
     ('0.png,a\n1.png\n', "line 2: expected a file and a label, got '1.png'"),
     ('0.png,\n1.png,b\n', "line 1: expected a file and a label, got '0.png,'"),
-    ('0.png,a\n1.png,a\nx.png,b\ny.png,b', 'two classes, found a; .*unreadable, left out: x.png, y.png'),
+    ('0.png,a\n1.png,a\nx.png,b\ny.png,b', 'two classes, found a alone; unreadable, left out: x.png, y.png$'),
     ('x.png,a\ny.png,b\nz.png,b\n', 'none of 3 images can be read: x.png, y.png, z.png'),
 ])
 def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
@@ -345,7 +362,6 @@ def test_the_tool_refuses_in_one_line(arguments: list[str], message: str, tmp_pa
     monkeypatch.setattr(sys, 'argv', ['new', arguments[0], str(data), *arguments[1:]])
     with pytest.raises(SystemExit, match=message) as refused:
         runpy.run_path(str(ROOT / 'tools/new.py'), run_name='__main__')
-    assert str(refused.value).startswith('new: ')
     assert '\n' not in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ['data']  # nothing is written
 

@@ -218,10 +218,10 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
     said = predict(monkeypatch, case.config, case.checkpoint, Path(case.images[0]).parents[1],
                    tmp_path / 'empty.jpg', tmp_path / 'text.jpg', '--out', tmp_path / 'out',
                    '--device', 'cpu', '--score-thr', 0, '--batch-size', batch_size)
-    assert said == 'predict: 2 of 4 images could not be read'
-    output = capsys.readouterr().out
-    assert f'predict: {tmp_path}/empty.jpg: empty file' in output
-    assert f'predict: {tmp_path}/text.jpg: not an image that OpenCV reads' in output
+    assert said == '2 of 4 images could not be read'
+    output, errors = capsys.readouterr()
+    assert f'predict.py: {tmp_path}/empty.jpg: empty file' in errors
+    assert f'predict.py: {tmp_path}/text.jpg: not an image that OpenCV reads' in errors
     assert f'2 images predicted, in {tmp_path}/out' in output
     assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 3
     predictions = json.loads((tmp_path / 'out/predictions.json').read_text())
@@ -249,7 +249,7 @@ def test_tool_refuses_missing_images_and_the_code_of_a_checkpoint(
     evil = tmp_path / 'evil.pth'
     torch.save(dict(state_dict={}, extra=Opens(tmp_path / 'marker')), evil)
     (tmp_path / '1.png').touch()
-    for name, expected in {'none.jpg': f'predict: {tmp_path}/none.jpg: no such file or folder',
+    for name, expected in {'none.jpg': f'{tmp_path}/none.jpg: no such file or folder',
                            '1.png': 'evil.pth: it holds more than weights'}.items():
         said = predict(monkeypatch, ROOT / CLASSIFICATION, evil, tmp_path / name,
                        '--out', tmp_path / 'out')

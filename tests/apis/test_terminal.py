@@ -1,10 +1,12 @@
 """The terminal of a run says what a user needs, and an interruption loses little."""
 import io
+import runpy
 import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -18,7 +20,9 @@ from torch import nn
 from mmfreq.apis import terminal
 from mmfreq.apis.runner import train
 from mmfreq.apis.snapshot import FILE, SnapshotHook
-from mmfreq.apis.terminal import ProgressHook, headlines, quiet
+from mmfreq.apis.terminal import ProgressHook, headlines, quiet, run_tool
+
+ROOT = Path(__file__).parents[2]
 
 
 class Line(BaseModel):
@@ -241,6 +245,34 @@ def test_quiet_passes_warnings_on(capsys: pytest.CaptureFixture) -> None:
         print('all')
     assert out is None
     assert capsys.readouterr().out == 'all\n'
+
+
+@pytest.mark.parametrize(('what', 'code', 'line'), [
+    (SystemExit('x.py: no such file'), 2, 'new.py: error: x.py: no such file\n'),
+    (OSError(28, 'No space left', 'x.json'), 2, "new.py: error: [Errno 28] No space left: 'x.json'\n"),
+    (KeyboardInterrupt(), 130, 'new.py: interrupted\n'), (SystemExit(3), 3, '')])
+def test_a_tool_ends_with_one_line(what: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch,
+                                   capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, 'argv', ['tools/new.py'])
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(Mock(side_effect=what))
+    assert (stopped.value.code, capsys.readouterr().err) == (code, line)
+
+
+def test_home_in_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv('HOME', '/home/me')
+    monkeypatch.setattr(sys, 'argv', ['new', '~/data', '--out=~/x.py', 'a~', '--cfg-options', 'a=b~'])
+    run_tool(lambda: None)
+    assert sys.argv[1:] == ['/home/me/data', '--out=/home/me/x.py', 'a~', '--cfg-options', 'a=b~']
+
+
+@pytest.mark.parametrize('tool', sorted(ROOT.glob('tools/*.py')), ids=lambda path: path.stem)
+def test_every_tool_ends_so(tool: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr('argparse.ArgumentParser.parse_args', Mock(side_effect=KeyboardInterrupt))
+    monkeypatch.setattr(sys, 'argv', [str(tool)])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(tool), run_name='__main__')
+    assert capsys.readouterr().err == f'{tool.name}: interrupted\n'
 
 
 def test_headlines_are_in_words_and_per_cent() -> None:

@@ -4,8 +4,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmpretrain import get_model, list_models
 
+from mmfreq.apis.measure import build_model, count_flops, packed_sample
 from mmfreq.apis.zoo import shipped_table, stock_weights
 from mmfreq.config.paths import config_path
 from mmfreq.models.cls import FreqResNet
@@ -20,6 +23,18 @@ def test_the_table_has_every_config() -> None:
     assert rows['mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py'] == ['24', '56x56', '3.95 G', 'top-1 77.2']
     assert rows['mmfreq::mask_rcnn/mask-rcnn_r50-dct48s_fpn_1x_coco.py'][3] == 'box AP 38.1, mask AP 35.0'
     assert len(shipped_table('resnet50*48*in1k')) == 3
+    assert not [name for name, figures in rows.items() if not all(figures[:3])]
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet18-dct24s', 'resnet18-dct192-gate'])
+def test_figures_of_the_demos(name: str) -> None:
+    cfg = Config.fromfile(str(ROOT / f'configs/demo/{name}_demo.py'))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        packed = packed_sample(cfg)
+        flops = count_flops(build_model(cfg).eval(), packed)
+    channels, *sides = packed['inputs'].shape
+    (_, *figures), = shipped_table(f'/{name}_demo')
+    assert figures == [str(channels), 'x'.join(map(str, sides)), f'{flops / 1e9:.2f} G', '']
 
 
 def test_the_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 from rows import HERE, ROWS
 from summary import describe_selection, difference, estimate, frequency_correlation, rank_correlation, reached
 
-from mmfreq.config.inspect import check_channels
+from mmfreq.config.checks import check_channels
 from mmfreq.dct.channels import channel_indices, zigzag_order
 
 

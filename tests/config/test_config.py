@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Optional
 
 import cv2
 import numpy as np
@@ -27,11 +27,11 @@ from test_rows import CLASSIFICATION, NO_ROWS
 from torch import nn
 
 from mmfreq.apis import runner as cli
+from mmfreq.config.checks import check_channels
 from mmfreq.config.inspect import (
-    check_channels,
+    dct_channels,
     iter_dicts,
     network_pipeline,
-    pipeline_channels,
     pipelines,
     stock_resize,
     transform_type,
@@ -158,8 +158,8 @@ def test_pipelines_of_wrapped_datasets() -> None:
 
 
 @pytest.mark.parametrize(('pipeline', 'channels'), [
-    ([dict(type='LoadImageFromFile'), dict(type='PackInputs')], 3),
-    ([dict(type='YCbCr')], 3),
+    ([dict(type='LoadImageFromFile'), dict(type='PackInputs')], None),
+    ([dict(type='YCbCr')], None),
     ([dict(type='BlockDCT')], 192),
     ([dict(type='BlockDCT', block_size=4)], 48),
     ([dict(type='BlockDCT'), dict(type='ChannelSelect', channels='24S')], 24),
@@ -167,8 +167,9 @@ def test_pipelines_of_wrapped_datasets() -> None:
     ([dict(type='BlockDCT', block_size=4), dict(type='ChannelSelect', channels=[0, 47], block_size=4)], 2),
     ([dict(type='RandomApply', transforms=[dict(type='Noise')]), dict(type='BlockDCT')], 192),
 ])
-def test_pipeline_channels(pipeline: list[dict], channels: int) -> None:
-    assert pipeline_channels(pipeline) == channels
+def test_number_of_channels_of_a_pipeline(pipeline: list[dict], channels: Optional[int]) -> None:
+    found = dct_channels(pipeline)
+    assert (found and len(found[0])) == channels
 
 
 @pytest.mark.parametrize('dataloader', ['train_dataloader', 'val_dataloader', 'test_dataloader'])
@@ -295,6 +296,34 @@ def test_checkpoint_by_file_or_work_dir(tmp_path: Path) -> None:
     (tmp_path / 'epoch_1.pth').touch()
     assert cli.checkpoint_file(str(tmp_path)) == cli.checkpoint_file(str(tmp_path / 'epoch_1.pth'))
     assert cli.checkpoint_file('https://example.org/x.pth') == 'https://example.org/x.pth'
+
+
+def test_a_work_dir_stands_for_its_best_checkpoint_if_there_is_one(tmp_path: Path,
+                                                                   capsys: pytest.CaptureFixture) -> None:
+    for name in ('epoch_1.pth', 'epoch_2.pth', 'best_accuracy_top1_epoch_1.pth'):
+        (tmp_path / name).touch()
+    (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_2.pth')
+    assert cli.checkpoint_file(str(tmp_path)) == str(tmp_path / 'best_accuracy_top1_epoch_1.pth')
+    assert capsys.readouterr().err.endswith('best_accuracy_top1_epoch_1.pth (the best)\n')
+    assert cli.checkpoint_file(str(tmp_path), best=False) == str(tmp_path / 'epoch_2.pth')
+    (tmp_path / 'best_accuracy_top5_epoch_2.pth').touch()
+    assert cli.checkpoint_file(str(tmp_path)) == str(tmp_path / 'epoch_2.pth')
+    assert capsys.readouterr().err.endswith('epoch_2.pth (the last; 2 files are best_*.pth)\n')
+    (tmp_path / 'last_checkpoint').write_text('')  # of a training that was killed there
+    with pytest.raises(SystemExit, match='without a last_checkpoint file; .*; others there: .*epoch_2.pth'):
+        cli.checkpoint_file(str(tmp_path))
+
+
+def test_two_trainings_do_not_share_a_work_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = str(tmp_path / 'run')
+    with cli.alone_in(folder):
+        with pytest.raises(SystemExit, match=f'another training is running in {folder}'), cli.alone_in(folder):
+            pass
+        monkeypatch.setenv('RANK', '1')
+        with cli.alone_in(folder):  # of the same run
+            monkeypatch.undo()
+    with cli.alone_in(folder):
+        pass
 
 
 @pytest.mark.parametrize(('name', 'text', 'message'), [

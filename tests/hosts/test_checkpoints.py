@@ -6,6 +6,7 @@ import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -194,3 +195,24 @@ def test_downloads_are_read_weights_only(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(RefusedCheckpointError, match=r'refused https://localhost/evil\.pth: '):
         checkpoint_module.load_checkpoint(torch.nn.Linear(1, 1), 'https://localhost/evil.pth')
     assert not marker.exists()
+
+
+def test_a_damaged_file_is_named_with_others_to_take(tmp_path: Path) -> None:
+    for name in ('epoch_1.pth', 'epoch_2.pth'):
+        checkpoint_module.save_checkpoint(WEIGHTS, str(tmp_path / name))
+    whole = (tmp_path / 'epoch_2.pth').read_bytes()
+    (tmp_path / 'epoch_2.pth').write_bytes(whole[:len(whole) // 2])
+    with pytest.raises(RefusedCheckpointError, match=f'refused {tmp_path}/epoch_2.pth: it is damaged, .*; others '
+                                                     'there: epoch_1.pth$'):
+        load(tmp_path / 'epoch_2.pth')
+
+
+def test_a_checkpoint_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / 'run/best.pth'
+    checkpoint_module.save_checkpoint(WEIGHTS, str(file))
+    before = file.read_bytes()
+    monkeypatch.setattr(os, 'replace', Mock(side_effect=KeyboardInterrupt))  # the last moment of all
+    with pytest.raises(KeyboardInterrupt):
+        checkpoint_module.save_checkpoint(dict(state_dict={'a': torch.ones(9)}), str(file))
+    assert [path.name for path in file.parent.iterdir()] == ['best.pth']
+    assert file.read_bytes() == before

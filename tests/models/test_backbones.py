@@ -22,9 +22,10 @@ from torch import nn
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (both register the backbones)
-from mmfreq.config.inspect import check_channels, pipelines, stock_resize, transform_type
+from mmfreq.config.checks import check_channels
+from mmfreq.config.inspect import pipelines, stock_resize, transform_type
 from mmfreq.dct import blocks as dct
-from mmfreq.models.stem import StemlessResNetMixin, grid_projection
+from mmfreq.models.stem import FreqMixin, StemlessResNetMixin, grid_projection
 from mmfreq.selection.gate import find_gate
 from mmfreq.transforms import FreqNormalize
 
@@ -120,6 +121,19 @@ def expected_weights(family: str, given: StateDict, fresh: StateDict) -> StateDi
 
 
 # Networks
+
+
+@pytest.mark.parametrize('host', ['cls', 'det'])
+def test_classes_are_found_by_their_names(host: str) -> None:
+    """Pickle looks a class up in its module, as configs do in the registry."""
+    module = getattr(mmfreq.models, host)
+    made = {name: kind for name, kind in vars(module).items() if name.startswith('Freq') and name != 'FreqMixin'}
+    made = {name: kind for name, kind in made.items() if issubclass(kind, FreqMixin)}
+    assert len(made) == dict(cls=52, det=19)[host]
+    for name, kind in made.items():
+        assert pickle.loads(pickle.dumps(kind)) is kind
+        assert (kind.__name__, kind.__module__) == (name, module.__name__)
+        assert 'for DCT channels: :class:`~mmfreq.models.stem.' in kind.__doc__
 
 
 @pytest.mark.parametrize('size', [(64, 96), (100, 132)])

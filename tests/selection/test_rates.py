@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 
 from mmfreq.apis.heatmap import _draw_on_rates, plot_on_rates
-from mmfreq.config.inspect import check_channels
+from mmfreq.config.checks import check_channels
 from mmfreq.config.writer import child_text, difference, plain_config, render, stock_base
 from mmfreq.dct.channels import channel_indices
 from mmfreq.selection.rates import OnRates, load_on_rates, save_on_rates

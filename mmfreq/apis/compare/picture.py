@@ -30,12 +30,8 @@ def plot_comparison(rows: Sequence[Row], path: str) -> None:
 
     One panel for each metric and family, whose baseline is a grey dot. Results of runs are filled,
     with their standard deviation over seeds; that of one run is the standard error of an accuracy
-    on so many images. Published results are hollow. More than six models have
-    no bar charts if any has a result.
-
-    Args:
-        rows (Sequence[Row]): What to draw.
-        path (str): PNG or SVG file to write.
+    on so many images. Published results are hollow. More than six models have no bar charts if any
+    has a result. ``path`` is the PNG or SVG file to write.
     """
     panels = []
     for metric in headline_metrics(rows):

@@ -10,13 +10,13 @@ from mmengine.config import Config
 from mmfreq.apis.freqify.model import (
     BLOCK_SIZE,
     MODULES,
-    backbone_stride,
     convert_backbone,
     convert_preprocessors,
 )
 from mmfreq.apis.freqify.pipelines import CROPS, RESIZES, check_pipelines, convert_pipelines
 from mmfreq.apis.freqify.trial import try_config
-from mmfreq.config.inspect import DATALOADERS, check_channels, iter_dicts, transform_type
+from mmfreq.config.checks import check_channels
+from mmfreq.config.inspect import DATALOADERS, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import child_text, plain_config, wrapped
 from mmfreq.dct.channels import channel_indices
@@ -60,8 +60,7 @@ def freqify(config: str, channels: str,
     if target.get('load_from'):
         notes.append(f'load_from keeps the stock RGB weights, {target["load_from"]}: they load '
                      'without what took the RGB pixels.')
-    modules = convert_backbone(model, len(channel_indices(channels)), scope, notes)
-    stride = backbone_stride(model['backbone'], scope)
+    modules, stride = convert_backbone(model, len(channel_indices(channels)), scope, notes)
     convert_preprocessors(target, stride, notes)
     freq = _transform(target, channels, stats, BLOCK_SIZE // stride, notes)
     scale = BLOCK_SIZE // (stride * freq.get('upscale', 1))
@@ -74,8 +73,8 @@ def freqify(config: str, channels: str,
     imports = target.get('custom_imports') or {}
     known = imports.get('imports') or []
     known = [known] if isinstance(known, str) else known
-    imported = [*modules, *(name for name in known if name not in modules)]
-    target['custom_imports'] = {**imports, 'imports': imported}
+    imports = {**imports, 'imports': list(dict.fromkeys([*modules, *known]))}
+    target['custom_imports'] = imports
     return target, list(dict.fromkeys(notes))  # a preprocessor may stand in two places
 
 
@@ -97,14 +96,8 @@ def write_freqified(config: str, channels: str, out: Path,
                     stats: Optional[str] = None) -> list[str]:
     """Write the frequency-domain version of a stock config, once it has been built and tried.
 
-    Args:
-        config (str): As for :func:`freqify`.
-        channels (str): As for :func:`freqify`.
-        out (Path): File to write; it inherits ``config``.
-        stats (str, optional): As for :func:`freqify`.
-
-    Returns:
-        list[str]: What a reader has to know about it, also in the file's comment.
+    Arguments are those of :func:`freqify`, and the file ``out``, which inherits ``config``. Return
+    what a reader has to know, as the file's comment does.
 
     Raises:
         ValueError: The config cannot be converted, or the result does not work; nothing is written.

@@ -18,22 +18,41 @@ _LEFT_OUT = ('BatchSyncRandomResize', )  # multi-scale training of YOLOX, which 
 
 
 def convert_backbone(model: dict[str, Any], channels: int, scope: str,
-                     notes: list[str]) -> list[str]:
-    """Put the frequency-domain backbone into a model's config, in place.
-
-    Args:
-        model (dict): A model's config with ``backbone``, plain dicts.
-        channels (int): Number of DCT channels.
-        scope (str): The config's ``default_scope``.
-        notes (list[str]): Extended by what a reader has to know.
+                     notes: list[str]) -> tuple[list[str], int]:
+    """Put the frequency-domain backbone into a model's config, in place; extend ``notes``.
 
     Returns:
-        list[str]: Modules that the config must import.
+        tuple[list[str], int]: Modules that the config must import, and the ``input_stride``.
 
     Raises:
-        ValueError: There is no backbone, there are several networks that would take the input, or
-            mmfreq has no version of this one.
+        ValueError: There is no backbone, there are several networks that would take the input,
+            mmfreq has no version of this one, or no whole upscaling makes a block cover its
+            ``input_stride``.
     """
+    backbone = _only_backbone(model)
+    prefix, _, kind = backbone['type'].rpartition('.')
+    if kind.startswith('Freq'):
+        raise ValueError(f'it is a frequency-domain config already: model.backbone is {kind}')
+    owner = prefix or scope
+    modules = [MODULES[name] for name in dict.fromkeys((scope, owner)) if name in MODULES]
+    network = _freq_network(kind, owner, modules)
+    name = f'Freq{kind}'
+    backbone.update(type=f'{prefix}.{name}' if prefix else name, in_channels=channels)
+    patch = backbone.get('patch_size', network.input_stride)
+    if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
+        backbone['input_stride'] = 2
+        notes.append(f'input_stride is 2, since patches of {patch} pixels are no multiple of '
+                     f'{network.input_stride}: images are four times as large.')
+    stride = backbone.get('input_stride', network.input_stride)
+    if BLOCK_SIZE % stride:
+        raise ValueError(f'model.backbone: expected input_stride of {name} to divide {BLOCK_SIZE}, '
+                         f'got {stride}')
+    _unfreeze(model, network.unfrozen, notes)
+    return modules, stride
+
+
+def _only_backbone(model: dict[str, Any]) -> dict[str, Any]:
+    """Return the backbone's config; refuse a model in which other networks take the input."""
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
         raise ValueError(f'expected model.backbone, got a {model.get("type")} with '
@@ -47,25 +66,7 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str,
     if others:
         raise ValueError(f'expected one network, got {", ".join(others)} besides model.backbone, '
                          'which would get the same input')
-    kind = transform_type(backbone)
-    if kind.startswith('Freq'):
-        raise ValueError(f'it is a frequency-domain config already: model.backbone is {kind}')
-    owner = backbone['type'].rpartition('.')[0] or scope
-    modules = [MODULES[name] for name in dict.fromkeys((scope, owner)) if name in MODULES]
-    known = freq_backbones(owner, modules)
-    if f'Freq{kind}' not in known:
-        raise ValueError(f'model.backbone is {backbone["type"]}, and mmfreq has no Freq{kind} for '
-                         f'{owner}; docs/new_backbone.md lists the {len(known)} that there are, and '
-                         'says how to add one')
-    backbone.update(type=f'{backbone["type"][:-len(kind)]}Freq{kind}', in_channels=channels)
-    network = MODELS.children[owner].get(f'Freq{kind}')
-    patch = backbone.get('patch_size', network.input_stride)
-    if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
-        backbone['input_stride'] = 2
-        notes.append(f'input_stride is 2, since patches of {patch} pixels are no multiple of '
-                     f'{network.input_stride}: images are four times as large.')
-    _unfreeze(model, network.unfrozen, notes)
-    return modules
+    return backbone
 
 
 def _named_dicts(node: Any, path: str) -> Iterator[tuple[str, dict]]:
@@ -77,28 +78,18 @@ def _named_dicts(node: Any, path: str) -> Iterator[tuple[str, dict]]:
             yield from _named_dicts(child, f'{path}.{key}')
 
 
-def freq_backbones(scope: str, modules: list[str]) -> list[str]:
-    """Return names of the frequency-domain backbones in a host's registry; import ``modules``."""
+def _freq_network(kind: str, scope: str, modules: list[str]) -> type[FreqMixin]:
+    """Return the frequency-domain version of a host's backbone, which ``modules`` register."""
     for module in modules:
         importlib.import_module(module)
     host = MODELS.children.get(scope)
-    return [name for name, kind in (host.module_dict if host else {}).items()
-            if name.startswith('Freq') and isinstance(kind, type) and issubclass(kind, FreqMixin)]
-
-
-def backbone_stride(backbone: dict[str, Any], scope: str) -> int:
-    """Return the ``input_stride`` that a backbone's config or class states.
-
-    Raises:
-        ValueError: No upscaling by a whole number makes a block of 8x8 pixels cover it.
-    """
-    owner, _, kind = backbone['type'].rpartition('.')
-    own_stride = MODELS.children[owner or scope].get(kind).input_stride
-    stride = backbone.get('input_stride', own_stride)
-    if BLOCK_SIZE % stride:
-        raise ValueError(f'model.backbone: expected input_stride of {kind} to divide {BLOCK_SIZE}, '
-                         f'got {stride}')
-    return stride
+    known = {name: found for name, found in (host.module_dict if host else {}).items()
+             if isinstance(found, type) and issubclass(found, FreqMixin)}
+    if f'Freq{kind}' not in known:
+        raise ValueError(f'model.backbone is {kind}, and mmfreq has no Freq{kind} for {scope}; '
+                         f'docs/new_backbone.md lists the {len(known)} that there are, and says '
+                         'how to add one')
+    return known[f'Freq{kind}']
 
 
 def _unfreeze(model: dict[str, Any], unfrozen: int, notes: list[str]) -> None:
@@ -120,12 +111,7 @@ def _unfreeze(model: dict[str, Any], unfrozen: int, notes: list[str]) -> None:
 
 
 def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str]) -> None:
-    """Take normalisation, colour conversion and padding of pixels out of the preprocessors.
-
-    Args:
-        target (dict): The config, changed in place.
-        stride (int): ``input_stride`` of the backbone.
-        notes (list[str]): Extended by what a reader has to know.
+    """Take normalisation, colours and padding of pixels out of the preprocessors; extend ``notes``.
 
     Raises:
         ValueError: A preprocessor does something that only works on pixels.

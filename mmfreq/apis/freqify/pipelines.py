@@ -4,9 +4,9 @@ from typing import Any
 from mmfreq.config.inspect import (
     DATALOADERS,
     datasets_with_pipeline,
+    dct_channels,
     iter_dicts,
     lazy_step,
-    pipeline_blocks,
     takes_lazy_image,
     transform_type,
     unfused,
@@ -39,15 +39,12 @@ def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str)
     """Convert every pipeline inside ``node``: a list or tuple of transforms that ends in a packer.
 
     Args:
-        node (Any): A value of the config. Dicts are changed in place; lists and tuples keep their
-            type.
+        node (Any): A value of the config. Dicts are changed in place; lists and tuples, which keep
+            their type, are returned anew.
         freq (dict): Config of the transform that goes before the packer.
         packer (str): Type of the host's packer.
         scale (int): Factor for sizes in pixels.
         path (str): Key of ``node`` in the config, for errors.
-
-    Returns:
-        Any: The converted value.
 
     Raises:
         ValueError: A pipeline cannot be converted; the message says why.
@@ -182,6 +179,6 @@ def check_pipelines(target: dict[str, Any], packer: str) -> None:
         if loader and not found:
             raise ValueError(f'{name}: expected a data set with a pipeline')
         for dataset in found:
-            if pipeline_blocks(unfused(dataset['pipeline']))[0] == 1:
+            if dct_channels(unfused(dataset['pipeline'])) is None:
                 raise ValueError(f'{name}: expected a pipeline that ends in {packer}, got '
                                  f'{" -> ".join(map(transform_type, dataset["pipeline"]))}')

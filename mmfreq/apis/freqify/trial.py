@@ -15,6 +15,7 @@ from mmengine.dataset import BaseDataset, pseudo_collate
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
+from mmfreq.apis.measure import build_model
 from mmfreq.config.inspect import DATALOADERS, PIXELS_TO_CHANNELS
 
 _SHAPE = (480, 640)  # pixels of the noise image
@@ -90,13 +91,11 @@ def on_noise(node: Any, folder: str) -> Any:
 
 
 def try_config(cfg: Config, stock: Config) -> None:
-    """Run every pipeline of a config on a noise image, builds its model, and gives the backbone what they made.
+    """Run every pipeline of a config on a noise image, and its backbone on what they made.
 
-    Args:
-        cfg (Config): A frequency-domain config of either host. It stays as it is.
-        stock (Config): The config that it comes from. A cell must cover as many pixels of the stock input as the
-            backbone says (``input_stride``), and the backbone must make features of the stock
-            sizes. Not all of the stock backbone may be frozen.
+    A cell must cover as many pixels of the stock config's input as the backbone says
+    (``input_stride``), and the backbone must make features of the stock sizes. Not all of the stock
+    backbone may be frozen.
 
     Raises:
         ValueError: Something failed, or does not fit; the message says where.
@@ -105,8 +104,7 @@ def try_config(cfg: Config, stock: Config) -> None:
         write_noise(Path(folder))
         samples = {name: _sample(cfg, name, folder) for name in DATALOADERS if cfg.get(name)}
         with _explained('the model cannot be built'):
-            model = MODELS.build(_with_preprocessor(cfg))
-            model.eval()
+            model = build_model(deepcopy(cfg)).eval()
         if cfg.default_scope == 'mmpretrain':
             for name, sample in samples.items():
                 _check_grid(sample, _sample(stock, name, folder), model.backbone.input_stride, name)
@@ -161,13 +159,6 @@ def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> Non
 def _shapes(features: Any) -> Any:
     """Return the shapes of a backbone's features, nested as these are: Conformer has two in a stage."""
     return tuple(features.shape) if isinstance(features, torch.Tensor) else [_shapes(level) for level in features]
-
-
-def _with_preprocessor(cfg: Config) -> dict:
-    model = deepcopy(cfg.model)
-    if cfg.get('data_preprocessor') is not None:
-        model.setdefault('data_preprocessor', deepcopy(cfg.data_preprocessor))
-    return model
 
 
 @contextmanager

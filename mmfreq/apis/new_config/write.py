@@ -15,7 +15,7 @@ from mmfreq.config.checks import check_config, merge_options
 from mmfreq.config.inspect import DATALOADERS, iter_dicts
 from mmfreq.config.paths import config_path, packaged_name
 from mmfreq.config.writer import child_text, plain_config, stock_base, wrapped
-from mmfreq.files import atomic_write_text, check_not_input
+from mmfreq.files import atomic_write_text, check_not_input, full_path
 
 _SPLIT_OF = {'train_dataloader': 'train', 'val_dataloader': 'val', 'test_dataloader': 'test'}
 _BATCHES = 8  # that an epoch has at least, where the images suffice
@@ -61,7 +61,7 @@ def write_config(config: str, data_path: str, out: Path, *, batch_size: Optional
     notes = [*found]
     lists = {name: f'{stem.name}-{name}.{"json" if data.is_coco else "txt"}'
              for name, split in data.splits.items() if split.listed}
-    folder = out.absolute().parent
+    folder = full_path(out).parent
     if (lists or stats) and set('\'"\\') & set(str(folder)):
         raise ValueError(f'--out: {folder}: mmengine takes no quotes and backslashes in the folder of '
                          'a config that names files beside it')
@@ -256,6 +256,8 @@ def _set_weights(target: dict[str, Any], path: Path, weights: Optional[str],
             raise ValueError(f'--weights stock: no weights were published for {stock_base(path)}')
     elif '://' not in weights and not Path(weights).is_file():
         raise ValueError(f'--weights: expected stock, random or a checkpoint, no such file: {weights}')
+    elif '://' not in weights:
+        target['load_from'] = str(full_path(weights))
     notes.append(f'starts from {target["load_from"]}')
 
 

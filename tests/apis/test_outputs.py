@@ -55,7 +55,7 @@ def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_p
     ('browse.Browser', 'browse_dataset', (CONFIG, )), ('predict.Predictor', 'predict', (CONFIG, 'x.pth', 'x.png')),
     ('new_config.write.write_config', 'new', (CONFIG, '.', '-o', 'x.py')), ('export.exporter', 'export', (
         CONFIG, 'x.pth', 'x.onnx'))])
-def test_what_the_hosts_print_is_kept_out(work: str, tool: str, arguments: tuple, tmp_path: Path,
+def test_what_the_hosts_print_is_kept_out(work: str, tool: str, arguments: tuple, tmp_path: Path, run_tool: Any,
                                           monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def noisy(*_: Any, **__: Any) -> None:
         print('Could not import OneDL')
@@ -65,7 +65,6 @@ def test_what_the_hosts_print_is_kept_out(work: str, tool: str, arguments: tuple
     monkeypatch.chdir(tmp_path)
     for name in ('x.pth', 'x.png'):
         Path(name).touch()
-    monkeypatch.setattr('sys.argv', [tool, *arguments])
     with pytest.raises((SystemExit, ValueError), match='the end'):
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+        run_tool(tool, *arguments)
     assert 'OneDL' not in capsys.readouterr().out

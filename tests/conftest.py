@@ -2,13 +2,28 @@
 import os
 
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+os.environ['CUDA_VISIBLE_DEVICES'] = ''
 
+import runpy  # noqa: E402
+import sys  # noqa: E402
+from functools import cache  # noqa: E402
+from pathlib import Path  # noqa: E402
+from typing import Any, Callable  # noqa: E402
+
+import cv2  # noqa: E402
+import mmengine.config.utils  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
+import yapf.yapflib.yapf_api  # noqa: E402
+from mmengine.registry import DefaultScope  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  before any host, whose detectors would otherwise stay without nms
 
 torch.set_num_threads(1)
+cv2.setNumThreads(0)
+# What mmengine does again for every config: read the index of all models, and lay the text out.
+mmengine.config.utils.load = cache(mmengine.config.utils.load)
+yapf.yapflib.yapf_api.FormatCode = lambda text, **_: (text, True)
 
 # Each process takes one file after another; the longest come first, so that none is left alone at the end.
 LONGEST = ['test_training.py', 'test_training_gate.py', 'test_backbones.py', 'test_freqify.py', 'test_new_config.py']
@@ -17,3 +32,22 @@ LONGEST = ['test_training.py', 'test_training_gate.py', 'test_backbones.py', 'te
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Let the longest files come first."""
     items.sort(key=lambda item: LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST))
+
+
+@pytest.fixture
+def quick_init(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give new layers constant weights, which takes no time: for networks whose shapes count, or that are loaded."""
+    for name in ('kaiming_normal_', 'kaiming_uniform_', 'normal_', 'trunc_normal_', 'uniform_', 'xavier_uniform_'):
+        monkeypatch.setattr(torch.nn.init, name, lambda weight, *_, **__: weight.detach().fill_(0.01))
+
+
+@pytest.fixture
+def run_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Run a tool in this process, by its name and with arguments."""
+
+    def run(name: str, *arguments: Any) -> None:
+        monkeypatch.setattr(sys, 'argv', [f'{name}.py', *map(str, arguments)])
+        with DefaultScope.overwrite_default_scope('mmengine'):
+            runpy.run_path(str(Path(__file__).parents[1] / f'tools/{name}.py'), run_name='__main__')
+
+    return run

@@ -84,13 +84,17 @@ def test_there_is_no_import_circle() -> None:
 
 
 def test_a_plain_import_is_light() -> None:
-    code = 'import sys, mmfreq; print(*sorted(sys.modules))'
+    code = ('import sys, mmfreq; print(*sys.modules); '
+            'import mmfreq.apis.show_dct, mmfreq.apis.heatmap; print(*sys.modules)')
     command = [sys.executable, '-c', code]
-    loaded = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    loaded, with_pictures = (line.split() for line in lines)
     heavy = ('mmpretrain', 'mmdet', 'matplotlib', 'numba', 'mmfreq.apis', 'mmfreq.config.writer')
     for name in heavy:
         assert name not in loaded, f'import mmfreq loads {name}'
     assert 'mmfreq.transforms' in loaded
+    for name in ('mmfreq.apis.measure', 'mmfreq.apis.compare', 'mmengine.analysis'):
+        assert name not in with_pictures, f'a picture of channels or a gate loads {name}'
 
 
 if __name__ == '__main__':

@@ -5,10 +5,8 @@ import pickle
 import re
 import runpy
 import shutil
-import socket
-import subprocess
+import signal
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,95 +14,34 @@ import cv2
 import numpy as np
 import pytest
 import torch
+import torch.distributed.run
 from mmengine.config import Config
+from mmengine.hooks import CheckpointHook
 from numpy.testing import assert_allclose
 from scipy.fft import dctn
+from tool_runs import (
+    DEMO24,
+    ROOT,
+    Reduces,
+    call_of,
+    checkpoint,
+    data_options,
+    execute,
+    flags,
+    forked,
+    free_port,
+    ranks,
+    run_options,
+    scalars,
+    tool,
+    write_data,
+)
 
 from mmfreq.apis.dataset_stats import dataset_statistics
 from mmfreq.apis.runner import _enable_tta
 from mmfreq.transforms import FreqNormalize
 
-ROOT = Path(__file__).parents[1]
-DEMO24 = 'configs/demo/resnet18-dct24s_demo.py'
 NAME = Path(DEMO24).stem
-COUNTS = {'train': 8, 'val': 4}  # per class
-ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'CUDA_VISIBLE_DEVICES': '', 'PYTHON': sys.executable}
-
-
-# A tiny data set, and the demo config fitted to it
-
-
-def picture(label: int, seed: int) -> np.ndarray:
-    """64 x 64 BGR: stripes (rows for class 0, columns for class 1), a tint, noise."""
-    rng = np.random.default_rng((label, seed))
-    stripes = np.sin(np.indices((64, 64))[label] / rng.uniform(1, 3) + rng.uniform(0, 6))
-    image = 128 + 60 * stripes[:, :, None] * rng.uniform(0.5, 1, 3) + rng.normal(0, 15, (64, 64, 3))
-    return np.clip(image, 0, 255).astype(np.uint8)
-
-
-def write_data(root: Path) -> Path:
-    for split, count in COUNTS.items():
-        for label, name in enumerate(('rows', 'columns')):
-            (root / split / name).mkdir(parents=True)
-            for index in range(count):
-                image = picture(label, index + 100 * (split == 'val'))
-                cv2.imwrite(str(root / split / name / f'{index}.jpg'), image)
-    return root
-
-
-def data_options(data: Path) -> dict[str, Any]:
-    """What a user with own data sets: folders and classes. No workers, 8 x 8 blocks."""
-    options = {'model.head.num_classes': 2, 'data_preprocessor.num_classes': 2}
-    for name in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
-        options |= {f'{name}.dataset.data_root': str(data), f'{name}.num_workers': 0, f'{name}.batch_size': 4,
-                    f'{name}.persistent_workers': False, f'{name}.dataset.pipeline.1.scale': 64}
-    for name in ('val_dataloader', 'test_dataloader'):
-        options[f'{name}.dataset.pipeline.2.crop_size'] = 64
-    return options
-
-
-def run_options(data: Path) -> dict[str, Any]:
-    """Two epochs of four iterations, nothing random in the pipeline, so that runs can be compared."""
-    return data_options(data) | {
-        'train_dataloader.dataset.pipeline.1.resize': 'ResizeEdge',
-        'train_dataloader.dataset.pipeline.2.prob': 0.0,
-        'train_cfg.max_epochs': 2,
-        'param_scheduler.total_steps': 2,
-        'default_hooks.logger.interval': 1,
-    }
-
-
-def flags(options: dict[str, Any]) -> list[str]:
-    return ['--cfg-options', *(f'{key}={value}' for key, value in options.items())]
-
-
-def execute(*command: Any, succeeds: bool = True, **environment: str) -> subprocess.CompletedProcess:
-    result = subprocess.run([str(part) for part in command], cwd=ROOT, env={**ENVIRONMENT, **environment}, text=True,
-                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=600, check=False)
-    assert (result.returncode == 0) == succeeds, result.stdout[-6000:]
-    return result
-
-
-def tool(name: str, *arguments: Any, **kwargs: Any) -> str:
-    """Output of a tool."""
-    return execute(sys.executable, f'tools/{name}.py', *arguments, **kwargs).stdout
-
-
-def free_port() -> str:
-    with socket.socket() as bound:
-        bound.bind(('127.0.0.1', 0))
-        return str(bound.getsockname()[1])
-
-
-def scalars(work_dir: Path) -> list[dict[str, Any]]:
-    """What the (only) run in a work dir logged, training iterations only."""
-    file, = work_dir.glob('*/vis_data/scalars.json')
-    lines = [json.loads(line) for line in file.read_text().splitlines()]
-    return [line for line in lines if 'loss' in line]
-
-
-def checkpoint(path: Path) -> dict[str, Any]:
-    return torch.load(path, weights_only=False)  # written by these tests
 
 
 def assert_same_tensors(actual: dict[str, Any], expected: dict[str, Any], **tolerance: float) -> None:
@@ -163,7 +100,7 @@ def test_training_logs_losses_and_writes_checkpoints(trained: Path) -> None:
     assert {path.name for path in trained.glob('*.pth')} == {'epoch_1.pth', 'epoch_2.pth'}
     assert (trained / 'last_checkpoint').read_text() == str(trained / 'epoch_2.pth')
     weights = checkpoint(trained / 'epoch_2.pth')['state_dict']
-    assert weights['backbone.layer1.0.conv1.weight'].shape == (64, 24, 3, 3)
+    assert weights['backbone.layer1.0.conv1.weight'].shape == (8, 24, 3, 3)
     assert not any(key.startswith(('backbone.conv1', 'backbone.bn1')) for key in weights)
     assert all(torch.isfinite(value).all() for value in weights.values())
 
@@ -180,8 +117,8 @@ def test_own_images_train_as_documented(data: Path, tmp_path: Path) -> None:
     small = {f'{key}_dataloader.{name}': value for key in ('train', 'val', 'test') for name, value in (
         ('batch_size', 8), ('num_workers', 0), ('persistent_workers', False), ('dataset.pipeline.1.scale', 64))}
     small |= {'val_dataloader.dataset.pipeline.2.crop_size': 64, 'test_dataloader.dataset.pipeline.2.crop_size': 64,
-              'model.backbone.depth': 18, 'model.head.in_channels': 512, 'train_cfg.max_epochs': 1,
-              'default_hooks.logger.interval': 1}
+              'model.backbone.depth': 18, 'model.backbone.base_channels': 8, 'model.head.in_channels': 64,
+              'train_cfg.max_epochs': 1, 'default_hooks.logger.interval': 1}
     tool(*new)
     tool(*train, '--work-dir', tmp_path, *flags(small))
     output = tool(*test, '--work-dir', tmp_path / 'test', *flags(small))
@@ -189,7 +126,7 @@ def test_own_images_train_as_documented(data: Path, tmp_path: Path) -> None:
     assert [line['step'] for line in scalars(tmp_path)] == [1, 2]
     saved = checkpoint(tmp_path / 'epoch_1.pth')
     assert saved['meta']['dataset_meta']['classes'] == ['columns', 'rows']
-    assert saved['state_dict']['head.fc.weight'].shape == (2, 512)
+    assert saved['state_dict']['head.fc.weight'].shape == (2, 64)
     assert 'accuracy/top1' in next(tmp_path.glob('*/vis_data/scalars.json')).read_text()
 
 
@@ -257,15 +194,8 @@ def one_process(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two_processes(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     work_dir = tmp_path_factory.mktemp('work') / 'two'
     options = comparable_options(data) | {'train_dataloader.batch_size': 2}
-    port = free_port()
-
-    def node(rank: int) -> None:
-        """One process of each of two machines, as several machines would start them."""
-        execute('bash', 'tools/dist_train.sh', DEMO24, 1, '--work-dir', work_dir, '--no-validate', '--auto-scale-lr',
-                *flags(options), PORT=port, NNODES='2', NODE_RANK=str(rank))
-
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(node, range(2)))
+    ended = ranks('train', DEMO24, '--work-dir', work_dir, '--no-validate', '--auto-scale-lr', *flags(options))
+    assert [code for code, _ in ended] == [0, 0], ended
     return work_dir
 
 
@@ -291,27 +221,34 @@ def test_two_processes_train_like_one(one_process: Path, two_processes: Path) ->
 
 def test_two_processes_predict_like_one(trained: Path, predictions: tuple[list[dict], Path], tmp_path: Path,
                                         metrics: dict[str, float]) -> None:
-    output = execute('bash', 'tools/dist_test.sh', trained / f'{NAME}.py', trained, 2, '--work-dir', tmp_path,
-                     '--out', tmp_path / 'x.pkl', PORT=free_port()).stdout
+    ended = ranks('test', trained / f'{NAME}.py', trained, '--work-dir', tmp_path, '--out', tmp_path / 'x.pkl')
+    assert [code for code, _ in ended] == [0, 0], ended
     made = pickle.loads((tmp_path / 'x.pkl').read_bytes())
     assert [Path(sample['img_path']) for sample in made] == [Path(sample['img_path']) for sample in predictions[0]]
     for sample, expected in zip(made, predictions[0]):
         assert_allclose(sample['pred_score'].numpy(), expected['pred_score'].numpy(), rtol=1e-4)
-    logged = re.findall(r'result: top-1 accuracy ([\d.]+)', output)
+    logged = re.findall(r'result: top-1 accuracy ([\d.]+)', ended[0][1])
     assert_allclose(float(logged[-1]), metrics['accuracy/top1'], atol=0.005)
 
 
+@pytest.mark.parametrize(('script', 'arguments'), [('train', [DEMO24]), ('test', [DEMO24, 'x.pth'])])
+def test_scripts_start_every_process_of_every_machine(script: str, arguments: list[str], tmp_path: Path,
+                                                      monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / 'python').write_text('#!/bin/sh\necho "$RANK of $WORLD_SIZE: $*"\n')
+    (tmp_path / 'python').chmod(0o755)
+    monkeypatch.setenv('PYTHON_EXEC', str(tmp_path / 'python'))  # what torchrun starts
+    port, calls = free_port(), []
+    for rank in range(2):
+        command = execute('bash', f'tools/dist_{script}.sh', *arguments, 2, '--work-dir', 'x', PYTHON='echo', PORT=port,
+                          NNODES='2', NODE_RANK=str(rank)).split()
+        assert command[:2] == ['-m', 'torch.distributed.run']
+        calls.append(call_of(torch.distributed.run.__file__, *command[2:]))
+    lines = [line for _, text in forked(*calls) for line in text.splitlines() if ' of 4: ' in line]
+    expected = f'-u tools/{script}.py {" ".join(arguments)} --launcher pytorch --work-dir x'
+    assert sorted(lines) == [f'{rank} of 4: {expected}' for rank in range(4)]
+
+
 # Files that are not to be trusted, or broken
-
-
-class Reduces:
-    """An object whose unpickling calls a function."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> tuple:
-        return self.call
 
 
 def test_a_checkpoint_with_code_is_refused(trained: Path, tmp_path: Path) -> None:
@@ -337,102 +274,60 @@ def test_resume_runs_no_code_of_a_checkpoint(trained: Path, tmp_path: Path) -> N
     assert not marker.exists()
 
 
-def test_an_image_file_without_content_is_named(data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data, tmp_path / 'data')
-    broken = tmp_path / 'data' / 'train' / 'rows' / 'empty.jpg'
-    broken.touch()
-    options = data_options(tmp_path / 'data')  # with the true augmentation
-    output = tool('train', DEMO24, '--work-dir', tmp_path / 'work', *flags(options), succeeds=False)
-    message = output.strip().splitlines()[-1]
-    assert str(broken) in message
-    assert 'the file is empty' in message
-    assert 'Traceback' not in output
+@pytest.fixture(scope='module')
+def places(data: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What names in the arguments of the next test stand for."""
+    folder = tmp_path_factory.mktemp('refused')
+    shutil.copytree(data, folder / 'DAMAGED')
+    (folder / 'DAMAGED/train/rows/empty.jpg').touch()
+    (folder / 'START.py').write_text(f"""_base_ = '{ROOT / DEMO24}'
+model = dict(backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='none.pth')))
+""")
+    return dict(TRAINED=str(trained), OWN=str(trained / f'{NAME}.py'), DATA=str(data), DEMO=DEMO24,
+                RGB='configs/demo/resnet18_demo.py', **{path.stem: str(path) for path in folder.iterdir()})
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (('train', 'configs/none.py'), 'config: no such file: configs/none.py'),
-    (('test', DEMO24, 'none.pth'), 'checkpoint: no such file: none.pth'),
+MISFIT = {'model.backbone.in_channels': 23}
+
+
+@pytest.mark.parametrize(('arguments', 'options', 'message'), [
+    ('train configs/none.py', {}, 'config: no such file: configs/none.py$'),
+    ('test DEMO none.pth', {}, 'checkpoint: no such file: none.pth$'),
+    ('train DEMO', MISFIT, 'config: FreqResNet expects in_channels=23, but'),
+    ('test DEMO TRAINED', MISFIT, 'config: FreqResNet expects in_channels=23, but'),
+    ('predict DEMO TRAINED DATA', MISFIT, 'config: FreqResNet expects in_channels=23, but'),
+    ('train DEMO', data_options(Path('none')), 'config: .*none/train'),
+    ('train DEMO', 'DAMAGED', '.*DAMAGED/train/rows/empty.jpg.*the file is empty'),  # with the true augmentation
+    ('train START', 'DATA', 'config: model.backbone.init_cfg: no such file: none.pth'),
+    ('test OWN TRAINED', {'freq.0.channels': '24D'}, 'checkpoint: .*epoch_2.pth: channels: the training of the '
+     "checkpoint has '24S', but test_dataloader has '24D'"),
+    ('test OWN TRAINED', {'test_dataloader.dataset.pipeline.3.stats': 'photos-1333x800'},
+     'config: statistics: train_dataloader has .*448'),
+    ('test OWN TRAINED', {'optim_wraper.optimizer.lr': 1}, "--cfg-options: .*did you mean 'optim_wrapper'"),
+    ('test OWN TRAINED', {'model.backbone.depths': 18}, 'config: .*unexpected keyword argument|--cfg-options: .*depth'),
+    ('test RGB TRAINED', 'DATA', 'checkpoint: .*of another network than the config: .*layer1.0.conv1'),
+    ('predict RGB TRAINED DATA', 'DATA', 'checkpoint: .*of another network than the config: .*layer1.0.conv1'),
 ])
-def test_missing_files_give_one_line(arguments: tuple[str, ...], message: str) -> None:
-    output = tool(*arguments, succeeds=False)
-    assert output.strip().splitlines()[-1] == f'{arguments[0]}.py: error: {message}'
+def test_what_does_not_fit_gives_one_line(arguments: str, options: Any, message: str, places: dict[str, str],
+                                          tmp_path: Path) -> None:
+    name, *words = (places.get(word, word) for word in arguments.split())
+    options = data_options(Path(places[options])) if isinstance(options, str) else options
+    out = '--out' if name == 'predict' else '--work-dir'
+    output = tool(name, *words, out, tmp_path, *(flags(options) if options else []), succeeds=False)
+    assert re.match(f'{name}.py: error: ({message})', output.splitlines()[-1])
     assert 'Traceback' not in output
-
-
-def test_errors_of_config_and_data_give_one_line(trained: Path, tmp_path: Path) -> None:
-    channels = flags({'model.backbone.in_channels': 23})
-    output = [tool('train', DEMO24, '--work-dir', tmp_path, *channels, succeeds=False),
-              tool('test', DEMO24, trained, '--work-dir', tmp_path, *channels, succeeds=False),
-              tool('predict', DEMO24, trained, tmp_path, '--out', tmp_path, *channels, succeeds=False)]
-    for text in output:
-        assert '.py: error: config: FreqResNet expects in_channels=23, but' in text.splitlines()[-1]
-    output.append(tool('train', DEMO24, '--work-dir', tmp_path, *flags(data_options(tmp_path / 'none')),
-                       succeeds=False))
-    assert f'{tmp_path}/none/train' in output[-1].splitlines()[-1]
-    assert not any('Traceback' in text for text in output)
-
-
-@pytest.mark.parametrize(('options', 'message'), [
-    ({'freq.0.channels': '24D'},
-     "checkpoint: .*epoch_2.pth: channels: the training of the checkpoint has '24S', but test_dataloader has '24D'"),
-    ({'test_dataloader.dataset.pipeline.3.stats': 'photos-1333x800'}, 'config: statistics: train_dataloader has .*448'),
-    ({'optim_wraper.optimizer.lr': 1}, "--cfg-options: .*did you mean 'optim_wrapper'"),
-    ({'model.backbone.depths': 18}, 'config: .*unexpected keyword argument|--cfg-options: .*depth')])
-def test_evaluation_of_something_else_is_refused(options: dict[str, Any], message: str, trained: Path,
-                                                 tmp_path: Path) -> None:
-    output = tool('test', trained / f'{NAME}.py', trained, '--work-dir', tmp_path, *flags(options), succeeds=False)
-    assert re.match(f'test.py: error: ({message})', output.splitlines()[-1])
-    assert 'Traceback' not in output
-
-
-def test_an_rgb_config_with_a_dct_checkpoint_is_refused(data: Path, trained: Path, tmp_path: Path) -> None:
-    rgb, options = 'configs/demo/resnet18_demo.py', flags(data_options(data))
-    output = [tool('test', rgb, trained, '--work-dir', tmp_path, *options, succeeds=False),
-              tool('predict', rgb, trained, data, '--out', tmp_path, *options, succeeds=False)]
-    for text in output:
-        assert re.search('checkpoint: .*of another network than the config: .*layer1.0.conv1', text.splitlines()[-1])
-        assert 'Traceback' not in text
-
-
-@pytest.mark.parametrize(('split', 'name', 'message'), [
-    ('val', 'squares', 'class folders of val_dataloader are not those of train_dataloader: squares extra'),
-    ('train', 'squares', 'class folders of val_dataloader .*: squares missing')])
-def test_class_folders_that_differ(split: str, name: str, message: str, data: Path, tmp_path: Path) -> None:
-    shutil.copytree(data, tmp_path / 'data')
-    shutil.copytree(data / split / 'rows', tmp_path / 'data' / split / name)
-    output = tool('train', DEMO24, '--work-dir', tmp_path / 'work', *flags(data_options(tmp_path / 'data')),
-                  succeeds=False)
-    assert re.search(f'config: .*{message}', output.splitlines()[-1])
-    assert 'Traceback' not in output
-
-
-def test_a_shipped_detector_without_its_classifier_says_what_to_do(data: Path, tmp_path: Path) -> None:
-    coco = tmp_path / 'coco'
-    for name in ('train2017', 'val2017', 'annotations'):
-        (coco / name).mkdir(parents=True)
-    for name in ('train', 'val'):
-        (coco / 'annotations' / f'instances_{name}2017.json').touch()
-    output = tool('train', 'configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py', '--work-dir', tmp_path,
-                  *flags({f'{name}_dataloader.dataset.data_root': f'{coco}/' for name in ('train', 'val', 'test')} |
-                         {f'{name}_evaluator.ann_file': f'{coco}/annotations/instances_val2017.json'
-                          for name in ('val', 'test')}),
-                  succeeds=False)
-    assert re.search('config: model.backbone.init_cfg: no such file: .*train it: .*stock weights: .*start at random:',
-                     output.splitlines()[-1])
-    assert 'Traceback' not in output
-    assert len(output.splitlines()) < 20
 
 
 @pytest.mark.parametrize('arguments', [('dist_train.sh', 'none.py', 1), ('dist_test.sh', 'none.py', 'x.pth', 1)])
 def test_scripts_with_a_missing_config(arguments: tuple[Any, ...]) -> None:
-    output = execute('bash', f'tools/{arguments[0]}', *arguments[1:], succeeds=False).stdout
+    output = execute('bash', f'tools/{arguments[0]}', *arguments[1:], succeeds=False)
     assert output == f'{arguments[0]}: error: config: no such file: none.py\n'
 
 
 @pytest.mark.parametrize(('name', 'arguments'), [
     ('dist_train.sh', 'CONFIG PROCESSES'), ('dist_test.sh', 'CONFIG CHECKPOINT PROCESSES')])
 def test_scripts_explain_themselves(name: str, arguments: str) -> None:
-    output = execute('bash', f'tools/{name}', 'config.py', succeeds=False).stdout
+    output = execute('bash', f'tools/{name}', 'config.py', succeeds=False)
     assert f'usage: tools/{name} {arguments} [arguments of tools/' in output
     assert 'set -euo' not in output
 
@@ -442,29 +337,23 @@ def test_a_finished_run_says_so(trained: Path, tmp_path: Path) -> None:
     assert 'nothing to train: this run is finished (iteration 8 of 8)' in output
 
 
-INTERRUPT = '''
-import os, runpy, signal, sys
-when = sys.argv.pop()
-from mmengine.hooks import CheckpointHook
-save = CheckpointHook.after_train_epoch
-def after_train_epoch(self, runner):
-    save(self, runner) if when == 'after' else None
-    os.kill(os.getpid(), signal.SIGINT)
-CheckpointHook.after_train_epoch = after_train_epoch
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
-runpy.run_path('tools/train.py', run_name='__main__')
-'''
-
-
 @pytest.mark.parametrize(('when', 'message'), [
     ('after', r'interrupted in epoch \d; last checkpoint: \S*epoch_1.pth; the same command with --resume'),
     ('before', 'interrupted before the first checkpoint: nothing is saved')])
-def test_interrupted_training_says_how_to_go_on(when: str, message: str, trained: Path, tmp_path: Path) -> None:
-    output = execute(sys.executable, '-c', INTERRUPT, trained / f'{NAME}.py', '--work-dir', tmp_path, when,
-                     succeeds=False)
-    assert output.returncode == 130
-    assert re.search(f': {message}', output.stdout.splitlines()[-1])
-    assert 'Traceback' not in output.stdout
+def test_interrupted_training_says_how_to_go_on(when: str, message: str, trained: Path, tmp_path: Path,
+                                                monkeypatch: pytest.MonkeyPatch) -> None:
+    save = CheckpointHook.after_train_epoch
+
+    def interrupt(self: CheckpointHook, runner: Any) -> None:
+        if when == 'after':
+            save(self, runner)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(CheckpointHook, 'after_train_epoch', interrupt)
+    (code, output), = forked(call_of('tools/train.py', trained / f'{NAME}.py', '--work-dir', tmp_path))
+    assert code == 130
+    assert re.search(f'train.py: {message}', output.splitlines()[-1])
+    assert 'Traceback' not in output
 
 
 def test_tta_without_a_model_is_a_flip_and_refused_for_masks() -> None:
@@ -598,14 +487,14 @@ def table(path: Path) -> list[dict[str, str]]:
     return [dict(zip(header, row)) for row in rows]
 
 
-def parameters_of_resnet18(channels: int, classes: int) -> int:
+def parameters_of_resnet18(channels: int, classes: int, base: int) -> int:
     """Counted by hand: two 3x3 convolutions per block, a shortcut where the width changes, norms, classifier."""
     total, before = 0, channels
-    for width in (64, 128, 256, 512):
+    for width in (base, 2 * base, 4 * base, 8 * base):
         total += 9 * before * width + 3 * 9 * width * width + 4 * 2 * width
         total += before * width + 2 * width if before != width else 0
         before = width
-    return total + 512 * classes + classes
+    return total + 8 * base * classes + classes
 
 
 def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
@@ -616,9 +505,9 @@ def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
     assert [rgb[key] for key in keys] == ['3', '112x112', '37,632']
     assert float(rgb['normalised size']) == 1
     assert_allclose(float(freq['normalised size']), 1536 / 37632, rtol=0.01)
-    assert freq['parameters'] == f'{parameters_of_resnet18(24, 2) / 1e6:.2f} M'
+    assert freq['parameters'] == f'{parameters_of_resnet18(24, 2, 8) / 1e6:.2f} M'
     stem = 7 * 7 * 3 * 64 + 2 * 64
-    assert rgb['parameters'] == f'{(parameters_of_resnet18(64, 2) + stem) / 1e6:.2f} M'
+    assert rgb['parameters'] == f'{(parameters_of_resnet18(64, 2, 64) + stem) / 1e6:.2f} M'
     assert_allclose(float(freq['accuracy/top1']), metrics['accuracy/top1'], atol=0.005)
     assert rgb['accuracy/top1'] == '-'
     for row in (rgb, freq):
@@ -630,7 +519,7 @@ def test_comparison_table(comparison: Path, metrics: dict[str, float]) -> None:
 def test_comparison_as_numbers(comparison: Path, trained: Path) -> None:
     rgb, freq = json.loads(comparison.with_suffix('.json').read_text())
     assert (freq['input_shape'], freq['normalised_size']) == ([24, 8, 8], 1536 / 37632)
-    assert freq['parameters'] == parameters_of_resnet18(24, 2)
-    # the first block holds its input and two results of 64 x 8 x 8; oneDNN may copy the largest weights
-    assert 4 * (24 + 2 * 64) * 8 * 8 < freq['memory'] < 4 * (10 * 64 * 8 * 8 + 9 * 512 * 512)
+    assert freq['parameters'] == parameters_of_resnet18(24, 2, 8)
+    # the first block holds its input and two results of 8 x 8 x 8; oneDNN may copy the largest weights
+    assert 4 * (24 + 2 * 8) * 8 * 8 < freq['memory'] < 4 * (10 * 24 * 8 * 8 + 9 * 64 * 64)
     assert rgb['memory'] > freq['memory']

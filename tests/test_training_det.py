@@ -1,9 +1,6 @@
 """Run Mask R-CNN end to end on demo data; check the evaluation by pycocotools and data that does not fit."""
 import json
 import logging
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
@@ -15,13 +12,12 @@ from mmengine.logging import MMLogger
 from numpy.testing import assert_allclose
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from tool_runs import ROOT, detector_options, flags, tool
 
 from mmfreq.demo_data import make_demo_data
 from mmfreq.models.det import has_area
 
-ROOT = Path(__file__).parents[1]
 CONFIG = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
-ENVIRONMENT = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(ROOT)}
 
 
 @pytest.fixture(scope='module')
@@ -31,32 +27,15 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def tool(name: str, *arguments: Any, succeeds: bool = True) -> str:
-    command = [sys.executable, f'tools/{name}.py', *map(str, arguments)]
-    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, text=True, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=600, check=False)
-    assert (done.returncode == 0) == succeeds, done.stdout[-6000:]
-    return done.stdout
-
-
 def options(data: Path, **others: Any) -> list[str]:
     """Two iterations of two small images, a few proposals."""
-    values = {
-        'train_dataloader.batch_size': 4,
+    values = detector_options(data) | {
         'train_cfg.max_epochs': 1,
         'train_cfg.val_interval': 1,
-        'default_hooks.logger.interval': 1,
         'model.test_cfg.rcnn.score_thr': 0.0,
         'model.test_cfg.rcnn.max_per_img': 5,
-        'val_evaluator.ann_file': data / 'annotations/val.json',
-        'test_evaluator.ann_file': data / 'annotations/val.json',
     }
-    for name in ('train', 'val', 'test'):
-        prefix = f'{name}_dataloader'
-        values |= {f'{prefix}.dataset.data_root': f'{data}/', f'{prefix}.num_workers': 0,
-                   f'{prefix}.persistent_workers': False}
-    values |= {key.replace('__', '.'): value for key, value in others.items()}
-    return ['--cfg-options', *(f'{key}={value}' for key, value in values.items())]
+    return flags(values | {key.replace('__', '.'): value for key, value in others.items()})
 
 
 @pytest.fixture(scope='module')

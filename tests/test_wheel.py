@@ -12,26 +12,29 @@ from typing import Any
 from zipfile import ZipFile
 
 import pytest
-from test_training import ENVIRONMENT, flags, run_options, scalars, write_data
+from tool_runs import ENVIRONMENT, flags, run_options, scalars, write_data
 
 from mmfreq import __main__ as command
 from mmfreq.version import __version__
 
 ROOT = Path(__file__).parents[1]
 TOOLS = {path.stem: path for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh')}
-# In a process of its own: where the package is, and what each shipped config trains.
-LOAD_ALL = """
-import json, sys
-import mmfreq
+# In a process of its own: train; where the package is, and what each shipped config trains.
+TRAIN_AND_LOAD = """
+import functools, json, sys
+import mmengine.config.utils
+mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
+from mmfreq.__main__ import main
+main()
 from mmengine.config import Config
 from mmfreq.config.checks import check_channels
 from mmfreq.config.paths import config_path
 backbones = {}
-for name in json.load(sys.stdin):
+for name in json.load(open('names.json')):
     cfg = Config.fromfile(str(config_path('mmfreq::' + name)))
     check_channels(cfg)
     backbones[name] = [cfg.filename, cfg.model.backbone.type, cfg.model.backbone.get('in_channels')]
-print(json.dumps(backbones))
+json.dump(backbones, open('backbones.json', 'w'))
 """
 # The packages are there, but no .pth file is read but those of the argument.
 FIND = """
@@ -62,13 +65,6 @@ def build(kind: str, folder: Path) -> tuple[Path, Path]:
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build('wheel', tmp_path_factory.mktemp('wheel'))[1]
-
-
-@pytest.fixture
-def elsewhere(wheel: Path, tmp_path: Path) -> dict[str, Any]:
-    """Arguments for a process in an empty folder that finds mmfreq in the unpacked wheel."""
-    return dict(cwd=tmp_path, env={**ENVIRONMENT, 'PYTHONPATH': str(wheel)}, text=True,
-                stdout=subprocess.PIPE, timeout=600, check=False)
 
 
 def contents(root: Path, *patterns: str) -> dict[str, bytes]:
@@ -105,33 +101,31 @@ def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_p
     assert found.stdout.strip() == str(clone / 'mmfreq/__init__.py')
 
 
-def test_every_config_is_found_and_fits_away_from_a_checkout(wheel: Path, elsewhere: dict) -> None:
+def test_a_config_that_inherits_a_shipped_one_trains_away_from_a_checkout(wheel: Path, tmp_path: Path) -> None:
+    """Without a host's scope: the demo's transforms are found as they are beside their config. All are there."""
+    (tmp_path / 'own.py').write_text(
+        "_base_ = 'mmfreq::demo/resnet18-dct24s_demo.py'\n"
+        'train_pipeline = [*_base_.train_pipeline]\n'
+        'train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n')
     names = [path.relative_to(ROOT / 'configs').as_posix() for path in ROOT.glob('configs/*/*.py')]
-    result = subprocess.run([sys.executable, '-c', LOAD_ALL], input=json.dumps(names), **elsewhere)
-    assert result.returncode == 0
-    backbones = json.loads(result.stdout.splitlines()[-1])
+    (tmp_path / 'names.json').write_text(json.dumps(names))
+    options = run_options(write_data(tmp_path / 'data'))
+    options |= {'train_cfg.max_epochs': 1, 'param_scheduler.total_steps': 1, 'train_dataloader.dataset.indices': 4,
+                'val_dataloader.dataset.indices': 4}
+    result = subprocess.run(
+        [sys.executable, '-c', TRAIN_AND_LOAD, 'train', 'own.py', *flags(options)], cwd=tmp_path, timeout=600,
+        env={**ENVIRONMENT, 'PYTHONPATH': str(wheel), 'NUMBA_DISABLE_JIT': '1'}, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT)
+    assert result.returncode == 0, result.stdout[-6000:]
+    assert len(scalars(tmp_path / 'work_dirs' / 'own')) == 1
+    assert (tmp_path / 'work_dirs/own/epoch_1.pth').is_file()
+    assert 'scope "mmfreq"' not in result.stdout
+    backbones = json.loads((tmp_path / 'backbones.json').read_text())
     assert list(backbones) == names
     for name, (file, kind, channels) in backbones.items():
         assert Path(file) == wheel / 'mmfreq/.mim/configs' / name
         assert kind.rpartition('.')[2].startswith('Freq') == ('dct' in name)
         assert channels is None or f'dct{channels}' in name
-
-
-def test_a_config_that_inherits_a_shipped_one_trains(elsewhere: dict[str, Any]) -> None:
-    """Without a host's scope: the demo's transforms are found as they are beside their config."""
-    folder = elsewhere['cwd']
-    (folder / 'own.py').write_text(
-        "_base_ = 'mmfreq::demo/resnet18-dct24s_demo.py'\n"
-        'train_pipeline = [*_base_.train_pipeline]\n'
-        'train_dataloader = dict(dataset=dict(pipeline=train_pipeline))\n')
-    options = run_options(write_data(folder / 'data'))
-    options |= {'train_cfg.max_epochs': 1, 'param_scheduler.total_steps': 1}
-    result = subprocess.run([sys.executable, '-m', 'mmfreq', 'train', 'own.py', *flags(options)],
-                            stderr=subprocess.STDOUT, **elsewhere)
-    assert result.returncode == 0, result.stdout[-6000:]
-    assert len(scalars(folder / 'work_dirs' / 'own')) == 4
-    assert (folder / 'work_dirs/own/epoch_1.pth').is_file()
-    assert 'scope "mmfreq"' not in result.stdout
 
 
 # The command

@@ -208,7 +208,7 @@ def check_classes(heads: dict[str, int], datasets: dict[str, Any]) -> None:
         for what, (origin, classes) in first.items():
             if count != len(classes):
                 raise ValueError(f'{name}: num_classes={count}, but {origin} has {len(classes)} '
-                                 f'{what}: {_list(classes)}; set num_classes, or data_root and '
+                                 f'{what}: {some_of(classes)}; set num_classes, or data_root and '
                                  'classes of the data')
 
 
@@ -241,14 +241,15 @@ def _class_names(dataset: Any) -> dict[str, tuple]:
 def _difference(classes: tuple, expected: tuple) -> str:
     missing = [name for name in expected if name not in classes]
     extra = [name for name in classes if name not in expected]
-    parts = [f'{_list(names)} {word}' for names, word in ((missing, 'missing'), (extra, 'extra'))
+    parts = [f'{some_of(names)} {word}' for names, word in ((missing, 'missing'), (extra, 'extra'))
              if names]
-    return ', '.join(parts) or f'{_list(classes)} instead of {_list(expected)}'
+    return ', '.join(parts) or f'{some_of(classes)} instead of {some_of(expected)}'
 
 
-def _list(names: Any) -> str:
-    shown = ', '.join(map(str, list(names)[:6]))
-    return shown + (f', ... ({len(names)} in all)' if len(names) > 6 else '')
+def some_of(names: Sequence[Any], most: int = 6) -> str:
+    """Return the first names with commas between them, and how many there are if there are more."""
+    rest = f', ... ({len(names)} in all)' if len(names) > most else ''
+    return ', '.join(map(str, names[:most])) + rest
 
 
 # Checkpoints
@@ -275,20 +276,20 @@ def check_weights(model: nn.Module, checkpoint: dict[str, Any]) -> None:
         lines = str(error).splitlines()
         shapes = [line.strip() for line in lines if 'size mismatch' in line] or lines
         raise RefusedCheckpointError('the checkpoint is of another network than the config: '
-                                     f'{_list(shapes)}') from error
+                                     f'{some_of(shapes)}') from error
     learnt = {name for name, _ in model.named_parameters()}
     learnt.update(name for name in model.state_dict() if '.running_' in name)
     broken = [name for name, value in model.state_dict().items()
               if name in learnt and not value.isfinite().all()]
     if broken:
         raise RefusedCheckpointError(f'{len(broken)} of {len(learnt)} weights are no finite numbers'
-                                     f', since the training diverged: {_list(broken)}')
+                                     f', since the training diverged: {some_of(broken)}')
     lacking = [key for key in missing if key in learnt]
     foreign = [key for key in unexpected if key.startswith('backbone.')]
     if lacking or foreign:
         raise RefusedCheckpointError(
             'the checkpoint is of another network than the config: missing '
-            f'{_list(lacking) or "none"}; unexpected {_list(foreign) or "none"}')
+            f'{some_of(lacking) or "none"}; unexpected {some_of(foreign) or "none"}')
 
 
 def _state_dict(checkpoint: dict[str, Any]) -> OrderedDict:

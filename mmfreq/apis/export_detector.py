@@ -98,15 +98,7 @@ class Canvas(PixelSteps):
 
 
 class Detector(nn.Module):
-    """A canvas, and a detector of mmdet behind it, to detections.
-
-    Args:
-        front (Canvas): The front end.
-        model (nn.Module): A FasterRCNN, MaskRCNN, RetinaNet or FCOS in evaluation mode.
-
-    Raises:
-        ValueError: Another model, a part of one that is not the stock one, or another NMS.
-    """
+    """A canvas, and behind it a detector of mmdet that :func:`check_detector` accepts."""
 
     def __init__(self, front: Canvas, model: nn.Module) -> None:
         super().__init__()
@@ -172,12 +164,7 @@ def _check_limits(part: nn.Module, name: str, test_cfg: dict) -> None:
 
 @contextmanager
 def fixed_lengths(model: nn.Module, limits: Tensor) -> Iterator[None]:
-    """Let a detector's ``predict`` return K detections, whatever it finds.
-
-    Args:
-        model (nn.Module): What :func:`check_detector` accepts.
-        limits (Tensor): Height and width to which boxes are clipped, (2, ).
-    """
+    """Let a detector's ``predict`` return K detections, clipped to ``limits`` (height and width)."""
     coders = {type(part.bbox_coder) for part in model.modules() if hasattr(part, 'bbox_coder')}
     patches = [
         (dense_heads.RPNHead, '_bbox_post_process', best_proposals),

@@ -251,15 +251,7 @@ class PixelSteps(nn.Module):
 class Coefficients(nn.Module):
     """DCT coefficients, float32 or int8 (N, C, h, w), to the network's input.
 
-    Args:
-        cfg (Config): Config of mmpretrain.
-        preprocessor (nn.Module): The model's, which undoes int8.
-
-    Attributes:
-        described (dict): What the metadata say about the input's making.
-
-    Raises:
-        ValueError: The test pipeline gives pixels.
+    Arguments and attributes as :class:`PixelSteps`; ValueError if the test pipeline gives pixels.
     """
 
     def __init__(self, cfg: Config, preprocessor: nn.Module) -> None:
@@ -282,7 +274,7 @@ class Classifier(nn.Module):
     Args:
         front (nn.Module): :class:`PixelSteps` or :class:`Coefficients`.
         model (nn.Module): An ImageClassifier in evaluation mode.
-        half (bool): Whether backbone, neck and head compute in float16.
+        half (bool): Whether what stands behind ``front`` computes in float16.
 
     Raises:
         ValueError: A model or a head whose scores are no softmax or sigmoid of one output.

@@ -12,7 +12,6 @@ from typing import Any, Callable, Iterator, Optional, TextIO
 
 from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
-from mmengine.model import BaseTTAModel, is_model_wrapper
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch.utils.data import DataLoader
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from mmfreq.apis.compare.runs import HEADLINES, METRICS
 from mmfreq.config.checks import front_ends
 from mmfreq.config.inspect import iter_dicts
+from mmfreq.hosts.checkpoints import unwrapped
 
 _SHOWN = re.compile(r' - (\x1b\[\d+m)?(WARNING|ERROR|CRITICAL)')
 _HOSTS_OWN = re.compile('FileClient|HardDiskBackend')  # warnings about what only the hosts can mend
@@ -244,8 +244,7 @@ def finished(runner: Runner) -> bool:
 
 def describe_run(runner: Runner, loaders: dict[str, DataLoader], length: str) -> list[str]:
     """Return five lines: network, data, input, run, folder."""
-    model, cfg = runner.model, runner.cfg
-    model = model.module if is_model_wrapper(model) or isinstance(model, BaseTTAModel) else model
+    model, cfg = unwrapped(runner.model), runner.cfg
     count = sum(weight.numel() for weight in model.parameters())
     name = type(getattr(model, 'backbone', model)).__name__
     sizes = [f'{len(loader.dataset):,} {part}' for part, loader in loaders.items()]

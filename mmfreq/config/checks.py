@@ -21,6 +21,7 @@ from mmfreq.config.inspect import (
     iter_dicts,
     network_pipeline,
     pipelines,
+    preprocessor,
     takes_lazy_image,
     transform_type,
     unfused,
@@ -77,28 +78,28 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
                          'has DCT transforms')
     expanded = network_pipeline(cfg, pipeline)
     steps = {transform_type(step): step for step in iter_dicts(expanded)}
-    preprocessor = _preprocessor(cfg)
+    node = preprocessor(cfg)
     selected, block_size = dct_channels(expanded) or ((), 1)
     normalize = dict(steps.get('FreqNormalize', {}))
     mean, std = np.zeros(1), np.ones(1)
     if selected:
-        _check_preprocessor(preprocessor, normalize, len(selected))
+        _check_preprocessor(node, normalize, len(selected))
     if normalize:
         stats = block_stats(normalize['stats'], block_size)
         mean = stats.mean[list(selected)]
         std = stats.std[list(selected)] / (normalize.get('scale') or 1)
-    before = preprocessor.get('mean') is not None
+    before = node.get('mean') is not None
     if before:
-        mean = mean + np.array(preprocessor['mean'], float) * std
-        std = std * np.array(preprocessor['std'], float)
+        mean = mean + np.array(node['mean'], float) * std
+        std = std * np.array(node['std'], float)
     upscale = steps.get('BlockDCT', {}).get('upscale', 1)
     order = steps.get('YCbCr', {}).get('channel_order', 'bgr')
     colours = f'YCbCr of {order}' if 'YCbCr' in steps else 'BGR'
-    if any(preprocessor.get(key) for key in _CONVERSIONS):
+    if any(node.get(key) for key in _CONVERSIONS):
         colours += ', reversed'
     said = {key: normalize[key] for key in ('stats', 'dtype', 'scale') if key in normalize}
     for key in ('mean', 'std') if before else ():
-        said[f'data_preprocessor.{key}'] = preprocessor[key]
+        said[f'data_preprocessor.{key}'] = node[key]
     names = steps.get('ChannelSelect', {}).get('channels', 'all')
     words = dict(
         channels=_short(names) if selected else 'none', colours=colours,
@@ -108,21 +109,14 @@ def front_end(cfg: Config, pipeline: list[dict]) -> FrontEnd:
                     words)
 
 
-def _preprocessor(cfg: Config) -> dict:
-    for node in iter_dicts(cfg.get('model')):
-        if node.get('data_preprocessor'):
-            return node['data_preprocessor']
-    return cfg.get('data_preprocessor') or {}
-
-
-def _check_preprocessor(preprocessor: dict, normalize: dict, channels: int) -> None:
+def _check_preprocessor(node: dict, normalize: dict, channels: int) -> None:
     """Refuse a preprocessor that takes DCT channels for pixels, or leaves int8 as it is."""
-    mean, std = preprocessor.get('mean') or [0], preprocessor.get('std') or [1]
-    got = f'got mean={preprocessor.get("mean")}, std={preprocessor.get("std")}'
+    mean, std = node.get('mean') or [0], node.get('std') or [1]
+    got = f'got mean={node.get("mean")}, std={node.get("std")}'
     for key in _CONVERSIONS:
-        if preprocessor.get(key):
+        if node.get(key):
             raise ValueError(f'data_preprocessor.{key}: expected False, since the pipeline gives '
-                             f'{channels} DCT channels, got {preprocessor[key]!r}')
+                             f'{channels} DCT channels, got {node[key]!r}')
     if {len(mean), len(std)} - {1, channels}:
         raise ValueError('data_preprocessor: expected one mean and std, or one for each of the '
                          f'{channels} channels of the pipeline, {got}')

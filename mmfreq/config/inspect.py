@@ -122,16 +122,24 @@ def _unfused_steps(steps: Any) -> Any:
     return type(steps)(made)
 
 
+def preprocessor(cfg: Config) -> dict:
+    """Return the config of the data preprocessor, innermost if one holds another; {} without."""
+    holders = [node for node in iter_dicts(cfg.get('model')) if node.get('data_preprocessor')]
+    found = (holders or [cfg])[0].get('data_preprocessor') or {}
+    while found.get('data_preprocessor'):
+        found = found['data_preprocessor']
+    return found
+
+
 def device_freq(cfg: Config) -> Optional[dict]:
     """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it.
 
     Without ``dtype`` and ``scale``, which the layer on the device leaves aside.
     """
-    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
-        if node.get('placement') == 'device' and node.get('freq'):
-            return {key: value for key, value in node['freq'].items()
-                    if key not in ('dtype', 'scale')}
-    return None
+    node = preprocessor(cfg)
+    if node.get('placement') != 'device' or not node.get('freq'):
+        return None
+    return {key: value for key, value in node['freq'].items() if key not in ('dtype', 'scale')}
 
 
 def network_steps(cfg: Config, pipeline: list[dict]) -> list[dict]:
@@ -164,16 +172,11 @@ def detection_stride(cfg: Config) -> Optional[int]:
     Raises:
         ValueError: The preprocessor is a stock one, which takes the input's cells for pixels.
     """
-    kinds, stride = [], None
-    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
-        kind = transform_type(node)
-        if kind.endswith('DataPreprocessor'):
-            kinds.append(kind)
-            if kind.startswith('Freq') and stride is None:
-                stride = node.get('stride', DEFAULT_STRIDE)
-    if cfg.get('default_scope') != 'mmdet' and not any('Det' in kind for kind in kinds):
+    node = preprocessor(cfg)
+    kind = transform_type(node)
+    if cfg.get('default_scope') != 'mmdet' and 'Det' not in kind:
         return None
-    if stride is None:
+    if not kind.startswith('Freq'):
         raise ValueError('a frequency-domain detector expects data_preprocessor=dict('
-                         f"type='FreqDetDataPreprocessor', ...), got {', '.join(kinds) or 'none'}")
-    return stride
+                         f"type='FreqDetDataPreprocessor', ...), got {kind or 'none'}")
+    return node.get('stride', DEFAULT_STRIDE)

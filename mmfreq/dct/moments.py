@@ -1,5 +1,6 @@
 """Mean and squared deviations of all DCT channels of an image, without the channels."""
 import math
+import threading
 from functools import cache
 
 import cv2
@@ -19,6 +20,16 @@ def _weights(block_size: int, upscale: int, channel_order: str) -> tuple[np.ndar
     return (np.pad(basis, ((0, block_size % 2), (0, 0))).astype(np.float32),
             color[:, :3].astype(np.float32, order='C'),
             block_size * (color[:, 3] - dct.LEVEL_SHIFT))
+
+
+_kept = threading.local()
+
+
+def _scratch(size: int) -> np.ndarray:
+    """Return float32 (size,), which the thread's next call gets again: fresh memory costs more."""
+    if size > len(getattr(_kept, 'values', ())):
+        _kept.values = np.empty(size, np.float32)
+    return _kept.values[:size]
 
 
 class ImageBlocks:
@@ -63,12 +74,17 @@ class ImageBlocks:
         axes[:, 0] = 0  # the crop's pixels alone
         rows, columns, channels = self.shape
         k = len(self._basis)
-        sums, totals = np.empty((columns, k, 3 * height), np.float32), np.zeros((k, 3 * height))
-        column_sums(cv2.transpose(pixels).reshape(width, -1), axes[1], supports[1],
-                    self._color, self._basis, *self._blocks, sums, totals)
+        size = 3 * height * columns * k
+        scratch = _scratch(2 * size + 3 * height * width)
+        sums = scratch[:size].reshape(columns, k, -1)
+        lines = scratch[size:2 * size].reshape(-1, columns * k)
+        totals = np.zeros((k, 3 * height))
+        column_sums(cv2.transpose(pixels).reshape(width, -1), axes[1], supports[1], self._color,
+                    self._basis, *self._blocks, scratch[2 * size:].reshape(width, -1), sums, totals)
+        cv2.transpose(sums.reshape(columns * k, -1), lines)
         moments, blocks = np.zeros((2, 3, k, k)), np.empty((len(picked), 3, k, k), np.float32)
-        row_moments(cv2.transpose(sums.reshape(-1, 3 * height)), totals, axes[0], supports[0],
-                    self._basis, *self._blocks, rows, picked, moments, blocks)
+        row_moments(lines, totals, axes[0], supports[0], self._basis, *self._blocks, rows, picked,
+                    moments, blocks)
         moments[0, :, 0, 0] += self._level
         blocks[:, :, 0, 0] += self._level
         n = math.isqrt(channels // 3)

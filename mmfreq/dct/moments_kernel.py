@@ -35,9 +35,11 @@ def _add(values: Any, out: Any) -> None:
         out[x] += values[x]
 
 
-@compiled(types.void(_BYTES, _I1, types.float32, _F2, _F2, types.int64, types.int64, _F3, _D2))
+@compiled(types.void(_BYTES, _I1, types.float32, _F2, _F2, types.int64, types.int64, _F2, _F3,
+                     _D2))
 def column_sums(columns: np.ndarray, axis: np.ndarray, support: float, color: np.ndarray,
-                basis: np.ndarray, stride: int, margin: int, out: np.ndarray, totals: np.ndarray) -> None:
+                basis: np.ndarray, stride: int, margin: int, lines: np.ndarray, out: np.ndarray,
+                totals: np.ndarray) -> None:
     """Compute weighted sums of the columns of an image, for each column of blocks.
 
     Args:
@@ -48,11 +50,11 @@ def column_sums(columns: np.ndarray, axis: np.ndarray, support: float, color: np
         basis (np.ndarray): float32 (K, window), weights of K frequencies, K even.
         stride (int): Pixels of the resized image from one block to the next.
         margin (int): Pixels on either side of these that also belong to the block.
+        lines (np.ndarray): float32 (W, 3*H), written: columns of Y, Cb, Cr side by side.
         out (np.ndarray): float32 (blocks, K, 3*H), lines of Y, Cb, Cr side by side; written.
         totals (np.ndarray): float64 (K, 3*H), zeros; the sums over the blocks are added.
     """
     height = columns.shape[1] // 3
-    lines = np.empty(columns.shape, np.float32)
     for x in range(len(columns)):
         for c in range(3):
             mix_pixels(color[c], columns[x], lines[x, c * height:(c + 1) * height])

@@ -1,7 +1,5 @@
 """The browser of data sets: photos rebuilt from inputs against the augmented photos, and frames at known places."""
 import json
-import runpy
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -104,12 +102,11 @@ def drawn(browser: Browser, index: int, width: int) -> np.ndarray:
 # Photos
 
 
-@pytest.mark.parametrize('loader', ['train_dataloader', 'val_dataloader'])
-@pytest.mark.parametrize('path', [CLASSIFICATION, DETECTION])
-@pytest.mark.parametrize(('channels', 'upscale', 'most', 'mean'), [
-    ('192', 1, 2, 0.7),  # BGR is rounded
-    ('24S', 1, 255, 6),
-    ('24S', 2, 255, 4),
+@pytest.mark.parametrize(('path', 'loader', 'channels', 'upscale', 'most', 'mean'), [
+    (CLASSIFICATION, 'train_dataloader', '192', 1, 2, 0.7),  # BGR is rounded
+    (CLASSIFICATION, 'val_dataloader', '24S', 1, 255, 6),
+    (DETECTION, 'train_dataloader', '24S', 2, 255, 4),
+    (DETECTION, 'val_dataloader', '192', 1, 2, 0.7),
 ])
 def test_rebuilt_photo_is_the_augmented_one(path: str, loader: str, channels: str, upscale: int, most: int, mean: float,
                                             folders: Path, coco: Path) -> None:
@@ -237,30 +234,27 @@ def test_pictures_side_by_side() -> None:
 # The tool
 
 
-def browse(monkeypatch: pytest.MonkeyPatch, path: str, root: Path, *arguments: Any) -> None:
+def browse(run_tool: Any, path: str, root: Path, *arguments: Any) -> None:
     options = [f'{name}_dataloader.dataset.data_root={root}/' for name in ('train', 'val')]
-    monkeypatch.setattr(sys, 'argv', ['browse_dataset.py', str(ROOT / path), *map(str, arguments), '--cfg-options',
-                                      *options])
-    runpy.run_path(str(ROOT / 'tools/browse_dataset.py'), run_name='__main__')
+    run_tool('browse_dataset', ROOT / path, *arguments, '--cfg-options', *options)
 
 
 @pytest.mark.parametrize('phase', ['train', 'val'])
 @pytest.mark.parametrize('path', [CLASSIFICATION, DETECTION])
 def test_tool_writes_pictures(path: str, phase: str, folders: Path, coco: Path, tmp_path: Path,
-                              monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+                              run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     root, names = (folders, ['0', '1', '2', '3']) if path == CLASSIFICATION else (coco, ['1', '2'])
-    browse(monkeypatch, path, root, '--phase', phase, '--number', 4, '--out', tmp_path)
+    browse(run_tool, path, root, '--phase', phase, '--number', 4, '--out', tmp_path)
     assert sorted(file.name for file in tmp_path.iterdir()) == [f'{i:05d}-{name}.png' for i, name in enumerate(names)]
     for file in tmp_path.iterdir():
         assert cv2.imread(str(file)).std() > 5
     assert f'{len(names)} pictures in {tmp_path}' in capsys.readouterr().out
 
 
-def test_shuffled_samples_come_from_all_classes_and_stay_the_same(folders: Path, tmp_path: Path,
-                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shuffled_samples_come_from_all_classes_and_stay_the_same(folders: Path, tmp_path: Path, run_tool: Any) -> None:
     shown = []
     for run, flags in enumerate(([], ['--shuffle'], ['--shuffle'], ['--shuffle', '--seed', 1])):
-        browse(monkeypatch, CLASSIFICATION, folders, '--number', 5, '--out', tmp_path / str(run), *flags)
+        browse(run_tool, CLASSIFICATION, folders, '--number', 5, '--out', tmp_path / str(run), *flags)
         shown.append({int(file.name.split('-')[0]) for file in (tmp_path / str(run)).iterdir()})
     first, shuffled, again, other = shown
     assert first == set(range(5))

@@ -1,8 +1,6 @@
 """Converted weights give what their own network gives; what does not fit is listed, and nothing is written."""
 import os
 import re
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,13 @@ from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
 from numpy.testing import assert_allclose
+from tool_runs import Reduces
 
 from mmfreq.apis.convert_checkpoint import convert_dctnet, dctnet_channels, read_weights
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.stats import load_stats
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
-ROOT = Path(__file__).parents[2]
 StateDict = dict[str, torch.Tensor]
 
 # The authors' 24 and 64 channels, as their code lists them for Y and for each of Cb and Cr.
@@ -187,18 +185,8 @@ def test_other_weights_are_no_dctnet_classifier(tmp_path: Path) -> None:
 # Files that are no weights
 
 
-class Opens:
-    """An object whose unpickling would write a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return open, (str(self.path), 'w')
-
-
 def test_a_file_with_anything_else_is_refused_by_name(tmp_path: Path) -> None:
-    path = save_dctnet(tmp_path / 'x.pth', {}, hook=Opens(tmp_path / 'marker'))
+    path = save_dctnet(tmp_path / 'x.pth', {}, hook=Reduces(open, str(tmp_path / 'marker'), 'w'))
     with pytest.raises(RefusedCheckpointError, match=r'x\.pth: it holds more than weights .*io\.open'):
         convert_dctnet(path, tmp_path / 'out.pth')
     assert [item.name for item in tmp_path.iterdir()] == ['x.pth']
@@ -230,14 +218,9 @@ def test_damaged_files_are_named(tmp_path: Path) -> None:
 # The tool
 
 
-def tool(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
-    monkeypatch.setattr(sys, 'argv', ['convert_checkpoint.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools' / 'convert_checkpoint.py'), run_name='__main__')
-
-
-def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_tool(tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     path = save_dctnet(tmp_path / 'best.pth.tar', dctnet(24), optimizer=dict(lr=[0.1]))
-    tool(monkeypatch, path, tmp_path / 'out.pth')
+    run_tool('convert_checkpoint', path, tmp_path / 'out.pth')
     output = capsys.readouterr().out
     assert 'channels 24S; in meta: epoch, arch, best_prec1; left out: optimizer' in output
     assert f'written: {tmp_path / "out.pth"} {tmp_path / "out.py"}' in output
@@ -256,11 +239,11 @@ def _umask() -> int:
     (('rgb.pth', 'out.pth'), 'rgb.pth: expected the weights of a DCTNet'),
     (('evil.pth', 'out.pth'), 'checkpoint: refused evil.pth: it holds more than weights'),
 ])
-def test_tool_says_what_is_wrong_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path,
+def test_tool_says_what_is_wrong_in_one_line(arguments: tuple[str, ...], message: str, tmp_path: Path, run_tool: Any,
                                              monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     torch.save(torchvision.models.resnet18().state_dict(), 'rgb.pth')
-    torch.save(dict(state_dict={}, x=Opens(tmp_path / 'marker')), 'evil.pth')
+    torch.save(dict(state_dict={}, x=Reduces(open, str(tmp_path / 'marker'), 'w')), 'evil.pth')
     with pytest.raises(SystemExit, match=re.escape(message)):
-        tool(monkeypatch, *arguments)
+        run_tool('convert_checkpoint', *arguments)
     assert sorted(path.name for path in tmp_path.iterdir()) == ['evil.pth', 'rgb.pth']

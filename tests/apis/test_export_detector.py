@@ -1,8 +1,6 @@
 """An exported detector finds what mmdet finds: boxes, labels, scores and masks, one by one."""
 import json
 import re
-import runpy
-import sys
 from pathlib import Path
 from typing import Any, Optional
 
@@ -118,12 +116,10 @@ def test_fixed_lengths_find_what_mmdet_finds(name: str, folder: Path) -> None:
             assert not found[0][0][missing].any()
 
 
-def test_tool_writes_a_checked_file(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+def test_tool_writes_a_checked_file(folder: Path, tmp_path: Path, run_tool: Any,
                                     capsys: pytest.CaptureFixture) -> None:
     out, name = tmp_path / 'model.onnx', str(folder / 'mask_rcnn')
-    monkeypatch.setattr(sys, 'argv', ['export.py', f'{name}.py', f'{name}.pth', str(out)])
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        runpy.run_path(str(ROOT / 'tools/export.py'), run_name='__main__')
+    run_tool('export', f'{name}.py', f'{name}.pth', out)
     text = capsys.readouterr().out
     assert re.search("mmdet's [1-9]\\d* detections: scores ", text)
     session = onnxruntime.InferenceSession(str(out))

@@ -1,7 +1,5 @@
 """Stock configs made frequency-domain ones: equal to those written by hand, trainable, or refused with the reason."""
 import ast
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +31,8 @@ DET = 'mmdet::retinanet/retinanet_r18_fpn_1x_coco.py'
 
 # The stock configs that must come out trainable, with the name of the weight that takes the channels.
 TRAINABLE = {
-    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py': 'layer1.0.conv1.weight',
     'mmdet::fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py': 'layer1.0.conv1.weight',
     'mmdet::cascade_rcnn/cascade-mask-rcnn_r50_fpn_1x_coco.py': 'layer1.0.conv1.weight',
-    'mmpretrain::resnet/resnet101_8xb32_in1k.py': 'layer1.0.conv1.weight',
     'mmpretrain::swin_transformer/swin-tiny_16xb64_in1k.py': 'patch_embed.projection.weight',
     'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py': 'downsample_layers.0.0.weight',
 }
@@ -492,14 +488,9 @@ def test_what_fails_when_tried_is_not_written(base: str, text: str, message: str
 # The tool
 
 
-def tool(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> None:
-    monkeypatch.setattr(sys, 'argv', ['freqify.py', *map(str, arguments)])
-    runpy.run_path(str(ROOT / 'tools' / 'freqify.py'), run_name='__main__')
-
-
-def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_tool(tmp_path: Path, run_tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
-    tool(monkeypatch, CLS, '--channels', '24S')
+    run_tool('freqify', CLS, '--channels', '24S')
     assert 'written: resnet18-dct24s_8xb32_in1k.py' in capsys.readouterr().out
     assert Config.fromfile('resnet18-dct24s_8xb32_in1k.py').model.backbone.type == 'FreqResNet'
     before = Path('resnet18-dct24s_8xb32_in1k.py').read_text()
@@ -512,6 +503,6 @@ def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
          "train_dataloader: stats: expected .* got 'none'"),
     ]:
         with pytest.raises(SystemExit, match=f'(?s){message}'):
-            tool(monkeypatch, *arguments)
+            run_tool('freqify', *arguments)
     assert [path.name for path in Path().iterdir()] == ['resnet18-dct24s_8xb32_in1k.py']
     assert Path('resnet18-dct24s_8xb32_in1k.py').read_text() == before

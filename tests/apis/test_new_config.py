@@ -1,7 +1,5 @@
 """A config for own data: what is found, what is written, what is refused."""
 import json
-import runpy
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -355,13 +353,12 @@ def test_a_class_missing_in_val_is_said(tmp_path: Path) -> None:
     ([SMALL, '--out', 'own.txt'], '--out: expected a .py file'),
     (['mmpretrain::resnet/resnet18_8xb16_cifar10.py', '--stats'], '--stats: expected a config with'),
 ])
-def test_the_tool_refuses_in_one_line(arguments: list[str], message: str, tmp_path: Path,
+def test_the_tool_refuses_in_one_line(arguments: list[str], message: str, tmp_path: Path, run_tool: Any,
                                       monkeypatch: pytest.MonkeyPatch) -> None:
     data = folders(tmp_path / 'data', a=2, b=2)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, 'argv', ['new', arguments[0], str(data), *arguments[1:]])
     with pytest.raises(SystemExit, match=message) as refused:
-        runpy.run_path(str(ROOT / 'tools/new.py'), run_name='__main__')
+        run_tool('new', arguments[0], data, *arguments[1:])
     assert '\n' not in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ['data']  # nothing is written
 

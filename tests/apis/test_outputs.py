@@ -1,26 +1,19 @@
 """A place that cannot be written is said before long work, whose result would be lost."""
-import runpy
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 CONFIG = 'resnet18-dct24s_demo'
-TOOLS = Path(__file__).parents[2] / 'tools'
 
 
 @pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch) -> Any:
+def call(run_tool: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Run a tool, whose work must not begin."""
     for work in ('dataset_stats.dataset_statistics', 'compare.rows.compare', 'export.exporter',
                  'show_dct.plot_channels', 'runner.build_runner'):
         monkeypatch.setattr(f'mmfreq.apis.{work}', lambda *_, **__: pytest.fail('too late'))
-
-    def run(tool: str, *arguments: str) -> None:
-        monkeypatch.setattr('sys.argv', [tool, *arguments])
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
-
-    return run
+    return run_tool
 
 
 @pytest.mark.parametrize('arguments', [
@@ -44,16 +37,15 @@ def test_a_place_that_cannot_be_written(arguments: tuple, call: Any, tmp_path: P
     ('show_dct', ('x.png', '-o', './x.png')), ('new', ('x.py', 'x', '-o', 'x.py', '--force')),
     ('freqify', ('x.py', '--channels', '24S', '-o', 'x.py', '--force')),
     ('convert_checkpoint', ('x.pth', '../here/x.pth'))])
-def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_path: Path,
+def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_path: Path, run_tool: Any,
                                               monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / 'here'
     folder.mkdir()
     monkeypatch.chdir(folder)
     for ending in ('png', 'py', 'pth'):
         (folder / f'x.{ending}').write_text('x = 1')
-    monkeypatch.setattr('sys.argv', [tool, *arguments])
     with pytest.raises(SystemExit, match='expected another file to write than the one that is read$'):
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+        run_tool(tool, *arguments)
     assert all(path.read_text() == 'x = 1' for path in folder.iterdir())
 
 
@@ -63,7 +55,7 @@ def test_the_file_that_is_read_is_not_written(tool: str, arguments: tuple, tmp_p
     ('browse.Browser', 'browse_dataset', (CONFIG, )), ('predict.Predictor', 'predict', (CONFIG, 'x.pth', 'x.png')),
     ('new_config.write.write_config', 'new', (CONFIG, '.', '-o', 'x.py')), ('export.exporter', 'export', (
         CONFIG, 'x.pth', 'x.onnx'))])
-def test_what_the_hosts_print_is_kept_out(work: str, tool: str, arguments: tuple, tmp_path: Path,
+def test_what_the_hosts_print_is_kept_out(work: str, tool: str, arguments: tuple, tmp_path: Path, run_tool: Any,
                                           monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
     def noisy(*_: Any, **__: Any) -> None:
         print('Could not import OneDL')
@@ -73,7 +65,6 @@ def test_what_the_hosts_print_is_kept_out(work: str, tool: str, arguments: tuple
     monkeypatch.chdir(tmp_path)
     for name in ('x.pth', 'x.png'):
         Path(name).touch()
-    monkeypatch.setattr('sys.argv', [tool, *arguments])
     with pytest.raises((SystemExit, ValueError), match='the end'):
-        runpy.run_path(str(TOOLS / f'{tool}.py'), run_name='__main__')
+        run_tool(tool, *arguments)
     assert 'OneDL' not in capsys.readouterr().out

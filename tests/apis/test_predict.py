@@ -1,8 +1,6 @@
 """Predictions by the hosts' inferencers are those of the test pipeline and the model."""
 import json
 import os
-import runpy
-import sys
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -18,6 +16,7 @@ from mmengine.registry import MODELS, DefaultScope
 from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from pycocotools import mask as coco_mask
+from tool_runs import Reduces
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
@@ -201,24 +200,15 @@ def test_networks_on_rgb_arrays_get_rgb(case: Case) -> None:
 # The tool
 
 
-def predict(monkeypatch: pytest.MonkeyPatch, *arguments: Any) -> str:
-    """Run the tool, which fails; return what it says at the end."""
-    monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, arguments)])
-    with pytest.raises(SystemExit) as failed:
-        runpy.run_path(str(ROOT / 'tools/predict.py'), run_name='__main__')
-    return str(failed.value)
-
-
 @pytest.mark.parametrize('batch_size', [1, 2])
 def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
-        case: Case, batch_size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-        capsys: pytest.CaptureFixture) -> None:
+        case: Case, batch_size: int, tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'empty.jpg').touch()
     (tmp_path / 'text.jpg').write_text('no image')
-    said = predict(monkeypatch, case.config, case.checkpoint, Path(case.images[0]).parents[1],
-                   tmp_path / 'empty.jpg', tmp_path / 'text.jpg', '--out', tmp_path / 'out',
-                   '--device', 'cpu', '--score-thr', 0, '--batch-size', batch_size)
-    assert said == '2 of 4 images could not be read'
+    with pytest.raises(SystemExit, match='^2 of 4 images could not be read$'):
+        run_tool('predict', case.config, case.checkpoint, Path(case.images[0]).parents[1], tmp_path / 'empty.jpg',
+                 tmp_path / 'text.jpg', '--out', tmp_path / 'out', '--device', 'cpu', '--score-thr', 0,
+                 '--batch-size', batch_size)
     output, errors = capsys.readouterr()
     assert f'predict.py: {tmp_path}/empty.jpg: empty file' in errors
     assert f'predict.py: {tmp_path}/text.jpg: not an image that OpenCV reads' in errors
@@ -234,26 +224,15 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
         assert (drawn != cv2.imread(image)).any()
 
 
-class Opens:
-    """An object whose unpickling opens a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple:
-        return open, (str(self.path), 'w')
-
-
 def test_tool_refuses_missing_images_and_the_code_of_a_checkpoint(
-        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        tmp_path: Path, run_tool: Any) -> None:
     evil = tmp_path / 'evil.pth'
-    torch.save(dict(state_dict={}, extra=Opens(tmp_path / 'marker')), evil)
+    torch.save(dict(state_dict={}, extra=Reduces(open, str(tmp_path / 'marker'), 'w')), evil)
     (tmp_path / '1.png').touch()
     for name, expected in {'none.jpg': f'{tmp_path}/none.jpg: no such file or folder',
                            '1.png': 'evil.pth: it holds more than weights'}.items():
-        said = predict(monkeypatch, ROOT / CLASSIFICATION, evil, tmp_path / name,
-                       '--out', tmp_path / 'out')
-        assert expected in said
-        assert '\n' not in said
+        with pytest.raises(SystemExit, match=expected) as refused:
+            run_tool('predict', ROOT / CLASSIFICATION, evil, tmp_path / name, '--out', tmp_path / 'out')
+        assert '\n' not in str(refused.value)
     assert not (tmp_path / 'marker').exists()
     assert not (tmp_path / 'out').exists()

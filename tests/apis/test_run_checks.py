@@ -254,8 +254,11 @@ def test_class_folders_are_compared_before_anything_is_built(tmp_path: Path) -> 
         check_data_folders(load(DEMO24, **root), loaders)
     check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
     (tmp_path / 'val' / 'eel').mkdir()
-    with pytest.raises(ValueError, match='class folders of val_dataloader .* train_dataloader: eel extra'):
-        check_data_folders(load(DEMO24, **root, model__head__num_classes=2), loaders)
+    (tmp_path / 'val' / 'eel' / '0.jpg').touch()
+    for classes, message in ((2, 'eel extra'), (3, 'eel missing')):
+        with pytest.raises(ValueError, match=f'class folders of val_dataloader .* train_dataloader: {message}'):
+            check_data_folders(load(DEMO24, **root, model__head__num_classes=classes), loaders)
+        (tmp_path / 'val/eel').rename(tmp_path / 'train/eel') if classes == 2 else None
 
 
 def test_classes_of_the_checkpoint() -> None:

@@ -91,6 +91,8 @@ def test_merged_ground_truth_of_detection_is_the_plain_one(first: bool, tmp_path
                   data_prefix=dict(img=str(tmp_path)), test_mode=True)
     cfg.model.backbone.init_cfg = None
     cfg.model.test_cfg.rcnn.update(score_thr=0.0, max_per_img=3)
+    cfg.model.test_cfg.rpn.update(nms_pre=20, max_per_img=20)
+    cfg.model.roi_head.bbox_head.num_classes = 1
     with DefaultScope.overwrite_default_scope('mmdet'):
         expected = DATASETS.build(dict(common, pipeline=plain))[0]['data_samples']
         views = DATASETS.build(dict(common, pipeline=flip_tta_pipeline(plain)))[0]

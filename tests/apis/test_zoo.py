@@ -1,7 +1,6 @@
 """The shipped configs are found by name, with their figures."""
-import runpy
-import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mmengine.config import Config
@@ -37,15 +36,13 @@ def test_figures_of_the_demos(name: str) -> None:
     assert figures == [str(channels), 'x'.join(map(str, sides)), f'{flops / 1e9:.2f} G', '']
 
 
-def test_the_tool(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr(sys, 'argv', ['list', 'mobilenet'])
-    runpy.run_path(str(ROOT / 'tools/list.py'), run_name='__main__')
+def test_the_tool(run_tool: Any, capsys: pytest.CaptureFixture) -> None:
+    run_tool('list', 'mobilenet')
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split() == ['config', 'channels', 'size', 'multiply-adds', 'published']
     assert len(lines) == 5
-    monkeypatch.setattr(sys, 'argv', ['list', 'alexnet'])
     with pytest.raises(SystemExit, match="no shipped config has 'alexnet' in its name"):
-        runpy.run_path(str(ROOT / 'tools/list.py'), run_name='__main__')
+        run_tool('list', 'alexnet')
 
 
 def test_mmpretrain_finds_the_shipped_classifiers() -> None:

@@ -1,7 +1,6 @@
 """The benchmark runs and writes everything; its peers compute the same channels."""
 import json
 import runpy
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 from measure import Report, Section, Settings, Subject, jpeg_files
 from peers import jpeg_peer, scipy_peer, torch_peer
 from skimage import data
+from tool_runs import call_of, forked
 
 from mmfreq.apis.measure import Entry, time_interleaved
 from mmfreq.dct.channels import channel_indices
@@ -134,11 +134,10 @@ def test_report() -> None:
 
 def test_tool_runs_quickly_and_writes_everything(tmp_path: Path) -> None:
     prefix = tmp_path / 'out' / 'quick'
-    done = subprocess.run(
-        [sys.executable, 'benchmarks/speed/run.py', CONFIGS[0],
-         'configs/demo/resnet18-dct24s_demo.py', '--quick', '--memory', '4', '--device', 'cpu',
-         '--out', str(prefix)], capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr
+    (code, output), = forked(call_of(
+        'benchmarks/speed/run.py', CONFIGS[0], 'configs/demo/resnet18-dct24s_demo.py', '--quick', '--memory', 4,
+        '--device', 'cpu', '--out', prefix))
+    assert code == 0, output
     written = json.loads(prefix.with_suffix('.json').read_text())
     text = prefix.with_suffix('.md').read_text()
     titles = set()

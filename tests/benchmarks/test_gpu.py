@@ -1,19 +1,35 @@
-"""The one script for a GPU runs here too, at small size; its times are not judged."""
+"""The one script for a GPU: its programs understand it, and the one without a test of its own runs, at small size."""
 import json
-import os
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 
-ROOT = Path(__file__).parents[2]
+import pytest
+from tool_runs import ROOT, call_of, execute, forked
 
 
-def test_everything_for_a_gpu_runs(tmp_path: Path) -> None:
-    env = dict(os.environ, OUT=str(tmp_path), PYTHON=sys.executable)
-    done = subprocess.run(['bash', 'benchmarks/speed/gpu.sh', 'quick'], cwd=ROOT, env=env, capture_output=True,
-                          text=True, timeout=300)
-    assert done.returncode == 0, done.stdout + done.stderr
-    found = json.loads((tmp_path / 'training.json').read_text())['sections']
-    assert [entry['name'] for entry in found[0]['entries']] == ['resnet18_demo', 'resnet18-dct24s_demo']
-    assert found[0]['title'] == 'Training, 1 workers'
-    assert {path.stem for path in tmp_path.glob('*.md')} == {'networks', 'resnet', 'training'}
+@pytest.mark.parametrize(('mode', 'names'), [
+    ([], ['networks', 'resnet', 'training', 'training-amp', 'mask-rcnn', 'mask-rcnn-training']),
+    (['quick'], ['networks', 'resnet', 'training'])])
+def test_everything_for_a_gpu_is_measured(mode: list[str], names: list[str], tmp_path: Path,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+    python = tmp_path / 'python'
+    python.write_text('#!/bin/sh\necho "$@" >> "$OUT/commands"\n')
+    python.chmod(0o755)
+    execute('bash', 'benchmarks/speed/gpu.sh', *mode, OUT=str(tmp_path), PYTHON=str(python))
+    commands = [line.split() for line in (tmp_path / 'commands').read_text().splitlines()]
+    for name, command in zip(names, commands, strict=True):
+        monkeypatch.setattr('sys.argv', command)
+        assert runpy.run_path(str(ROOT / command[0]))['parse_args']().out == str(tmp_path / name)
+    if mode:  # test_networks.py and test_benchmark.py run the others
+        (code, output), = forked(call_of(*commands[-1]))
+        assert code == 0, output
+        found = json.loads((tmp_path / 'training.json').read_text())['sections']
+        assert [entry['name'] for entry in found[0]['entries']] == ['resnet18_demo', 'resnet18-dct24s_demo']
+        assert found[0]['title'] == 'Training, 1 workers'
+        assert (tmp_path / 'training.md').is_file()
+
+
+def test_what_fails_is_said(tmp_path: Path) -> None:
+    output = execute('bash', 'benchmarks/speed/gpu.sh', 'quick', succeeds=False, OUT=str(tmp_path), PYTHON='false')
+    assert [line.split()[0] for line in output.splitlines() if ' failed, see ' in line] == [
+        'networks', 'resnet', 'training']

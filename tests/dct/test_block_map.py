@@ -4,9 +4,9 @@ import errno
 import itertools
 import os
 import pickle
-import subprocess
 import sys
-import textwrap
+import warnings
+from functools import partial
 from pathlib import Path
 from typing import Any, Optional
 
@@ -18,6 +18,7 @@ from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.registry import init_default_scope
 from scipy.fft import dctn
 from skimage import data
+from tool_runs import forked
 
 from mmfreq.config.inspect import single_transforms
 from mmfreq.dct import kernel
@@ -196,44 +197,37 @@ def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monke
     assert (double(21), len(double.signatures)) == (42, 1)
 
 
-def cached_doubling(folder: Path) -> tuple[list[str], dict[str, str]]:
-    """Command and environment of a process that keeps machine code in ``folder``, and prints 42 and its warnings."""
+def double(folder: Path) -> None:
+    """Keep machine code in ``folder``; print 42 and the warnings."""
+    numba.config.CACHE_DIR = ''  # beside the file
+    sys.path.insert(0, str(folder))
+    import doubling
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        compiled = kernel.compiled(numba.int64(numba.int64))(doubling.double)
+    print(compiled(21), len(caught), *(w.message for w in caught))
+
+
+def doublings(folder: Path, count: int = 1) -> list[str]:
+    """What processes print that compile at once."""
     (folder / 'doubling.py').write_text('def double(x):\n    return 2 * x\n')
-    code = textwrap.dedent(f"""
-        import doubling, importlib.util, numba, sys, warnings
-        spec = importlib.util.spec_from_file_location('mmfreq.dct.kernel', {kernel.__file__!r})
-        sys.modules[spec.name] = module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('always')
-            double = module.compiled(numba.int64(numba.int64))(doubling.double)
-        print(double(21), len(caught), *(w.message for w in caught))""")
-    environment = {**os.environ, 'PYTHONPATH': os.pathsep.join([str(folder), *sys.path])}
-    environment.pop('NUMBA_CACHE_DIR', None)
-    return [sys.executable, '-c', code], environment
+    os.utime(folder / 'doubling.py', (1e9, 1e9))  # code that is older than what is kept of it
+    return [text for _, text in forked(*[partial(double, folder)] * count)]
 
 
 def test_processes_that_start_at_once_leave_a_whole_cache(tmp_path: Path) -> None:
-    command, environment = cached_doubling(tmp_path)
-    together = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
-    outputs = [process.communicate()[0] for process in together]
-    again = subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-    assert [output.split()[0] for output in outputs] == ['42'] * 4
-    assert again.split() == ['42', '0']
+    assert [output.split()[0] for output in doublings(tmp_path, 4)] == ['42'] * 4
+    assert doublings(tmp_path) == ['42 0\n']
 
 
 def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
-    command, environment = cached_doubling(tmp_path)
-
-    def run() -> str:
-        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout
-
-    assert run().startswith('42 0')
+    assert doublings(tmp_path) == ['42 0\n']
     for ending, kept in (('nbi', 0), ('nbi', 0.5), ('nbc', 0), ('nbc', 0.5)):
         file, = tmp_path.rglob(f'doubling*.{ending}')
         file.write_bytes(file.read_bytes()[:int(kept * file.stat().st_size)])
-        assert run().startswith("42 1 mmfreq: replaced a damaged file in numba's cache"), ending
-    assert run().startswith('42 0')
+        output, = doublings(tmp_path)
+        assert output.startswith("42 1 mmfreq: replaced a damaged file in numba's cache"), ending
+    assert doublings(tmp_path) == ['42 0\n']
 
 
 def test_a_pickled_transform_holds_no_machine_code() -> None:

@@ -18,22 +18,13 @@ from mmengine.optim import MultiStepLR, OneCycleLR
 from mmengine.registry import init_default_scope
 from mmengine.runner import checkpoint as checkpoint_module
 from numpy.testing import assert_array_equal
+from tool_runs import Reduces
 
 from mmfreq.hosts import checkpoints
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
 CONFIGS = Path(__file__).parents[2] / 'configs/demo'
 WEIGHTS = dict(state_dict={'a': torch.arange(3.)})
-
-
-class Reduces:
-    """An object whose unpickling calls ``function``."""
-
-    def __init__(self, function: Any, *arguments: Any) -> None:
-        self.call = (function, arguments)
-
-    def __reduce__(self) -> tuple:
-        return self.call
 
 
 @pytest.fixture(autouse=True, params=['old torch', 'torch'])

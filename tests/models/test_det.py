@@ -251,6 +251,8 @@ def test_an_input_has_a_cell_for_each_stride_of_pixels(stride: int, pixels: tupl
     ({'model.data_preprocessor.type': 'DetDataPreprocessor'}, "'FreqDetDataPreprocessor'.* got DetDataPreprocessor"),
     ({'model.data_preprocessor.type': 'mmdet.DetDataPreprocessor', 'default_scope': None}, 'got DetDataPreprocessor'),
     ({'model.data_preprocessor': None}, 'got none'),
+    ({'model.data_preprocessor.type': 'DetDataPreprocessor',  # the model's own is what mmengine builds
+      'data_preprocessor': dict(type='FreqDetDataPreprocessor')}, 'got DetDataPreprocessor'),
 ])
 def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, message: str) -> None:
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
@@ -265,6 +267,8 @@ def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, me
     {'model.data_preprocessor.stride': 8, 'train_dataloader.dataset.pipeline.4.upscale': 1,
      'val_dataloader.dataset.pipeline.3.upscale': 1, 'test_dataloader.dataset.pipeline.3.upscale': 1},
     {'model.data_preprocessor.type': 'mmfreq.FreqDetDataPreprocessor'},
+    {'model.data_preprocessor': dict(type='MultiBranchDataPreprocessor', _delete_=True,
+                                     data_preprocessor=dict(type='FreqDetDataPreprocessor'))},
 ])
 def test_other_strides_and_scopes_fit(changes: dict) -> None:
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')

@@ -41,7 +41,7 @@ STOCK_OPTIONS = {
 
 
 @pytest.fixture(autouse=True)
-def scope() -> Iterator[None]:
+def scope(quick_init: None) -> Iterator[None]:
     torch.manual_seed(0)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         yield

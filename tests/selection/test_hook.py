@@ -1,19 +1,19 @@
 """GateLossHook in mmengine's runner: losses, gradients and on-rates against closed forms and recounts."""
 import json
 import os
-import socket
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Optional
 
 import numpy as np
 import pytest
 import torch
-import torch.multiprocessing
 from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
 from numpy.testing import assert_allclose
+from tool_runs import forked, free_port
 from torch.utils.data import Dataset
 
 from mmfreq.hosts.distributed import prepare_cpu_distributed
@@ -307,10 +307,9 @@ def test_on_rates_are_a_recount_of_the_validation_set(tmp_path: Path) -> None:
     assert (tmp_path / 'gate_rates_epoch_1.json').is_file()
 
 
-def two_processes(rank: int, port: int, folder: str) -> None:
+def two_processes(rank: int, port: str, folder: str) -> None:
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1',
-                      MASTER_PORT=str(port), CUDA_VISIBLE_DEVICES='')
-    torch.set_num_threads(1)
+                      MASTER_PORT=port)
     runner, recorder, seen = run(Path(folder), epochs=1, batch=2, launcher='pytorch')
     torch.save((seen, recorder.masks, recorder.logs, runner.model.module.gate.state_dict()), f'{folder}/rank{rank}.pt')
     hook = dict(type='GateLossHook', target=12, phases=(0.0, 0.5))
@@ -319,10 +318,9 @@ def two_processes(rank: int, port: int, folder: str) -> None:
 
 
 def test_two_processes_count_every_image_once_and_average_gradients(tmp_path: Path) -> None:
-    with socket.socket() as bound:
-        bound.bind(('127.0.0.1', 0))
-        port = bound.getsockname()[1]
-    torch.multiprocessing.spawn(two_processes, (port, str(tmp_path)), nprocs=2)
+    port = free_port()
+    ended = forked(*(partial(two_processes, rank, port, str(tmp_path)) for rank in (0, 1)))
+    assert [code for code, _ in ended] == [0, 0], ended
     ranks = [torch.load(tmp_path / f'rank{rank}.pt') for rank in (0, 1)]
     # seven images, of which the sampler gives one to both processes; each has a batch norm of its own
     rates = load_on_rates(str(tmp_path / 'gate_rates_epoch_1.json'))

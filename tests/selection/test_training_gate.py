@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from numpy.testing import assert_allclose
-from test_training import checkpoint, data_options, flags, scalars, tool, write_data
+from tool_runs import checkpoint, data_options, detector_options, flags, scalars, tool, write_data
 
 from mmfreq.demo_data import make_demo_data
 from mmfreq.selection.rates import load_on_rates
@@ -89,7 +89,7 @@ def test_static_training_on_the_selected_channels(trained: Path, config: Path, t
     assert cfg.train_dataloader.dataset.pipeline[-2].channels == str(tmp_path / 'selection.json')
     tool('train', static, '--work-dir', tmp_path / 'run', *flags({'train_cfg.max_epochs': 1}))
     weights = checkpoint(tmp_path / 'run/epoch_1.pth')['state_dict']
-    assert weights['backbone.layer1.0.conv1.weight'].shape == (64, 10, 3, 3)
+    assert weights['backbone.layer1.0.conv1.weight'].shape == (8, 10, 3, 3)
     assert not any('gate' in key for key in weights)
     assert 'loss_gate' not in scalars(tmp_path / 'run')[0]
 
@@ -120,19 +120,15 @@ def test_wrong_arguments_give_one_line(trained: Path, tmp_path: Path) -> None:
 def test_gated_mask_rcnn_drops_channels_under_a_large_weight(tmp_path: Path) -> None:
     data = tmp_path / 'data'
     make_demo_data(data, 'detection', train=8, val=2)
-    options = {
+    options = detector_options(data) | {
+        'train_dataloader.batch_size': 2,
         'train_cfg.max_epochs': 2,
         'train_cfg.val_interval': 2,
         'param_scheduler.0.start_factor': 1.0,
-        'default_hooks.logger.interval': 1,
         'custom_hooks.1.loss_weight': 1.0,
         'custom_hooks.1.target': None,
         'optim_wrapper.optimizer.lr': 0.02,
-        'val_evaluator.ann_file': data / 'annotations/val.json',
     }
-    for name in ('train', 'val'):
-        options |= {f'{name}_dataloader.dataset.data_root': f'{data}/', f'{name}_dataloader.num_workers': 0,
-                    f'{name}_dataloader.persistent_workers': False}
     tool('train', 'configs/demo/mask-rcnn_r18-dct192-gate_demo.py', '--work-dir', tmp_path / 'run', *flags(options))
     lines = scalars(tmp_path / 'run')
     assert len(lines) == 8

@@ -6,14 +6,14 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Iterable, Optional, Sequence
+from typing import Any, Iterable, Optional
 
 import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from mmfreq.apis.checks import IMAGE_ENDINGS
+from mmfreq.apis.checks import IMAGE_ENDINGS, some_of
 from mmfreq.apis.predict import SUFFIXES
 from mmfreq.dct.channels import read_json
 from mmfreq.files import atomic_write_text, files_below, full_path, read_lines
@@ -178,7 +178,7 @@ def _class_split(root: Path, folder: Path) -> Split:
     if not split.images:
         raise ValueError(f'{folder}: no images ({" ".join(SUFFIXES)}) in {len(empty)} folders')
     if empty:
-        raise ValueError(f'{folder}: folders without images: {_some(empty)}; remove them, or fill '
+        raise ValueError(f'{folder}: folders without images: {some_of(empty)}; remove them, or fill '
                          'them')
     split.listed |= any(path.name.startswith(('.', '__')) for path in folder.iterdir()
                         if path.is_dir())
@@ -253,7 +253,7 @@ def _coco(file: Path) -> dict[str, Any]:
         counts = Counter(entry.get(key) for entry in coco[part])
         twice = [str(value) for value, count in counts.items() if count > 1 or value is None]
         if twice:
-            raise ValueError(f'{file}: expected every {key} in {part} once, got {_some(twice)} '
+            raise ValueError(f'{file}: expected every {key} in {part} once, got {some_of(twice)} '
                              'more than once or not at all')
     categories = {category['id'] for category in coco['categories']}
     for entry in coco['annotations']:
@@ -304,13 +304,13 @@ def _leave_out_unreadable(data: Data) -> None:
         if not all(found):
             data.splits[name] = split.only(np.flatnonzero([size is not None for size in found]))
     if not sizes:
-        raise ValueError(f'{data.root}: none of {len(bad)} images can be read: {_some(bad)}')
+        raise ValueError(f'{data.root}: none of {len(bad)} images can be read: {some_of(bad)}')
     sides = np.array(sizes)
     low, middle, high = (f'{w:g}x{h:g}' for w, h in np.quantile(
         sides, (0, 0.5, 1), axis=0, method='nearest'))
     data.notes.append(f'sizes: {middle} pixels (median), from {low} to {high}')
     if bad:
-        data.notes.append(f'unreadable, left out: {_some(bad, 20)}')
+        data.notes.append(f'unreadable, left out: {some_of(bad, 20)}')
 
 
 def _size(path: Path) -> Optional[tuple[int, int]]:
@@ -347,7 +347,7 @@ def _check_two_classes(path: str, data: Data) -> None:
     if len(found) < 2 and not data.is_coco:
         unread = [note for note in data.notes if note.startswith('unreadable')]
         raise ValueError('; '.join((f'{path}: expected images of at least two classes, found '
-                                    f'{_some([*found])} alone', *unread)))
+                                    f'{some_of([*found])} alone', *unread)))
 
 
 def _check_classes(data: Data) -> None:
@@ -359,7 +359,7 @@ def _check_classes(data: Data) -> None:
         names = [entry['name'] for entry in train.coco['categories']]
         data.classes = [name for name in names if name in used]
         unused = [name for name in names if name not in used]
-        data.notes += [f'categories without annotations, left out: {_some(unused)}'] * bool(unused)
+        data.notes += [f'categories without annotations, left out: {some_of(unused)}'] * bool(unused)
     else:
         numbers = all(re.fullmatch(r'\d+', label) for label in used)
         # class folders are numbered by the host, in the order of their names as text
@@ -367,7 +367,7 @@ def _check_classes(data: Data) -> None:
         data.classes = sorted(used, key=int if numbers and listed else str)
     twins = [name for name, count in Counter(map(str.casefold, data.classes)).items() if count > 1]
     if twins:
-        raise ValueError(f'{data.root}: classes that differ in case only: {_some(twins)}')
+        raise ValueError(f'{data.root}: classes that differ in case only: {some_of(twins)}')
     for name, split in data.splits.items():
         _check_split(data, name, split)
 
@@ -390,22 +390,17 @@ def _check_split(data: Data, name: str, split: Split) -> None:
     if data.is_coco:
         order = [entry['name'] for entry in split.coco['categories']]
         if [entry for entry in order if entry in data.classes] != data.classes:
-            raise ValueError(f'{split.annotations}: expected the categories {_some(data.classes)} '
-                             f'in this order, as in train, found {_some(order)}')
+            raise ValueError(f'{split.annotations}: expected the categories {some_of(data.classes)} '
+                             f'in this order, as in train, found {some_of(order)}')
         found = _annotated(split) & set(data.classes)
     unknown = sorted(found - set(data.classes))
     if unknown:
-        raise ValueError(f'{data.root}: {name} has classes that train has not: {_some(unknown)}')
+        raise ValueError(f'{data.root}: {name} has classes that train has not: {some_of(unknown)}')
     missing = [label for label in data.classes if label not in found]
     if missing:
         split.listed |= not data.is_coco  # the hosts number the folders that are there
-        data.notes.append(f'{name} has no image of {_some(missing)}: no figure will speak of '
+        data.notes.append(f'{name} has no image of {some_of(missing)}: no figure will speak of '
                           f'{"them" if len(missing) > 1 else "it"}')
-
-
-def _some(names: Sequence[str], most: int = 6) -> str:
-    rest = f', ... ({len(names)} in all)' if len(names) > most else ''
-    return ', '.join(map(str, names[:most])) + rest
 
 
 # Reports and lists
@@ -420,7 +415,7 @@ def describe(data: Data) -> list[str]:
         classes = data.classes
     return [f'{data.root}: {" + ".join(counts)} images',
             f'{len(data.classes)} {"classes" if len(classes) > 1 else "class"}: '
-            f'{_some(classes, 10)}', *data.notes]
+            f'{some_of(classes, 10)}', *data.notes]
 
 
 def write_list(data: Data, name: str, path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mmfreq.apis.convert_checkpoint import convert_dctnet
 from mmfreq.apis.runner import checkpoint_file, explain_refusal
-from mmfreq.apis.terminal import run_tool
+from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.dct.channels import CHANNEL_NAMES
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         raise SystemExit(f'expected a .pth file to write, got {out}')
     path = checkpoint_file(args.checkpoint)
     try:
-        with explain_refusal():
+        with quiet(), explain_refusal():
             report = convert_dctnet(path, out, args.channels)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error

@@ -6,12 +6,14 @@ For classification and detection configs.
 """
 import argparse
 from pathlib import Path
+from typing import Iterator
 
 import cv2
 import mmengine
+import numpy as np
 from tqdm import tqdm
 
-from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
+from mmfreq.apis.predict import Prediction, Predictor, find_images, picture_paths, read_image
 from mmfreq.apis.runner import (
     CFG_OPTIONS_HELP,
     CHECKPOINT_HELP,
@@ -22,6 +24,7 @@ from mmfreq.apis.runner import (
     read_config,
 )
 from mmfreq.apis.terminal import quiet, run_tool, say
+from mmfreq.config.paths import one_line
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 
 
@@ -42,6 +45,18 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
                         help=CFG_OPTIONS_HELP)
     return parser.parse_args()
+
+
+def predict_each(predictor: Predictor, images: dict[str, np.ndarray],
+                 score_thr: float) -> Iterator[tuple[str, Prediction]]:
+    """Predict for a batch; where that fails, for each image alone, and name those that fail."""
+    try:
+        yield from zip(images, predictor.predict(list(images.values()), score_thr) if images else ())
+    except (cv2.error, RuntimeError, ValueError) as error:
+        for name in images if len(images) > 1 else ():
+            yield from predict_each(predictor, {name: images[name]}, score_thr)
+        if len(images) == 1:
+            say(f'{next(iter(images))}: {one_line(error)}')
 
 
 def main() -> None:
@@ -68,17 +83,17 @@ def main() -> None:
                 batch[name] = read_image(path, **predictor.decoding)
             except (OSError, ValueError) as error:
                 say(str(error))
-        made = predictor.predict(list(batch.values()), args.score_thr) if batch else []
-        for name, (prediction, drawn) in zip(batch, made):
-            predictions[name] = prediction
-            encoded = cv2.imencode('.png', drawn)[1].tobytes()
-            atomic_write_bytes(pictures[name], encoded)
+        with quiet():
+            for name, (prediction, drawn) in predict_each(predictor, batch, args.score_thr):
+                predictions[name] = prediction
+                encoded = cv2.imencode('.png', drawn)[1].tobytes()
+                atomic_write_bytes(pictures[name], encoded)
     text = mmengine.dump(predictions, file_format='json') + '\n'
     atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
     print(f'{len(predictions)} images predicted, in {args.out_dir}')
     if len(predictions) < len(found):
-        unreadable = len(found) - len(predictions)
-        raise SystemExit(f'{unreadable} of {len(found)} images could not be read')
+        failed = len(found) - len(predictions)
+        raise SystemExit(f'{failed} of {len(found)} images could not be predicted')
 
 
 if __name__ == '__main__':

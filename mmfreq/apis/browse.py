@@ -5,46 +5,35 @@ import cv2
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, VISUALIZERS, init_default_scope
+from mmengine.registry import DATASETS, TRANSFORMS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
 from mmfreq.config.inspect import (
+    dct_channels,
     device_freq,
     iter_dicts,
     network_pipeline,
     pipelines,
     transform_type,
-    unfused,
 )
 from mmfreq.dct import blocks as dct
-from mmfreq.dct.channels import channel_indices
 from mmfreq.hosts.drawing import loaded_image
 from mmfreq.models.dct_layer import BlockDCTLayer
-from mmfreq.transforms import FreqNormalize
 
 
 class ImageRebuilder:
     """Rebuild images from packed inputs.
 
     Args:
-        pipeline (list[dict]): Configs of the transforms that made the inputs.
+        pipeline (list[dict]): Configs of the single transforms that made the inputs.
     """
 
     def __init__(self, pipeline: list[dict]) -> None:
-        steps = {transform_type(step): step for step in iter_dicts(unfused(pipeline))}
-        self._ycbcr, self._dct = 'YCbCr' in steps, steps.get('BlockDCT')
-        if self._dct is None:
-            return
-        self._block_size = self._dct.get('block_size', 8)
-        self._channels = list(range(3 * self._block_size**2))
-        if 'ChannelSelect' in steps:
-            self._channels = channel_indices(steps['ChannelSelect']['channels'], self._block_size)
-        self._normalize = None
-        if 'FreqNormalize' in steps:
-            arguments = dict(steps['FreqNormalize'])
-            arguments.pop('type')
-            arguments.pop('_scope_', None)
-            self._normalize = FreqNormalize(**arguments)
+        steps = {transform_type(step): step for step in iter_dicts(pipeline)}
+        self._ycbcr, self._dct = 'YCbCr' in steps, dct_channels(pipeline)
+        self._upscale = steps.get('BlockDCT', {}).get('upscale', 1)
+        normalize = steps.get('FreqNormalize')
+        self._normalize = TRANSFORMS.build(normalize) if normalize else None
 
     def rebuild(self, inputs: torch.Tensor,
                 image_shape: Optional[tuple[int, int]]) -> np.ndarray:
@@ -61,10 +50,10 @@ class ImageRebuilder:
         image = inputs.permute(1, 2, 0).numpy()
         if self._dct is None:
             return dct.from_ycbcr(image) if self._ycbcr else image.astype(np.uint8)
+        channels, block_size = self._dct
         if self._normalize:
-            image = self._normalize.inverse(image, self._channels)
-        return dct.coefficients_to_bgr(image, self._channels, image_shape, self._block_size,
-                                       self._dct.get('upscale', 1))
+            image = self._normalize.inverse(image, channels)
+        return dct.coefficients_to_bgr(image, channels, image_shape, block_size, self._upscale)
 
 
 def truth_in_original_pixels(pipeline: list[dict]) -> bool:

@@ -371,10 +371,9 @@ class CheckpointCheckHook(Hook):
         """Check or count, before the Runner loads the weights."""
         meta = checkpoint.get('meta') or {}
         if self.partial:
-            own, state = runner.model.state_dict(), _state_dict(checkpoint)
+            own, state = unwrapped(runner.model).state_dict(), _state_dict(checkpoint)
             fitting = [key for key, value in own.items()
-                       if key.removeprefix('module.') in state
-                       and state[key.removeprefix('module.')].shape == value.shape]
+                       if key in state and state[key].shape == value.shape]
             runner.logger.info(f'load_from: {len(fitting)} of {len(own)} tensors of the model are '
                                'in the checkpoint with their shape')
             try:

@@ -1,10 +1,9 @@
 """Convert the released DCTNet classifiers to checkpoints and configs of mmpretrain."""
 import io
 import re
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, Iterator, Mapping, Optional
+from typing import Any, Mapping, Optional
 
 import mmengine.runner.checkpoint as checkpoint_module
 import torch
@@ -42,24 +41,15 @@ def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
     """
     content = checkpoint_module._load_checkpoint(path, map_location='cpu')
     weights = content.get('state_dict', content)
-    with _named(path):
-        others = [str(key) for key, value in weights.items()
-                  if not (isinstance(key, str) and torch.is_tensor(value))]
-        if others:
-            raise ValueError('expected a state dict, or a dict with one under "state_dict", got '
-                             f'{", ".join(others)}, which are no named tensors')
+    others = [str(key) for key, value in weights.items()
+              if not (isinstance(key, str) and torch.is_tensor(value))]
+    if others:
+        raise ValueError(f'{path}: expected a state dict, or a dict with one under "state_dict", '
+                         f'got {", ".join(others)}, which are no named tensors')
     if all(key.startswith('module.') for key in weights):
         weights = {key.removeprefix('module.'): value for key, value in weights.items()}
     rest = content if 'state_dict' in content else {}
     return dict(weights), {str(key): rest[key] for key in rest if key != 'state_dict'}
-
-
-@contextmanager
-def _named(path: str) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
 
 
 def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list[str]:
@@ -80,7 +70,7 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list
     """
     check_not_input(out, path)
     weights, rest = read_weights(path)
-    with _named(path):
+    try:
         channels = dctnet_channels(weights, channels)
         target, _ = freqify(_STOCK, channels, 'dctnet-classification')
         target['model']['backbone']['strides'] = (1, 1, 2, 2)
@@ -89,6 +79,8 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> list
         with DefaultScope.overwrite_default_scope('mmpretrain'):
             model = MODELS.build(deepcopy(target['model']))
         state_dict = from_dctnet(weights, model.state_dict())
+    except ValueError as error:
+        raise ValueError(f'{path}: {error}') from error
     meta = {}
     for key, value in rest.items():
         if isinstance(value, (str, int, float)) or getattr(value, 'shape', None) == ():

@@ -70,8 +70,8 @@ class Canvas(PixelSteps):
         plain = {*known, 'scale', 'keep_ratio', 'clip_object_border', 'lazy'}
         is_plain = {**known, **step} == {**step, **known} and set(step) <= plain
         if not is_plain or not isinstance(step.get('scale'), (tuple, list)):
-            raise ValueError('the test pipeline: expected Resize with scale=(width, height), bilinear, by cv2, got '
-                             f'{step}, which cannot be exported for a detector')
+            raise ValueError('the test pipeline: expected Resize with scale=(width, height), '
+                             f'bilinear, by cv2, got {step}, which cannot be exported for a detector')
         width, height = step['scale']
         return (height, width), step.get('keep_ratio', False)
 
@@ -143,14 +143,15 @@ def check_detector(model: nn.Module) -> None:
                              f'{", ".join(kind.__name__ for kind in _PARTS[name])}')
         test_cfg = getattr(part, 'test_cfg', None) or {}
         nms = test_cfg.get('nms') or {}
-        if nms.get('type', 'nms') != 'nms' or set(nms) - {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}:
-            raise ValueError(f"model{name and '.'}{name}.test_cfg.nms: expected dict(type='nms', iou_threshold=...), "
-                             f'got {dict(nms)}, which cannot be exported')
+        known = {'type', 'iou_threshold', 'class_agnostic', 'split_thr'}
+        if nms.get('type', 'nms') != 'nms' or set(nms) - known:
+            raise ValueError(f"model{name and '.'}{name}.test_cfg.nms: expected dict(type='nms', "
+                             f'iou_threshold=...), got {dict(nms)}, which cannot be exported')
         _check_limits(part, name, test_cfg)
 
 
 def _check_limits(part: nn.Module, name: str, test_cfg: dict) -> None:
-    """Raise ValueError for limits of detections that have no fixed length, or that the file does not keep."""
+    """Raise ValueError for limits of detections that have no fixed length, or would be lost."""
     refused = []
     if test_cfg.get('max_per_img', 1) < 1:
         refused.append('test_cfg.max_per_img: expected a number >= 1')
@@ -210,7 +211,9 @@ def _large(results: InstanceData, cfg: Any) -> Tensor:
     """Return the scores (M, ), -1 for boxes that are too small."""
     sides = results.bboxes[:, 2:] - results.bboxes[:, :2]
     smallest = cfg.get('min_bbox_size', -1)
-    return torch.where((sides > smallest).all(1), results.scores, -1.) if smallest >= 0 else results.scores
+    if smallest < 0:
+        return results.scores
+    return torch.where((sides > smallest).all(1), results.scores, -1.)
 
 
 def best_proposals(self: Any, results: InstanceData, cfg: Any, **_: Any) -> InstanceData:
@@ -346,7 +349,8 @@ class DetectorExporter(Exporter):
         Returns:
             dict: Of matched detections, which are of one class and overlap nearly wholly, the
             largest differences of scores, relative to the largest; of boxes, relative to the
-            image; and of masks, as part of the mask or of 32x32 pixels. The part of detections that have no match.
+            image; and of masks, as part of the mask or of 32x32 pixels. The part of detections that
+            have no match.
         """
         there = made[2][0] > 0
         made = [one[0][there] for one in made]
@@ -359,7 +363,8 @@ class DetectorExporter(Exporter):
             found['scores'] = max(found['scores'], apart[2] / expected[2].max())
             found['boxes'] = max(found['boxes'], apart[0].max() / expected[0].max())
             if len(made) > 3:
-                found['masks'] = max(found['masks'], apart[3].sum() / max(SMALL, expected[3][other].sum()))
+                size = max(SMALL, expected[3][other].sum())
+                found['masks'] = max(found['masks'], apart[3].sum() / size)
         return found
 
 

@@ -15,7 +15,7 @@ from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path, read_file
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.channels import ChannelSpec, channel_indices
-from mmfreq.dct.stats import FreqStats, block_stats
+from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, YCbCr
 
 ImageLike = Union[str, Path, np.ndarray, Image.Image]
 
@@ -41,14 +41,13 @@ def dct_channels(image: ImageLike, channels: ChannelSpec = '24S', *,
     Raises:
         ValueError: A file is no image, or an argument is wrong; the message names it.
     """
-    indices = channel_indices(channels, block_size)
-    ycbcr = dct.to_ycbcr(_pixels(image, channel_order))
-    pixels = dct.upscale_image(ycbcr, upscale) if upscale > 1 else ycbcr
-    made = dct.block_dct(pixels, block_size)[:, :, indices]
+    steps = [YCbCr(), BlockDCT(block_size, upscale), ChannelSelect(channels, block_size)]
     if stats is not None:
-        mean, std = _selected(block_stats(stats, block_size), indices)
-        made = (made - mean) / std
-    return made.transpose(2, 0, 1).astype(np.float32)
+        steps.append(FreqNormalize(stats, block_size))
+    made = dict(img=_pixels(image, channel_order))
+    for step in steps:
+        made = step(made)
+    return made['img'].transpose(2, 0, 1)
 
 
 def rebuild(values: np.ndarray, channels: ChannelSpec = '24S', *,
@@ -75,14 +74,9 @@ def rebuild(values: np.ndarray, channels: ChannelSpec = '24S', *,
     indices = channel_indices(channels, block_size)
     cube = np.asarray(values, np.float32).transpose(1, 2, 0)
     if stats is not None and cube.shape[2] == len(indices):
-        mean, std = _selected(block_stats(stats, block_size), indices)
-        cube = cube * std + mean
+        cube = FreqNormalize(stats, block_size).inverse(cube, indices)
     image = dct.coefficients_to_bgr(cube, indices, image_shape, block_size, upscale)
     return np.ascontiguousarray(image if _is_bgr(channel_order) else image[:, :, ::-1])
-
-
-def _selected(stats: FreqStats, indices: list[int]) -> tuple[np.ndarray, np.ndarray]:
-    return stats.mean[indices].astype(np.float32), stats.std[indices].astype(np.float32)
 
 
 def _is_bgr(channel_order: str) -> bool:

@@ -1,4 +1,5 @@
 """Check that a training can go on from a checkpoint; say what of a changed config it leaves aside."""
+from pathlib import Path
 from typing import Any, Iterator
 
 from mmengine.hooks import Hook
@@ -23,6 +24,8 @@ class ResumeCheckHook(Hook):
             return
         with naming(runner._load_from):
             check_resumable(checkpoint, runner.optim_wrapper.param_groups)
+        if not ((runner.cfg.get('default_hooks') or {}).get('checkpoint') or {}).get('out_dir'):
+            forget_best_elsewhere(checkpoint['message_hub'], runner.work_dir)
         groups = checkpoint['optimizer']['param_groups']
         changes = dict(_changed_groups(groups, runner.optim_wrapper.param_groups))
         if isinstance(runner.param_schedulers, list):
@@ -33,6 +36,26 @@ class ResumeCheckHook(Hook):
             runner.logger.warning('resume: optimizer and schedule go on as in the checkpoint, with '
                                   f'{", ".join(said)}; to train with the config\'s values, start '
                                   'from the weights alone: --cfg-options load_from=FILE')
+
+
+def forget_best_elsewhere(hub: dict[str, dict], work_dir: str) -> None:
+    """Name the best checkpoint in ``work_dir`` instead of one elsewhere; forget it if it is not there.
+
+    CheckpointHook deletes the file that is named when it finds a better one, be it another run's.
+
+    Args:
+        hub (dict): ``message_hub`` of a checkpoint; changed in place.
+        work_dir (str): Folder of the run that goes on.
+    """
+    known, resumed = hub.get('runtime_info', {}), hub.get('resumed_keys', {})
+    for key in [key for key in known if key.startswith('best_ckpt')]:
+        here = Path(work_dir, Path(known[key]).name)
+        if here.is_file():
+            known[key] = str(here)
+        else:
+            for name in (key, key.replace('ckpt', 'score', 1)):
+                known.pop(name, None)
+                resumed.pop(name, None)
 
 
 def check_resumable(checkpoint: dict[str, Any], groups: list[dict[str, Any]]) -> None:

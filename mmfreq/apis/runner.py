@@ -116,6 +116,8 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
     elif args.resume and Path(cfg.work_dir, 'last_checkpoint').is_file():
         cfg.update(resume=True, load_from=checkpoint_file(cfg.work_dir, best=False))
+    elif args.resume and _is_first_process():
+        say(f'no last_checkpoint in {cfg.work_dir}: the training starts from its beginning')
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')

@@ -22,7 +22,7 @@ from mmfreq.config.inspect import iter_dicts
 from mmfreq.hosts.checkpoints import unwrapped
 
 _SHOWN = re.compile(r' - (\x1b\[\d+m)?(WARNING|ERROR|CRITICAL)')
-_HOSTS_OWN = re.compile('FileClient|HardDiskBackend')  # warnings about what only the hosts can mend
+_HOSTS_OWN = re.compile('FileClient|HardDiskBackend|"function" registry')  # warnings about what only the hosts can mend
 
 
 def say(text: str) -> None:

@@ -145,7 +145,7 @@ def _load_checkpoint(cls: type, filename: str, *args: Any, **kwargs: Any) -> dic
             reason = ('it holds more than weights and what mmengine records beside them '
                       f'({found.group()}); mmfreq never runs code from a checkpoint')
         elif not isinstance(error, UnpicklingError):
-            reason += f' ({str(error).partition(chr(10))[0]})'
+            reason += f' ({re.split(chr(10) + "|[.] ", str(error))[0]})'
         place = Path(filename)
         raise RefusedCheckpointError(refused + reason + others_in(place.parent, place.name)) from error
     weights = checkpoint.get('state_dict', checkpoint) if isinstance(checkpoint, dict) else None

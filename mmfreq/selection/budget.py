@@ -11,22 +11,25 @@ _LEAST_NOISE = 0.02
 
 
 class ChannelBudget:
-    """Find the price of a channel (the paper's lambda) under which a gate keeps ``target`` channels.
+    """Find the price of a channel (the paper's lambda) at which a gate keeps ``target`` of them.
 
     The law, with ``e = log(kept / budget)`` and ``kept`` the mean sum of probabilities:
 
-    1. Until ``phases[0]`` of the training channels are free (lambda 0): the task shows which of them help.
-    2. Until ``phases[1]`` the budget falls geometrically from all channels to ``target``, and the noise of the draws
-       from 1 to 0.02: decisions settle, and what training draws becomes what evaluation decides.
-    3. ``lambda = share * clip(4 e + s, 0, 20)``, where ``share`` is the task's loss per channel, and ``s`` the
-       integral of ``22 e`` over the training, which stands still while the clip is active (anti-windup).
-    4. From ``phases[1]`` on lambda may be negative, down to -20 shares: too few channels are subsidised.
+    1. Until ``phases[0]`` of the training channels are free (lambda 0): the task shows which of
+       them help.
+    2. Until ``phases[1]`` the budget falls geometrically from all channels to ``target``, and the
+       noise of the draws from 1 to 0.02: what training draws becomes what evaluation decides.
+    3. ``lambda = share * clip(4 e + s, 0, 20)``, where ``share`` is the task's loss per channel,
+       and ``s`` the integral of ``22 e`` over the training, which stands still while the clip is
+       active (anti-windup).
+    4. From ``phases[1]`` on lambda may be negative, down to -20 shares: too few channels are
+       subsidised.
 
     Args:
         channels (int): Number of channels C of the gate.
         target (int): Channels to keep, in 1..C-1.
-        phases (Sequence[float]): Ends of the free phase and of the squeeze, as parts of the training, ascending in
-            0..1. Defaults to :data:`PHASES`.
+        phases (Sequence[float]): Ends of the free phase and of the squeeze, as parts of the
+            training, ascending in 0..1. Defaults to :data:`PHASES`.
 
     Attributes:
         integral (float): ``s``, which with ``progress`` is all that the law remembers.
@@ -37,8 +40,8 @@ class ChannelBudget:
 
     def __init__(self, channels: int, target: int, phases: Sequence[float] = PHASES) -> None:
         if isinstance(target, bool) or not isinstance(target, int) or not 1 <= target < channels:
-            raise ValueError(f'target: expected an integer in 1..{channels - 1}, fewer than the channels of the gate, '
-                             f'got {target!r}')
+            raise ValueError(f'target: expected an integer in 1..{channels - 1}, fewer than the '
+                             f'channels of the gate, got {target!r}')
         self.channels = channels
         self.target = target
         self.phases = check_phases(phases)

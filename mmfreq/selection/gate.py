@@ -9,45 +9,48 @@ from mmfreq.dct.blocks import check_positive_int
 
 
 class GateNorm(nn.BatchNorm1d):
-    """BatchNorm1d that uses its running statistics for a training batch of one, which has no variance."""
+    """BatchNorm1d that takes a training batch of one, which has no variance, as in evaluation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C)."""
         if self.training and x.shape[0] == 1:
-            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, False, 0., self.eps)
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
+                                eps=self.eps)
         return super().forward(x)
 
 
 class ChannelGate(nn.Module):
     """Switch each input channel on or off, for each sample anew.
 
-    Average pooling over the grid, a fully connected layer, batch norm and ReLU give one feature per channel, and an
-    affine map of it two logits (off, on). In training, a channel is on with probability
-    ``sigmoid(logit_on - logit_off)``: Gumbel-softmax, hard in the forward pass, with the gradient of the soft one at
-    ``temperature`` in the backward pass (straight-through). In evaluation, the larger logit decides, without noise. At
-    the start every channel is on with probability ``sigmoid(2.0 - 0.1) = 0.87``. :meth:`set_noise` makes the draws less
-    random, towards the decisions of evaluation: the probability is ``sigmoid((logit_on - logit_off) / noise)``.
+    Average pooling over the grid, a fully connected layer, batch norm and ReLU give one feature per
+    channel, and an affine map of it two logits (off, on). In training, a channel is on with
+    probability ``sigmoid((logit_on - logit_off) / noise)``: Gumbel-softmax, hard in the forward
+    pass, with the gradient of the soft one at ``temperature`` in the backward pass
+    (straight-through). In evaluation the larger logit decides. A new gate has noise 1 and every
+    channel on with probability ``sigmoid(2.0 - 0.1) = 0.87``; with :meth:`set_noise` the draws come
+    closer to the decisions of evaluation.
 
-    Channels that are off are 0, which after FreqNormalize is their mean. The decisions are taken in float32, also
-    under autocast. The sum of ``mask``, times a factor, belongs into the loss:
+    Channels that are off are 0, which after FreqNormalize is their mean. The decisions are taken in
+    float32, also under autocast. The sum of ``mask``, times a factor, belongs into the loss:
     :class:`mmfreq.selection.hook.GateLossHook`.
 
-    Padding of a batch counts in the average, so that the decisions for an image that others in its batch make larger
-    may differ from those for the image alone. Reentrant activation checkpointing around the gate is not supported: it
-    cuts the loss off from the mask, which GateLossHook reports.
+    Padding of a batch counts in the average, so that the decisions for an image that others in its
+    batch make larger may differ from those for the image alone. Reentrant activation checkpointing
+    around the gate is not supported: it cuts the loss off from the mask; GateLossHook reports it.
 
     Args:
         channels (int): Number of input channels C >= 1.
-        temperature (float): Temperature > 0 of the soft decision: small is close to the hard one, with gradients that
-            are large and rare. Defaults to 1.
-        always_on (Sequence[int]): Input channels in 0..C-1 that are never switched off. Defaults to none.
+        temperature (float): Temperature > 0 of the soft decision: small is close to the hard one,
+            with gradients that are large and rare. Defaults to 1.
+        always_on (Sequence[int]): Input channels in 0..C-1 that are never switched off. Defaults to
+            none.
 
     Attributes:
-        mask (torch.Tensor | None): (N, C) of the last forward pass, float32, 0 or 1, with its graph in training; None
-            before the first one, and in copies.
-        probability (torch.Tensor | None): (N, C) of the last forward pass, float32, without graph: in training, how
-            likely a channel was drawn; in evaluation, how likely it would be at noise 1.
-        noise (torch.Tensor): Scalar > 0, noise of the draws in training; 1 in a new gate.
+        mask (torch.Tensor | None): (N, C) of the last forward pass, float32, 0 or 1, with its graph
+            in training; None before the first one, and in copies.
+        probability (torch.Tensor | None): (N, C) of the last forward pass, float32, without graph:
+            in training, how likely a channel was drawn; in evaluation, how likely at noise 1.
+        noise (torch.Tensor): Scalar > 0, noise of the draws in training.
 
     Raises:
         ValueError: An argument is out of its range, or an input does not have C channels.
@@ -55,14 +58,16 @@ class ChannelGate(nn.Module):
     mask: Optional[torch.Tensor]
     probability: Optional[torch.Tensor]
 
-    def __init__(self, channels: int, temperature: float = 1., always_on: Sequence[int] = ()) -> None:
+    def __init__(self, channels: int, temperature: float = 1.,
+                 always_on: Sequence[int] = ()) -> None:
         super().__init__()
         self.channels = check_positive_int('ChannelGate: channels', channels)
         if not temperature > 0:
             raise ValueError(f'ChannelGate: expected a temperature > 0, got {temperature!r}')
-        bad = [i for i in always_on if isinstance(i, bool) or not isinstance(i, int) or not 0 <= i < channels]
+        bad = [i for i in always_on if type(i) is not int or not 0 <= i < channels]
         if bad:
-            raise ValueError(f'ChannelGate: expected always_on to hold integers in 0..{channels - 1}, got {bad}')
+            raise ValueError('ChannelGate: expected always_on to hold integers in '
+                             f'0..{channels - 1}, got {bad}')
         self.temperature = temperature
         self.linear = nn.Linear(channels, channels)
         self.norm = GateNorm(channels)
@@ -113,8 +118,9 @@ class ChannelGate(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input (N, C, H, W), in its dtype, with 0 in the channels that are off."""
         if x.ndim != 4 or x.shape[1] != self.channels:
-            raise ValueError(f'ChannelGate: expected an input (N, {self.channels}, H, W), got {tuple(x.shape)}; '
-                             'compare the channels that the pipeline selects with in_channels of the backbone')
+            raise ValueError(f'ChannelGate: expected an input (N, {self.channels}, H, W), got '
+                             f'{tuple(x.shape)}; compare the channels that the pipeline selects '
+                             'with in_channels of the backbone')
         logits = self.logits(x)
         self.mask = self.decide(logits)
         noise = self.noise if self.training else 1.
@@ -133,7 +139,8 @@ def margin(logits: torch.Tensor) -> torch.Tensor:
 
 def find_gate(model: nn.Module) -> Optional[ChannelGate]:
     """Return the gate of a model, None without one; raise ValueError if there are several."""
-    gates = {name: module for name, module in model.named_modules() if isinstance(module, ChannelGate)}
+    gates = {name: part for name, part in model.named_modules() if isinstance(part, ChannelGate)}
     if len(gates) > 1:
-        raise ValueError(f'expected one ChannelGate in {type(model).__name__}, found {", ".join(gates)}')
+        raise ValueError(f'expected one ChannelGate in {type(model).__name__}, found '
+                         f'{", ".join(gates)}')
     return next(iter(gates.values()), None)

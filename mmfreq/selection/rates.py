@@ -22,12 +22,15 @@ class OnRates:
     """On-rates of a gate over a set of images.
 
     Attributes:
-        channels (np.ndarray): int (C,), channel numbers, ``N*N*component + N*vertical + horizontal``.
-        on_rate (np.ndarray): float64 (C,) in [0, 1]: in how many of the images the channel is kept (argmax decision).
-        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept at noise 1. Ranks the channels.
+        channels (np.ndarray): int (C,), channel numbers, ``N*N*component + N*vertical +
+            horizontal``.
+        on_rate (np.ndarray): float64 (C,) in [0, 1]: in how many of the images the channel is kept
+            (argmax decision).
+        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept at noise 1.
+            Ranks the channels.
         images (int): How many images.
         block_size (int): Side N of a block.
-        meta (dict): Where they come from: ``config``, ``checkpoint``, ``epoch``, ``loss_weight``, ...
+        meta (dict): Where they come from: ``config``, ``checkpoint``, ``epoch``, ...
     """
     channels: np.ndarray
     on_rate: np.ndarray
@@ -39,10 +42,11 @@ class OnRates:
     def __post_init__(self) -> None:
         shapes = {array.shape for array in (self.channels, self.on_rate, self.probability)}
         if len(shapes) != 1 or self.channels.ndim != 1 or not self.channels.size:
-            raise ValueError(f'on-rates: expected channels, on_rate and probability of one length, got {shapes}')
+            raise ValueError('on-rates: expected channels, on_rate and probability of one length, '
+                             f'got {shapes}')
         limit = 3 * self.block_size**2
-        if self.channels.min() < 0 or self.channels.max() >= limit or len(set(self.channels.tolist())) < len(
-                self.channels):
+        distinct = set(self.channels.tolist())
+        if len(distinct) < len(self.channels) or not distinct <= set(range(limit)):
             raise ValueError(f'on-rates: expected every channel once, in 0..{limit - 1}')
         for values in (self.on_rate, self.probability):
             if not (np.isfinite(values).all() and values.min() >= 0 and values.max() <= 1):
@@ -50,21 +54,23 @@ class OnRates:
 
     def kept(self) -> dict[str, float]:
         """Return how many channels are kept per image: ``'all'``, and by name of the component."""
-        component = self.channels // self.block_size**2
-        parts = {name: float(self.on_rate[component == i].sum()) for i, name in enumerate(COMPONENTS)}
-        return dict(all=float(self.on_rate.sum()), **parts)
+        kept, component = dict(all=float(self.on_rate.sum())), self.channels // self.block_size**2
+        for i, name in enumerate(COMPONENTS):
+            kept[name] = float(self.on_rate[component == i].sum())
+        return kept
 
     def top(self, count: int) -> list[int]:
-        """Return the ``count`` channels that are most likely to be kept, by ``probability``, ascending.
+        """Return the ``count`` channels of highest ``probability``, ascending.
 
-        It ranks also where ``on_rate`` is 0 or 1. Channels of equal probability are ranked by ``on_rate``, then low
-        frequencies before high ones, then Y, Cb, Cr.
+        It ranks also where ``on_rate`` is 0 or 1. Channels of equal probability are ranked by
+        ``on_rate``, then low frequencies before high ones, then Y, Cb, Cr.
 
         Raises:
             ValueError: ``count`` is not in 1..C.
         """
         if not 1 <= count <= len(self.channels):
-            raise ValueError(f'expected a number of channels in 1..{len(self.channels)}, got {count}')
+            raise ValueError(f'expected a number of channels in 1..{len(self.channels)}, got '
+                             f'{count}')
         zigzag = np.argsort(zigzag_order(self.block_size))[self.channels % self.block_size**2]
         ranking = np.lexsort((self.channels, zigzag, -self.on_rate, -self.probability))
         return sorted(self.channels[ranking[:count]].tolist())
@@ -72,9 +78,9 @@ class OnRates:
 
 def save_on_rates(rates: OnRates, path: str) -> None:
     """Write on-rates as JSON: ``meta``'s keys, ``images``, ``block_size`` and the lists."""
-    values = {**rates.meta, 'images': rates.images, 'kept': rates.kept(), 'block_size': rates.block_size,
-              'channels': rates.channels.tolist(), 'on_rate': rates.on_rate.tolist(),
-              'probability': rates.probability.tolist()}
+    values = {**rates.meta, 'images': rates.images, 'kept': rates.kept(),
+              'block_size': rates.block_size, 'channels': rates.channels.tolist(),
+              'on_rate': rates.on_rate.tolist(), 'probability': rates.probability.tolist()}
     atomic_write_text(path, json.dumps(values, indent=1) + '\n')
 
 
@@ -88,11 +94,14 @@ def load_on_rates(path: str) -> OnRates:
     lists = ('channels', 'on_rate', 'probability')
     missing = [key for key in (*lists, 'images') if key not in values]
     if missing:
-        raise ValueError(f'{path}: expected the on-rates of a gate (gate_rates_*.json), but it has no {missing[0]}')
+        raise ValueError(f'{path}: expected the on-rates of a gate (gate_rates_*.json), but it has '
+                         f'no {missing[0]}')
     try:
-        arrays = [np.array(values[key], dtype=int if key == 'channels' else np.float64) for key in lists]
-        meta = {key: value for key, value in values.items() if key not in (*lists, 'images', 'block_size', 'kept')}
-        return OnRates(*arrays, int(values['images']), int(values.get('block_size', 8)), meta)
+        dtypes = int, float, float
+        arrays = [np.array(values.pop(key), dtype) for key, dtype in zip(lists, dtypes)]
+        images, block_size = int(values.pop('images')), int(values.pop('block_size', 8))
+        values.pop('kept', None)
+        return OnRates(*arrays, images, block_size, meta=values)
     except (ValueError, TypeError) as error:
         raise ValueError(f'{path}: {error}') from error
 
@@ -101,8 +110,8 @@ class GateCounter:
     """Sum up a gate's decisions over a data set, each image once, also where a sampler pads it.
 
     Args:
-        images (int): Images of the data set, over all processes. The samples of a process are taken to be every
-            ``world_size``-th, as mmengine's metrics do.
+        images (int): Images of the data set, over all processes. The samples of a process are taken
+            to be every ``world_size``-th, as mmengine's metrics do.
         channels (list[int]): Channel numbers of the gate's positions.
         block_size (int): Side of a block.
     """
@@ -126,21 +135,22 @@ class GateCounter:
         all_reduce(self._sums)
         all_reduce(self._count)
         on_rate, probability = (self._sums / self._count.clamp(min=1)).numpy()
-        return OnRates(np.array(self.channels), on_rate, probability, int(self._count), self.block_size, meta)
+        return OnRates(np.array(self.channels), on_rate, probability, int(self._count),
+                       self.block_size, meta)
 
 
 def gate_channels(cfg: Config, gate: ChannelGate, dataloader: str) -> tuple[list[int], int]:
     """Return the channel numbers of the positions of a config's gate, and the side of its blocks.
 
     Raises:
-        ValueError: The pipeline of ``dataloader`` gives another number of channels than the gate has.
+        ValueError: The pipeline of ``dataloader`` gives another number of channels.
     """
     found = pipelines(cfg, dataloader)
     known = dct_channels(network_pipeline(cfg, found[0])) if found else None
     channels, block_size = known or (list(range(gate.channels)), 8)
     if len(channels) != gate.channels:
-        raise ValueError(f'{dataloader}: expected {gate.channels} channels, as many as the gate has, but its pipeline '
-                         f'gives {len(channels)}')
+        raise ValueError(f'{dataloader}: expected {gate.channels} channels, as many as the gate '
+                         f'has, but its pipeline gives {len(channels)}')
     return channels, block_size
 
 

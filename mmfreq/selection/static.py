@@ -14,8 +14,8 @@ from mmfreq.selection.rates import OnRates
 def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
     """Write a selection for ``channels='FILE.json'``: the channels, and where they come from."""
     by_channel = dict(zip(rates.channels.tolist(), rates.on_rate.tolist()))
-    values = dict(channels=channels, block_size=rates.block_size, on_rate=[by_channel[i] for i in channels],
-                  images=rates.images, source=rates.meta)
+    values = dict(channels=channels, block_size=rates.block_size, images=rates.images,
+                  on_rate=[by_channel[i] for i in channels], source=rates.meta)
     atomic_write_text(path, json.dumps(values, indent=1) + '\n')
 
 
@@ -40,11 +40,12 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
     for backbone in gated:
         del backbone['gate']
         backbone['in_channels'] = len(channel_indices(str(selection)))
-    select = dict(type='ChannelSelect',
-                  channels='{{ fileDirname }}/' + Path(os.path.relpath(selection, out.parent)).as_posix())
+    file = Path(os.path.relpath(selection, out.parent)).as_posix()
+    select = dict(type='ChannelSelect', channels=f'{{{{ fileDirname }}}}/{file}')
     if not _replace_selection(target, select):
         raise ValueError(f'{dynamic}: expected pipelines with FusedBlockDCT or BlockDCT')
-    target['custom_hooks'] = [hook for hook in target.get('custom_hooks', []) if transform_type(hook) != 'GateLossHook']
+    hooks = target.get('custom_hooks', [])
+    target['custom_hooks'] = [hook for hook in hooks if transform_type(hook) != 'GateLossHook']
     comment = f'Static selection of DCT channels, learned with {dynamic.name}.'
     return child_text(stock_base(dynamic), target, comment, out.parent)
 
@@ -52,13 +53,14 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
 def _replace_selection(node: Any, select: dict[str, Any]) -> int:
     """Put ``select`` behind every BlockDCT in ``node``, instead of a selection; return how many.
 
-    A FusedBlockDCT, and a preprocessor that does its work on the device, get the channels as their argument.
+    A FusedBlockDCT, and a preprocessor that does its work on the device, get the channels as their
+    argument.
     """
-    fused = node.get('freq') if isinstance(node, dict) and node.get('placement') == 'device' else node
-    if isinstance(fused, dict) and (fused is not node or transform_type(fused) == 'FusedBlockDCT'):
-        fused['channels'] = select['channels']
-        return 1
     if isinstance(node, dict):
+        on_device = node.get('placement') == 'device' and node.get('freq')
+        if on_device or transform_type(node) == 'FusedBlockDCT':
+            (on_device or node)['channels'] = select['channels']
+            return 1
         return sum(_replace_selection(child, select) for child in node.values())
     if not isinstance(node, (list, tuple)):
         return 0

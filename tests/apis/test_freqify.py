@@ -312,6 +312,22 @@ tta_pipeline = [
     assert sample['inputs'].shape == (24, 16, 16)
 
 
+def test_pixels_of_a_wrapped_data_set_are_rounded(tmp_path: Path) -> None:
+    """YOLOX and others load images in a data set, and mix them in the one around it."""
+    config = stock(tmp_path, DET, '''
+load = [dict(type='LoadImageFromFile', to_float32=True), dict(type='LoadAnnotations', with_bbox=True)]
+train_dataloader = dict(dataset=dict(
+    _delete_=True, type='MultiImageMixDataset', dataset=dict(type='CocoDataset', pipeline=load),
+    pipeline=[
+        dict(type='Mosaic', img_scale=(64, 64)), dict(type='Resize', scale=(64, 64)), dict(type='PackDetInputs')]))
+''')
+    mixed = freqify(config, '24S')[0]['train_dataloader']['dataset']
+    assert kinds(mixed['pipeline']) == ['Mosaic', 'Resize', 'RoundPixels', FREQ, 'PackDetInputs']
+    assert kinds(mixed['dataset']['pipeline']) == ['LoadImageFromFile', 'LoadAnnotations']
+    sample = first_sample(written(config, tmp_path / 'out.py'), tmp_path)
+    assert sample['inputs'].shape == (24, 16, 16)
+
+
 @pytest.mark.parametrize(('config', 'kept', 'stride'), [
     ('mmdet::atss/atss_r101_fpn_8xb8-amp-lsj-200e_coco.py', [dict(type='BatchFixedSizePad', size=(1024, 1024))], 4),
     ('mmdet::yolox/yolox_s_8xb8-300e_coco.py', None, 2),

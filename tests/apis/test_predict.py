@@ -1,6 +1,7 @@
 """Predictions by the hosts' inferencers are those of the test pipeline and the model."""
 import json
 import os
+import runpy
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
@@ -205,7 +206,7 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
         case: Case, batch_size: int, tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'empty.jpg').touch()
     (tmp_path / 'text.jpg').write_text('no image')
-    with pytest.raises(SystemExit, match='^2 of 4 images could not be read$'):
+    with pytest.raises(SystemExit, match='^2 of 4 images could not be predicted$'):
         run_tool('predict', case.config, case.checkpoint, Path(case.images[0]).parents[1], tmp_path / 'empty.jpg',
                  tmp_path / 'text.jpg', '--out', tmp_path / 'out', '--device', 'cpu', '--score-thr', 0,
                  '--batch-size', batch_size)
@@ -222,6 +223,20 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
         drawn = cv2.imread(str(Path(tmp_path / 'out', name).with_suffix('.png')))
         assert drawn.shape == cv2.imread(image).shape
         assert (drawn != cv2.imread(image)).any()
+
+
+def test_an_image_that_fails_is_named_and_the_others_of_its_batch_are_predicted(capsys: pytest.CaptureFixture) -> None:
+    """A line of 4000x1 pixels, say, of which a resize leaves no row."""
+    class Fails:
+        def predict(self, images: list[int], score_thr: float) -> list[int]:
+            if 0 in images:
+                raise cv2.error('resize: 0 rows')
+            return [10 * image for image in images]
+
+    predict_each = runpy.run_path(str(ROOT / 'tools/predict.py'))['predict_each']
+    assert dict(predict_each(Fails(), dict(a=1, flat=0, b=2), 0.3)) == dict(a=10, b=20)
+    assert capsys.readouterr().err.count(': flat: error: resize: 0 rows\n') == 1
+    assert dict(predict_each(Fails(), {}, 0.3)) == {}
 
 
 def test_tool_refuses_missing_images_and_the_code_of_a_checkpoint(

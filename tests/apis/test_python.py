@@ -75,6 +75,7 @@ def test_all_channels_rebuild_the_image(stats: str) -> None:
     (lambda: mmfreq.dct_channels(np.zeros((4, 4, 3))), 'uint8 image'),
     (lambda: mmfreq.dct_channels(picture(), '25S'), "one of 6S.*got '25S'"),
     (lambda: mmfreq.dct_channels(picture(), channel_order='hsv'), "got 'hsv'"),
+    (lambda: mmfreq.dct_channels(picture(), upscale=0), 'upscale: expected an integer >= 1, got 0'),
     (lambda: mmfreq.rebuild(np.zeros((23, 4, 4)), '24S', stats='photos-448'), 'expected coefficients'),
     (lambda: mmfreq.load_model('resnet18-dct24s', 'none.pth'), 'checkpoint: no such file: none.pth'),
     (lambda: mmfreq.load_model('resnet18-dct25s_demo', __file__), 'did you mean .*resnet18-dct24s'),

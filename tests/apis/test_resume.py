@@ -1,4 +1,5 @@
 """What of a changed config a resumed training leaves aside is said; what cannot go on is refused."""
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,7 +10,7 @@ from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS
 from torch import nn
 
-from mmfreq.apis.resume import ResumeCheckHook
+from mmfreq.apis.resume import ResumeCheckHook, forget_best_elsewhere
 from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
 COSINE = dict(type='CosineAnnealingLR', T_max=10, by_epoch=True, end=10)
@@ -20,7 +21,8 @@ def training(lines: list[str], schedule: dict, optimizer: type = torch.optim.SGD
     wrapper = OptimWrapper(optimizer(nn.Linear(size, 1).parameters(), **{'lr': 0.1, **options}))
     schedulers = [PARAM_SCHEDULERS.build(dict(schedule, optimizer=wrapper))]
     return SimpleNamespace(optim_wrapper=wrapper, param_schedulers=schedulers, _resume=True, _load_from='x.pth',
-                           cfg=Config(dict(param_scheduler=schedule)), logger=SimpleNamespace(warning=lines.append))
+                           cfg=Config(dict(param_scheduler=schedule)), work_dir='',
+                           logger=SimpleNamespace(warning=lines.append))
 
 
 def saved() -> dict[str, Any]:
@@ -56,3 +58,15 @@ def test_what_cannot_go_on_is_refused(drop: str, options: dict, message: str) ->
     checkpoint.pop(drop, None)
     with pytest.raises(RefusedCheckpointError, match=message):
         ResumeCheckHook().after_load_checkpoint(training([], COSINE, **options), checkpoint)
+
+
+def test_the_best_checkpoint_of_another_run_is_not_deleted(tmp_path: Path) -> None:
+    """CheckpointHook deletes what ``best_ckpt`` names once there is a better one."""
+    hub = dict(runtime_info=dict(best_ckpt='/elsewhere/best_2.pth', best_score=80., epoch=2),
+               resumed_keys=dict(best_ckpt=True, best_score=True, epoch=True))
+    forget_best_elsewhere(hub, str(tmp_path))
+    assert hub == dict(runtime_info=dict(epoch=2), resumed_keys=dict(epoch=True))
+    (tmp_path / 'best_2.pth').touch()  # a work dir that has moved
+    known = {'best_ckpt_a/b': '/elsewhere/best_2.pth', 'best_score_a/b': 80.}
+    forget_best_elsewhere(dict(runtime_info=known), str(tmp_path))
+    assert known == {'best_ckpt_a/b': str(tmp_path / 'best_2.pth'), 'best_score_a/b': 80.}

@@ -251,12 +251,13 @@ def test_auto_scale_lr_without_a_base_batch_size(tmp_path: Path) -> None:
         cli.train_config(arguments(own, 'train', '--auto-scale-lr'))
 
 
-def test_resume(tmp_path: Path) -> None:
+def test_resume(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     checkpoint = tmp_path / 'epoch_1.pth'
     checkpoint.touch()
     work_dir = ('--work-dir', str(tmp_path))
     fresh = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', *work_dir))
     assert (fresh.resume, fresh.load_from) == (False, None)
+    assert f'no last_checkpoint in {tmp_path}: the training starts from its beginning' in capsys.readouterr().err
     # the file that mmengine leaves names an absolute path, here of a work dir that has moved since
     (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_1.pth')
     auto = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', *work_dir))

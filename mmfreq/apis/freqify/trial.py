@@ -19,7 +19,7 @@ from mmfreq.apis.measure import build_model
 from mmfreq.config.inspect import DATALOADERS, PIXELS_TO_CHANNELS
 
 _SHAPE = (480, 640)  # pixels of the noise image
-_CELLS = 64  # the backbone is tried on the upper left corner of so many cells; of a classifier's input, on all
+_CELLS = 64  # side of the corner of its input that a detector's backbone is tried on
 
 
 class NoiseImages(BaseDataset):
@@ -36,24 +36,27 @@ class NoiseImages(BaseDataset):
         super().__init__(pipeline=pipeline, serialize_data=False)
 
     def load_data_list(self) -> list[dict]:
-        """Four times the same image, with a label, two boxes with masks, and proposals if they are loaded."""
+        """Return an image four times, with a label, two boxes with masks, and proposals if loaded."""
         height, width = _SHAPE
-        boxes = [[40., 60., width * 0.6, height * 0.7], [width * 0.3, 20., width - 30., height - 30.]]
-        instances = [dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0, mask=[[x0, y0, x1, y0, x1, y1, x0, y1]])
-                     for x0, y0, x1, y1 in boxes]
+        boxes = [[40., 60., 384., 336.], [192., 20., 610., 450.]]  # within _SHAPE
+        instances = []
+        for x0, y0, x1, y1 in boxes:
+            instances.append(dict(bbox=[x0, y0, x1, y1], bbox_label=0, ignore_flag=0,
+                                  mask=[[x0, y0, x1, y0, x1, y1, x0, y1]]))
         sample: dict[str, Any] = dict(
-            img_path=str(self.folder / 'image.png'), height=height, width=width, gt_label=0, instances=instances,
-            seg_map_path=str(self.folder / 'segments.png'))
+            img_path=str(self.folder / 'image.png'), height=height, width=width, gt_label=0,
+            instances=instances, seg_map_path=str(self.folder / 'segments.png'))
         if any(type(step).__name__ == 'LoadProposals' for step in self.pipeline.transforms):
-            sample['proposals'] = dict(bboxes=np.array(boxes, np.float32), scores=np.ones(2, np.float32))
+            sample['proposals'] = dict(bboxes=np.array(boxes, np.float32),
+                                       scores=np.ones(2, np.float32))
         return [dict(deepcopy(sample), img_id=i) for i in range(4)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
-        """The one category."""
+        """Return the one category."""
         return [0]
 
     def prepare_data(self, idx: int) -> Any:
-        """Run the pipeline; errors name the transform that failed and, for the DCT, the source of its input."""
+        """Run the pipeline; errors name the transform, and for the DCT the source of its pixels."""
         results, kind, origin = self.get_data_info(idx), None, ''
         for step in self.pipeline.transforms:
             name = type(step).__name__
@@ -73,7 +76,7 @@ class NoiseImages(BaseDataset):
 
 
 def write_noise(folder: Path) -> None:
-    """Write ``image.png``, soft coloured noise, and ``segments.png``, all of class 0, into ``folder``."""
+    """Write ``image.png``, soft coloured noise, and ``segments.png``, all of class 0."""
     noise = np.random.default_rng(0).integers(0, 256, (*_SHAPE, 3), dtype=np.uint8)
     cv2.imwrite(str(folder / 'image.png'), cv2.GaussianBlur(noise, (0, 0), 2))
     cv2.imwrite(str(folder / 'segments.png'), np.zeros(_SHAPE, dtype=np.uint8))
@@ -85,9 +88,10 @@ def on_noise(node: Any, folder: str) -> Any:
         return [on_noise(child, folder) for child in node]
     if not isinstance(node, dict):
         return node
-    if not {'dataset', 'datasets'} & set(node):
+    wrapped = {key: on_noise(node[key], folder) for key in ('dataset', 'datasets') if key in node}
+    if not wrapped:
         return dict(type=NoiseImages, folder=folder, pipeline=node.get('pipeline') or [])
-    return {key: on_noise(child, folder) if key in ('dataset', 'datasets') else child for key, child in node.items()}
+    return {**node, **wrapped}
 
 
 def try_config(cfg: Config, stock: Config) -> None:
@@ -130,8 +134,9 @@ def _check_grid(sample: dict, stock: dict, stride: int, dataloader: str) -> None
     """Raise ValueError unless the grid covers the stock input, give or take one cell."""
     cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
     if any(abs(stride * a - b) > stride for a, b in zip(cells, pixels)):
-        raise ValueError(f'{dataloader}: expected a cell for each {stride}x{stride} pixels of the stock input '
-                         f'{tuple(pixels)}, got {tuple(cells)} cells: a transform sets sizes in an unknown way')
+        raise ValueError(f'{dataloader}: expected a cell for each {stride}x{stride} pixels of the '
+                         f'stock input {tuple(pixels)}, got {tuple(cells)} cells: a transform sets '
+                         'sizes in an unknown way')
 
 
 def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> None:
@@ -146,19 +151,22 @@ def _try_model(model: nn.Module, stock: Config, samples: dict[str, dict]) -> Non
         backbone.train()  # some freeze their stages here
         trained = any(weight.requires_grad for weight in backbone.parameters())
         backbone.eval()  # returns None for some
-        expected = backbone(torch.zeros(1, 3, *(model.backbone.input_stride * side for side in inputs.shape[-2:])))
+        stride = model.backbone.input_stride
+        expected = backbone(torch.zeros(1, 3, *(stride * side for side in inputs.shape[-2:])))
     if not trained:
-        raise ValueError('the stock config freezes its whole backbone, which is for features of RGB pixels; those of '
-                         'DCT channels must be trained')
+        raise ValueError('the stock config freezes its whole backbone, which is for features of RGB '
+                         'pixels; those of DCT channels must be trained')
     made, wanted = _shapes(features), _shapes(expected)
     if made != wanted:
-        raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the rest of the model '
-                         'expects these')
+        raise ValueError(f'the backbone makes features of shape {made}, the stock one {wanted}: the '
+                         'rest of the model expects these')
 
 
 def _shapes(features: Any) -> Any:
-    """Return the shapes of a backbone's features, nested as these are: Conformer has two in a stage."""
-    return tuple(features.shape) if isinstance(features, torch.Tensor) else [_shapes(level) for level in features]
+    """Return the shapes of features, nested as these are: Conformer has two in a stage."""
+    if isinstance(features, torch.Tensor):
+        return tuple(features.shape)
+    return [_shapes(level) for level in features]
 
 
 @contextmanager

@@ -87,10 +87,10 @@ def find_data(path: str, check: bool = True) -> Data:
     if 'val' not in data.splits and 'test' in data.splits:
         data.splits['val'] = data.splits.pop('test')
         data.notes.append('there is no val: test serves for it')
-    _check_two_classes(data)
+    _check_two_classes(path, data)
     if check:
         _leave_out_unreadable(data)
-        _check_two_classes(data)
+        _check_two_classes(path, data)
     if 'val' not in data.splits:
         _split(data)
     _check_classes(data)
@@ -341,12 +341,12 @@ def _split(data: Data) -> None:
     data.notes.append(f'there is no val: {_VAL_PART:.0%} of each class, drawn at random')
 
 
-def _check_two_classes(data: Data) -> None:
+def _check_two_classes(path: str, data: Data) -> None:
     """Refuse fewer than two classes to tell apart."""
     found = set(data.splits['train'].labels)
     if len(found) < 2 and not data.is_coco:
         unread = [note for note in data.notes if note.startswith('unreadable')]
-        raise ValueError('; '.join((f'{data.root}: expected images of at least two classes, found '
+        raise ValueError('; '.join((f'{path}: expected images of at least two classes, found '
                                     f'{some_of([*found])} alone', *unread)))
 
 

@@ -355,7 +355,9 @@ class LazyResize(FreqTransform):
         """Transform ``results['img']``, and what the stock transform transforms beside it."""
         if not self._crops or not self._is_lazy(results):
             return self._stock(results)
-        crop = self._stock.rand_crop_params(results['img'])
+        top, left, height, width = self._stock.rand_crop_params(results['img'])
+        # EfficientNetRandomCrop's may be fractions of pixels: mmcv cuts off those of the last one
+        crop = top, left, int(top + height - 1) - top + 1, int(left + width - 1) - left + 1
         results['img'] = LazyImage(results['img'], self._stock.scale, crop, self._antialias)
         results['img_shape'] = results['img'].shape
         return results

@@ -65,6 +65,22 @@ def test_all_but_the_rounding_is_the_stock_transforms(case: str, seed: int) -> N
         assert repr(found[key]) == repr(value), key
 
 
+@pytest.mark.parametrize('shape', [(1, 1), (1, 2), (2, 2), (1, 40), (40, 1), (3, 50), (300, 9)], ids=str)
+@pytest.mark.parametrize('scale', [4, 224])
+def test_crops_of_a_fraction_of_a_pixel(scale: int, shape: tuple) -> None:
+    """EfficientNet's crop of last resort may be one: what stock resizes is resized, the rest refused."""
+    image = RNG.integers(0, 256, (*shape, 3), dtype=np.uint8)
+    step = dict(type='EfficientNetRandomCrop', scale=scale, interpolation='bilinear', max_attempts=0)
+    try:
+        expected = transformed('mmpretrain', [step], 0, image)['img']
+    except cv2.error:
+        with pytest.raises(ValueError, match=r'LazyResize: crop: expected rows and columns of \d+x\d+ pixels'):
+            transformed('mmpretrain', [lazy(step)], 0, image)
+    else:
+        found = transformed('mmpretrain', [lazy(step)], 0, image)['img']
+        np.testing.assert_array_equal(np.asarray(found), expected)
+
+
 @pytest.mark.parametrize(('step', 'image'), [
     (dict(type='RandomResizedCrop', scale=64, interpolation='bicubic', backend='pillow'), IMAGE),
     (dict(type='ResizeEdge', scale=64, interpolation='area'), IMAGE),

@@ -1,1 +1,1 @@
-"""What makes the hosts run here: ops without compiling, safe checkpoints, runs without a GPU."""
+"""What makes the hosts run here: ops, safe checkpoints, checked data, runs without a GPU."""

@@ -7,6 +7,7 @@ from mmfreq.config.inspect import (
     dct_channels,
     iter_dicts,
     lazy_step,
+    stock_resize,
     takes_lazy_image,
     transform_type,
     unfused,
@@ -55,6 +56,7 @@ def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str)
         else:
             for key, child in node.items():
                 node[key] = convert_pipelines(child, freq, packer, scale, f'{path}.{key}')
+            _round_what_is_wrapped(node)
     elif isinstance(node, (list, tuple)):
         steps = [convert_pipelines(child, freq, packer, scale, path) for child in node]
         packers = [step for step in steps if isinstance(step, dict) and _is_packer(step)]
@@ -67,6 +69,14 @@ def convert_pipelines(node: Any, freq: dict, packer: str, scale: int, path: str)
             _round_in_views(steps[-1])
         return type(node)(steps)
     return node
+
+
+def _round_what_is_wrapped(node: dict) -> None:
+    """Round pixels before the DCT of a data set that goes on with what another's pipeline gives."""
+    steps = node.get('pipeline')
+    if steps and _has_other_pixels(node.get('dataset')) and not _rounds(steps):
+        before = map(stock_resize, steps[:-2])
+        node['pipeline'] = type(steps)([*before, dict(type='RoundPixels'), *steps[-2:]])
 
 
 def _resize_lazily(steps: list) -> None:
@@ -94,7 +104,7 @@ def _round_in_views(last: Any) -> None:
     """Round pixels before the DCT of TestTimeAug, if ``last`` is one whose loader may make others."""
     for node in iter_dicts(last):
         views = node.get('transforms', ()) if transform_type(node) == 'TestTimeAug' else ()
-        if views and not any(transform_type(step) == 'RoundPixels' for step in iter_dicts(views)):
+        if views and not _rounds(views):
             node['transforms'] = type(views)([*views[:-2], [dict(type='RoundPixels')], *views[-2:]])
 
 
@@ -102,6 +112,10 @@ def _has_other_pixels(steps: Any) -> bool:
     """Whether a transform may give the DCT pixels that are not uint8."""
     return any(transform_type(step) in _OTHER_PIXELS or step.get('to_float32')
                for step in iter_dicts(steps))
+
+
+def _rounds(steps: Any) -> bool:
+    return any(transform_type(step) == 'RoundPixels' for step in iter_dicts(steps))
 
 
 def _is_packer(step: dict) -> bool:

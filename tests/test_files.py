@@ -44,14 +44,14 @@ def test_without_locks_a_folder_is_not_opened(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_fork_may_leave_the_block_that_holds_the_lock(tmp_path: Path) -> None:
-    with pytest.raises(BlockingIOError), locked(tmp_path):
-        child = 0
+    child = None
+    with locked(tmp_path):
         try:
             with locked(tmp_path / 'other'):
                 child = os.fork()
         finally:
-            if not child:
+            if child == 0:
                 os._exit(sys.exc_info()[0] is not None)
         assert os.waitpid(child, 0)[1] == 0
-        with locked(tmp_path):
-            pass
+        with pytest.raises(BlockingIOError):
+            locked(tmp_path).__enter__()

@@ -22,7 +22,7 @@ import torch
 from mmengine.utils import ManagerMixin
 
 import mmfreq.apis.runner
-import mmfreq.dct.resize_kernel
+import mmfreq.dct.kernel
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401
 
@@ -80,7 +80,7 @@ def forked(*calls: Callable[[], Any], folder: Path = ROOT) -> list[tuple[int, st
 def _in_copy(call: Callable[[], Any], out: TextIO, folder: Path) -> None:
     """Make the copy as a new process would be, but for what is imported, and call."""
     gc.freeze()  # collecting would copy the memory that the processes share
-    signal.alarm(600)
+    signal.alarm(300)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     out.reconfigure(line_buffering=True)
     sys.stdout = sys.stderr = out

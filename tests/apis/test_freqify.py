@@ -135,7 +135,7 @@ def test_it_trains(config: str, tmp_path: Path) -> None:
     assert (first != before).all()
 
 
-def test_written_file(tmp_path: Path) -> None:
+def test_written_file(tmp_path: Path, quick_init: None) -> None:
     """Tried as a whole: pipelines on a noise image, the model, its features."""
     out = tmp_path / 'made' / 'resnet18.py'
     assert write_freqified(CLS, '6S', out, 'dctnet-classification') == []
@@ -155,7 +155,7 @@ def first_sample(cfg: Config, folder: Path) -> dict:
         return DATASETS.build(on_noise(cfg.train_dataloader.dataset.to_dict(), str(folder)))[0]
 
 
-def test_a_first_stage_of_stride_2(tmp_path: Path) -> None:
+def test_a_first_stage_of_stride_2(tmp_path: Path, quick_init: None) -> None:
     """MobileNetV2 in classification: images four times as large, tried as a whole; the input of the shipped config."""
     assert write_freqified('mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', '24S', tmp_path / 'out.py') == []
     shipped = ROOT / 'configs/mobilenet_v2/mobilenet-v2-dct24s_8xb32_in1k.py'
@@ -164,7 +164,7 @@ def test_a_first_stage_of_stride_2(tmp_path: Path) -> None:
     assert Config.fromfile(tmp_path / 'out.py').freq == dict(type=FREQ, channels='24S', stats='photos-896')
 
 
-def test_a_detector_with_a_first_stage_of_stride_2(tmp_path: Path) -> None:
+def test_a_detector_with_a_first_stage_of_stride_2(tmp_path: Path, quick_init: None) -> None:
     """A cell of 2x2 pixels: BlockDCT upscales four times, and the preprocessor knows the stride."""
     config = stock(tmp_path, DET, """
 backbone = dict(_delete_=True, type='MobileNetV2', out_indices=(1, 2, 4, 6), frozen_stages=1)
@@ -237,7 +237,7 @@ test_dataloader = val_dataloader
     assert (target['freq']['stats'], notes) == ('photos-896', [])
 
 
-def test_written_file_of_a_path(tmp_path: Path) -> None:
+def test_written_file_of_a_path(tmp_path: Path, quick_init: None) -> None:
     """With much that a detection config may hold: wrapped data, mixing, test-time augmentation, a second pipeline."""
     config = stock(tmp_path, DET, '''
 model = dict(data_preprocessor=dict(pad_size_divisor=1, pad_value=114))
@@ -494,7 +494,8 @@ def test_python_style_configs_are_refused(tmp_path: Path) -> None:
     (CLS, pipeline("dict(type='NoTransform')", "dict(type='Resize', scale=(224, 224))", "dict(type='PackInputs')"),
      'the pipeline of train_dataloader fails on a noise image: .*NoTransform'),
 ])
-def test_what_fails_when_tried_is_not_written(base: str, text: str, message: str, tmp_path: Path) -> None:
+def test_what_fails_when_tried_is_not_written(base: str, text: str, message: str, tmp_path: Path,
+                                              quick_init: None) -> None:
     config = stock(tmp_path, base, text)
     with pytest.raises(ValueError, match=f'(?s){message}'):
         write_freqified(config, '24S', tmp_path / 'out.py')
@@ -504,7 +505,8 @@ def test_what_fails_when_tried_is_not_written(base: str, text: str, message: str
 # The tool
 
 
-def test_tool(tmp_path: Path, run_tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+def test_tool(tmp_path: Path, run_tool: Any, quick_init: None, monkeypatch: pytest.MonkeyPatch,
+              capsys: pytest.CaptureFixture) -> None:
     monkeypatch.chdir(tmp_path)
     run_tool('freqify', CLS, '--channels', '24S')
     assert 'written: resnet18-dct24s_8xb32_in1k.py' in capsys.readouterr().out

@@ -15,7 +15,7 @@ import workers
 from measure import Report, Section, Settings, Subject, jpeg_files
 from peers import jpeg_peer, scipy_peer, torch_peer
 from skimage import data
-from tool_runs import call_of, forked
+from tool_runs import ROOT, call_of, forked
 
 from mmfreq.apis.measure import Entry, time_interleaved
 from mmfreq.dct.channels import channel_indices
@@ -136,9 +136,12 @@ def test_report() -> None:
 
 def test_tool_runs_quickly_and_writes_everything(tmp_path: Path) -> None:
     prefix = tmp_path / 'out' / 'quick'
+    configs = [tmp_path / 'resnet18_demo.py', tmp_path / 'resnet18-dct24s_demo.py']
+    for config in configs:
+        config.write_text(f"_base_ = '{ROOT}/configs/demo/{config.name}'\n"
+                          'model = dict(backbone=dict(base_channels=8), head=dict(in_channels=64))\n')
     (code, output), = forked(call_of(
-        'benchmarks/speed/run.py', CONFIGS[0], 'configs/demo/resnet18-dct24s_demo.py', '--quick', '--memory', 4,
-        '--device', 'cpu', '--out', prefix))
+        'benchmarks/speed/run.py', *configs, '--quick', '--memory', 4, '--device', 'cpu', '--out', prefix))
     assert code == 0, output
     written = json.loads(prefix.with_suffix('.json').read_text())
     text = prefix.with_suffix('.md').read_text()

@@ -179,11 +179,6 @@ def test_kernel_is_the_map() -> None:
     np.testing.assert_allclose(found, exact(image, '24D', upscale=2), rtol=0, atol=1e-9)
 
 
-def test_weights_without_symmetry_are_refused() -> None:
-    with pytest.raises(ValueError, match='even or odd about the middle'):
-        kernel.fold_symmetric(np.array([[1., 2, 3]]), [0])
-
-
 @pytest.mark.parametrize('error', [RuntimeError('cannot cache function: no locator available'),
                                    OSError(errno.ENOSPC, 'No space left on device')], ids=['folder', 'disk'])
 def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from backbone_checks import StateDict, assert_same, clone, load, log, over_ways, randomized, said
+from backbone_checks import StateDict, assert_same, clone, load, log, randomized, said
 from mmengine.analysis import get_model_complexity_info
 from mmengine.registry import DefaultScope
 from mmpretrain.registry import MODELS
@@ -168,10 +168,9 @@ def test_with_cp_changes_nothing_but_memory(monkeypatch: pytest.MonkeyPatch) -> 
         assert_allclose(grads[name].numpy(), grad.numpy(), rtol=1e-4, atol=1e-6 * float(grad.abs().max()), err_msg=name)
 
 
-@over_ways
-@pytest.mark.parametrize(('channels', 'text'), [
-    (4, r'first 4 of 64 channels taken in layer1\.0\.conv1\.weight'), (64, ''),
-    (192, r'first 64 of 64 channels taken in layer1\.0\.conv1\.weight [^,]*, 128 newly made')])
+@pytest.mark.parametrize(('how', 'channels', 'text'), [
+    ('load_from', 4, r'first 4 of 64 channels taken in layer1\.0\.conv1\.weight'), ('load_state_dict', 64, ''),
+    ('init_cfg', 192, r'first 64 of 64 channels taken in layer1\.0\.conv1\.weight [^,]*, 128 newly made')])
 def test_stock_checkpoint_loads(stock_state: StateDict, log: list[str], how: str, channels: int, text: str,
                                 tmp_path: Path) -> None:
     fresh, loaded = load(how, resnet(50, channels), stock_state, tmp_path)
@@ -205,8 +204,8 @@ def test_checkpoints_of_other_stock_networks_load(name: str, channels: int, log:
     assert len(said(log)) == 1
 
 
-@over_ways
-@pytest.mark.parametrize(('depth', 'kernel'), [(18, 3), (50, 1)])
+@pytest.mark.parametrize(('how', 'depth', 'kernel'), [
+    ('load_from', 18, 3), ('init_cfg', 18, 3), ('load_state_dict', 50, 1)])
 def test_checkpoint_for_other_channels_is_refused(depth: int, kernel: int, how: str, tmp_path: Path) -> None:
     """The hosts' own loading is not strict, and would go on with the first block at random."""
     with pytest.raises(ValueError, match=r'FreqResNet: .*in_channels=48.* \S*layer1\.0\.conv1\.weight has shape '

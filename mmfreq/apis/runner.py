@@ -118,6 +118,9 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.update(resume=True, load_from=checkpoint_file(cfg.work_dir, best=False))
     elif args.resume and _is_first_process():
         say(f'no last_checkpoint in {cfg.work_dir}: the training starts from its beginning')
+    elif others_in(cfg.work_dir) and not cfg.get('resume') and _is_first_process():
+        say(f'{cfg.work_dir} has checkpoints of an earlier training, which stay until this one writes '
+            'files of their names, the best one too; to go on with it: --resume')
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')

@@ -260,7 +260,10 @@ def test_resume(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     assert f'no last_checkpoint in {tmp_path}: the training starts from its beginning' in capsys.readouterr().err
     # the file that mmengine leaves names an absolute path, here of a work dir that has moved since
     (tmp_path / 'last_checkpoint').write_text('elsewhere/epoch_1.pth')
+    cli.train_config(arguments(CONFIGS / DEMO24, 'train', *work_dir))
+    assert f'{tmp_path} has checkpoints of an earlier training' in capsys.readouterr().err
     auto = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', *work_dir))
+    assert 'earlier' not in capsys.readouterr().err
     given = cli.train_config(arguments(CONFIGS / DEMO24, 'train', '--resume', str(checkpoint)))
     assert (auto.resume, auto.load_from) == (True, str(checkpoint))
     assert (given.resume, given.load_from) == (True, str(checkpoint))

@@ -11,6 +11,8 @@ results stay in the processor's cache. The machine code is kept for later proces
 file or in ``NUMBA_CACHE_DIR``.
 """
 import warnings
+import zlib
+from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
@@ -24,6 +26,9 @@ _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
 _SIGNATURE = types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3)
 
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
+_SOURCES = 0  # checksum of all kernels: one holds code of others, whose changes numba does not see
+for _path in sorted(Path(__file__).parent.glob('*kernel.py')):
+    _SOURCES = zlib.crc32(_path.read_bytes(), _SOURCES)
 inner = njit(**_OPTIONS)  # inlined into the functions below and cached with them
 
 
@@ -34,6 +39,7 @@ def compiled(signature: Any) -> Callable[[Callable], Callable]:
     """
 
     def decorate(function: Callable) -> Callable:
+        function.__qualname__ += f'_{_SOURCES:08x}'  # a part of the file's name
         try:
             return njit(signature, cache=True, **_OPTIONS)(function)
         except Exception as error:  # unpickling a damaged file raises errors of many classes

@@ -225,6 +225,14 @@ def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
     assert doublings(tmp_path) == ['42 0\n']
 
 
+def test_machine_code_is_of_the_sources_of_all_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel holds code of others, whose changes numba does not see."""
+    assert doublings(tmp_path) == ['42 0\n']
+    monkeypatch.setattr(kernel, '_SOURCES', 0)
+    assert doublings(tmp_path) == ['42 0\n']
+    assert len(list(tmp_path.rglob('doubling*.nbc'))) == 2
+
+
 def test_a_pickled_transform_holds_no_machine_code() -> None:
     """Spawned workers load what is kept on disk; a pickled dispatcher of numba would compile anew in each of them."""
     assert b'numba' not in pickle.dumps(FusedBlockDCT('24S', STATS_NAME))

@@ -1,6 +1,7 @@
 """Write files so that an interruption never leaves half of one."""
 import os
 import tempfile
+import uuid
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Iterator, Optional, Union
@@ -17,16 +18,13 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
     """Write ``data`` to a temporary file beside ``path``, then rename it; make missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f'.{path.name}.')
+    temporary = path.with_name(f'.{path.name}.{uuid.uuid4().hex[:8]}')
     try:
-        with os.fdopen(handle, 'wb') as file:
+        with open(temporary, 'xb') as file:
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        temporary.unlink(missing_ok=True)
         raise
 
 
@@ -48,20 +46,24 @@ def locked(folder: Union[str, Path]) -> Iterator[None]:
         BlockingIOError: Another process has locked it.
     """
     os.makedirs(folder, exist_ok=True)
+    if fcntl is None:
+        yield
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(handle)
         raise
-    except (AttributeError, OSError):
+    except OSError:
         pass
     _locks.append(handle)
     try:
         yield
     finally:
-        _locks.remove(handle)
-        os.close(handle)
+        if handle in _locks:  # not in a fork, which has closed its own
+            _locks.remove(handle)
+            os.close(handle)
 
 
 def _forget_locks() -> None:

@@ -338,7 +338,6 @@ class LazyResize(FreqTransform):
     """
 
     def __init__(self, resize: str, **kwargs: Any) -> None:
-        import mmfreq.dct.resize_kernel  # noqa: F401  compiled before workers are forked
         self._stock = TRANSFORMS.build(dict(type=resize, **kwargs))
         kind = type(self._stock).__name__
         if kind not in LAZY_RESIZES:

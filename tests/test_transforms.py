@@ -448,3 +448,11 @@ def test_float_pixels_are_refused_with_transform_file_and_way_out(transform: Any
     with pytest.raises(ValueError, match=rf'^{type(transform).__name__}: .* got float32 .*; round the '
                        r'pixels before: dict\(type=.RoundPixels.\) \(img_path: a/b.jpg\)$'):
         transform(results)
+
+
+def test_an_image_that_a_resize_leaves_no_row_of_is_named() -> None:
+    results = dict(img=np.zeros((1, 1000, 3), np.uint8), img_path='flat.png')
+    pipeline = build([{'type': 'Resize', 'scale': (256, 192), 'keep_ratio': True}], 'mmdet')
+    with pytest.raises(ValueError, match=r'cannot take the image: OpenCV.*resize.* \(img_path: flat.png\)$') as refused:
+        pipeline(results)
+    assert '\n' not in str(refused.value)

@@ -22,7 +22,7 @@ import torch
 from mmengine.utils import ManagerMixin
 
 import mmfreq.apis.runner
-import mmfreq.dct.resize_kernel
+import mmfreq.dct.kernel
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401
 

@@ -24,8 +24,7 @@ def parse_args() -> argparse.Namespace:
     """Reads the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('inputs', nargs='+', metavar='FILE', help='CONFIG and CHECKPOINT (a file, or a work '
-                        'dir: its best_*.pth if there is exactly one, else its last), or JSON files, drawn one below '
-                        'the other')
+                        'dir: its last checkpoint), or JSON files, drawn one below the other')
     parser.add_argument('-o', '--out', default='gate_heatmap', metavar='PREFIX',
                         help='write PREFIX.png and PREFIX.svg, and '
                         'PREFIX.json if a gate was run (default: %(default)s)')
@@ -43,7 +42,7 @@ def measure(args: argparse.Namespace) -> OnRates:
     cfg = prepare(read_config(args.inputs[0], args.cfg_options))
     if all(node.get('gate') is None for node in iter_dicts(cfg.model)):
         raise SystemExit(f'{args.inputs[0]}: expected a model with a gate, found none')
-    checkpoint = checkpoint_file(args.inputs[1])
+    checkpoint = checkpoint_file(args.inputs[1], best=False)  # training ends with what the gate is to keep
     with quiet(), explain_refusal():
         check_checkpoint(checkpoint, cfg)
         rates = measure_on_rates(cfg, checkpoint, f'{args.phase}_dataloader')

@@ -76,21 +76,23 @@ def main() -> None:
         raise SystemExit(str(error)) from error
     pictures = dict(zip(images, picture_paths(images, args.out_dir)))
     predictions, found = {}, list(images.items())
-    for start in tqdm(range(0, len(found), args.batch_size), unit='batch'):
-        batch = {}
-        for name, path in found[start:start + args.batch_size]:
-            try:
-                batch[name] = read_image(path, **predictor.decoding)
-            except (OSError, ValueError) as error:
-                say(str(error))
-        with quiet():
-            for name, (prediction, drawn) in predict_each(predictor, batch, args.score_thr):
-                predictions[name] = prediction
-                encoded = cv2.imencode('.png', drawn)[1].tobytes()
-                atomic_write_bytes(pictures[name], encoded)
-    text = mmengine.dump(predictions, file_format='json') + '\n'
-    atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
-    print(f'{len(predictions)} images predicted, in {args.out_dir}')
+    try:
+        for start in tqdm(range(0, len(found), args.batch_size), unit='batch'):
+            batch = {}
+            for name, path in found[start:start + args.batch_size]:
+                try:
+                    batch[name] = read_image(path, **predictor.decoding)
+                except (OSError, ValueError) as error:
+                    say(str(error))
+            with quiet():
+                for name, (prediction, drawn) in predict_each(predictor, batch, args.score_thr):
+                    predictions[name] = prediction
+                    encoded = cv2.imencode('.png', drawn)[1].tobytes()
+                    atomic_write_bytes(pictures[name], encoded)
+    finally:  # also what was predicted before an interruption
+        text = mmengine.dump(predictions, file_format='json') + '\n'
+        atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
+        print(f'{len(predictions)} images predicted, in {args.out_dir}')
     if len(predictions) < len(found):
         failed = len(found) - len(predictions)
         raise SystemExit(f'{failed} of {len(found)} images could not be predicted')

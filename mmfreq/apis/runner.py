@@ -276,7 +276,8 @@ def prepare(cfg: Config, *loaders: str) -> Config:
 
 def _is_first_process() -> bool:
     """Return whether this is the only process, or the first one that a launcher has started."""
-    return os.environ.get('RANK', os.environ.get('SLURM_PROCID', '0')) == '0'
+    names = ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID')
+    return next((os.environ[name] for name in names if name in os.environ), '0') == '0'
 
 
 @contextmanager

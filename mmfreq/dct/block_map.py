@@ -50,8 +50,7 @@ def upscale_matrix(block_size: int, upscale: int) -> np.ndarray:
 class BlockMap:
     """Affine map from the pixels of an image to some of its normalised DCT channels.
 
-    :func:`mmfreq.dct.kernel.block_channels` applies it, and
-    :func:`mmfreq.dct.resize_kernel.resized_channels` together with a bilinear resize.
+    :func:`mmfreq.dct.kernel.block_channels` applies it, together with a bilinear resize.
 
     Args:
         channels (Sequence[int]): The C channels, ``N*N*component + N*vertical + horizontal``.
@@ -88,21 +87,16 @@ class BlockMap:
         self.kernel = np.einsum('cy,cx,ck->ckyx', basis[vertical], columns, color[component, :3])
         level = np.where(chosen % n**2 == 0, n * (color[component, 3] - dct.LEVEL_SHIFT), 0)
         self.bias = (level - mean) / std
-        fold = _kernel().fold_symmetric
         order = np.lexsort((component, vertical))
         used, starts = np.unique(vertical[order], return_index=True)
-        starts = np.append(starts, len(chosen))
-        mixing = color[:, :3].astype(np.float32, order='C')
-        table = np.stack([component, horizontal % 2, np.arange(len(chosen))], axis=1)
+        across, column = np.unique(horizontal, return_inverse=True)
+        table = np.stack([component, column, np.arange(len(chosen))], axis=1)
+        rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))
         self._weights = (
-            mixing, fold(basis[used], used % 2), used % 2, starts,
-            fold(columns, horizontal % 2)[order], table[order],
-            self.bias[order].astype(np.float32))
-        rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0))).astype(np.float32)
-        across, table[:, 1] = np.unique(horizontal, return_inverse=True)
-        affine = np.stack([1 / std, self.bias], axis=1).astype(np.float32)
-        self._resize_weights = (mixing, rows, starts, basis[across].astype(np.float32),
-                                table[order], affine[order])
+            color[:, :3].astype(np.float32, order='C'), rows.astype(np.float32),
+            np.append(starts, len(chosen)), basis[across].astype(np.float32), table[order],
+            np.stack([1 / std, self.bias], axis=1).astype(np.float32)[order])
+        _kernel()  # compiled before workers are forked
 
     def grid_shape(self, image_shape: Sequence[int]) -> tuple[int, int]:
         """Return the blocks (rows, columns) of an image of ``image_shape`` pixels (H, W)."""
@@ -123,15 +117,10 @@ class BlockMap:
         """
         out = np.empty((len(self.bias), *self.grid_shape(dct.check_image(image).shape)),
                        dtype=np.float32)
-        if isinstance(image, LazyImage):
-            pixels = forward(image.pixels)
-            _resize_kernel().resized_channels(
-                pixels.reshape(len(pixels), -1), image.axes, image.supports, *self._resize_weights,
-                self.stride, self.margin, out)
-        else:
-            image = forward(image)
-            _kernel().block_channels(image.reshape(1, len(image), -1), *self._weights, self.stride,
-                                     self.margin, out)
+        lazy = LazyImage.of(image)
+        pixels = forward(lazy.pixels)
+        _kernel().block_channels(pixels.reshape(len(pixels), -1), lazy.axes, lazy.supports,
+                                 *self._weights, self.stride, self.margin, out)
         return out
 
     def channels_int8(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
@@ -151,12 +140,6 @@ def _kernel() -> ModuleType:
     """
     from mmfreq.dct import kernel
     return kernel
-
-
-def _resize_kernel() -> ModuleType:
-    """Return the compiled loops for lazy images."""
-    from mmfreq.dct import resize_kernel
-    return resize_kernel
 
 
 def forward(image: np.ndarray) -> np.ndarray:

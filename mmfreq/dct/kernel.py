@@ -1,24 +1,34 @@
 """The inner loops of :class:`mmfreq.dct.block_map.BlockMap`, compiled by numba on import.
 
+Bilinear resizing, cropping, flipping, colour conversion and the block DCT are linear, and separable
+but for the colours. So a block's coefficient is a weighted sum of at most two source pixels for each
+pixel of the block along either axis: first over rows of the source, then over colours, then over
+columns. The resized image never exists. An image that is not resized has one source pixel for each.
+
 Array libraries pass over a whole image for each operation, which costs more than the arithmetic.
 Here a few rows of blocks go through all steps before the next ones are read, so intermediate
 results stay in the processor's cache. The machine code is kept for later processes, beside this
 file or in ``NUMBA_CACHE_DIR``.
 """
 import warnings
-from typing import Any, Callable, Sequence
+import zlib
+from pathlib import Path
+from typing import Any, Callable
 
 import numpy as np
 from numba import njit, types
 
-_STRIP_VALUES = 100_000  # float32 values that fit into a processor's second-level cache, 400 kB
+_STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for the cache
 
-_BYTES = types.Array(types.uint8, 3, 'C', readonly=True)
+_BYTES = types.Array(types.uint8, 2, 'C', readonly=True)
 _F1, _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (1, 2, 3))
 _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
-_SIGNATURE = types.void(_BYTES, _F2, _F2, _I1, _I1, _F2, _I2, _F1, types.int64, types.int64, _F3)
+_SIGNATURE = types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3)
 
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
+_SOURCES = 0  # checksum of all kernels: one holds code of others, whose changes numba does not see
+for _path in sorted(Path(__file__).parent.glob('*kernel.py')):
+    _SOURCES = zlib.crc32(_path.read_bytes(), _SOURCES)
 inner = njit(**_OPTIONS)  # inlined into the functions below and cached with them
 
 
@@ -29,6 +39,7 @@ def compiled(signature: Any) -> Callable[[Callable], Callable]:
     """
 
     def decorate(function: Callable) -> Callable:
+        function.__qualname__ += f'_{_SOURCES:08x}'  # a part of the file's name
         try:
             return njit(signature, cache=True, **_OPTIONS)(function)
         except Exception as error:  # unpickling a damaged file raises errors of many classes
@@ -45,143 +56,198 @@ def compiled(signature: Any) -> Callable[[Callable], Callable]:
 
 
 @inner
-def _add_and_subtract(a: Any, b: Any, total: Any, difference: Any) -> None:
-    """Write ``a + b`` and ``a - b``."""
+def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: int, pixels: Any,
+                    weights: Any) -> int:
+    """Write which source pixels each block depends on along one axis, and their weights.
+
+    Args:
+        axis: int64 (6,), a row of :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
+        support: Source pixels on either side of a resized pixel's centre that it depends on.
+        basis: float32 (K, window), weights of the resized pixels of a block.
+        stride: Pixels of the resized image from one block to the next.
+        margin: Pixels on either side of these that also belong to the block.
+        pixels: int64 (blocks, T), written. Spare places repeat the last pixel.
+        weights: float32 (blocks, K, T), zeros; written.
+
+    Returns:
+        The number of places that the block with most source pixels takes.
+    """
+    start, length, size, first, step, count = axis
+    most = 0
+    for block in range(len(pixels)):
+        place, last = -1, -1
+        for i in range(basis.shape[1]):
+            j = i if step > 0 else basis.shape[1] - 1 - i  # in the order of the source
+            kept = min(max(block * stride - margin + j, 0), count - 1)
+            centre = (first + step * kept + 0.5) * length / size
+            low = max(int(centre - support + 0.5), 0)
+            high = min(int(centre + support + 0.5), length)
+            total = 0.
+            for x in range(low, high):
+                total += max(support - abs(x + 0.5 - centre), 0.)
+            for x in range(low, high):
+                part = np.float32(max(support - abs(x + 0.5 - centre), 0.) / total)
+                if part > 0:
+                    if start + x > last:
+                        place, last = place + 1, start + x
+                        pixels[block, place] = last
+                    for k in range(len(basis)):
+                        weights[block, k, place - (last - start - x)] += part * basis[k, j]
+        pixels[block, place + 1:] = last
+        most = max(most, place + 1)
+    return most
+
+
+@inner
+def axis_weights(axis: Any, support: float, basis: Any, stride: int, margin: int,
+                 blocks: int) -> Any:
+    """Return :func:`_source_weights` of ``blocks`` blocks: pixels, weights, and a multiple of 4 places."""
+    places = basis.shape[1] * int(np.ceil(2 * support)) + 4  # whatever the slices' steps
+    pixels = np.empty((blocks, places), np.int64)
+    weights = np.zeros((blocks, len(basis), places), np.float32)
+    used = _source_weights(axis, support, basis, stride, margin, pixels, weights)
+    return pixels, weights, used + 3 & -4
+
+
+@inner
+def _sum_rows_2(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
+    """Write two weighted sums of four rows of bytes into two lines, or add them if not begin."""
+    a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
+    a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
+    p, q = out[0], out[1]
     for x in range(len(a)):
-        left, right = np.float32(a[x]), np.float32(b[x])
-        total[x] = left + right
-        difference[x] = left - right
+        i, j, k, m = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
+        first = a0 * i + b0 * j + c0 * k + d0 * m
+        second = a1 * i + b1 * j + c1 * k + d1 * m
+        p[x] = first if begin else p[x] + first
+        q[x] = second if begin else q[x] + second
 
 
 @inner
-def _replicate(line: Any, first: int, length: int, values: int) -> None:
-    """Replicate the edge pixels, of ``values`` values each, around ``length`` known values."""
-    for x in range(first - 1, -1, -1):
-        line[x] = line[x + values]
-    for x in range(first + length, len(line)):
-        line[x] = line[x - values]
+def _sum_rows_4(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
+    """Do what :func:`_sum_rows_2` does, for four sums and lines."""
+    a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
+    a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
+    a2, b2, c2, d2 = weights[2, 0], weights[2, 1], weights[2, 2], weights[2, 3]
+    a3, b3, c3, d3 = weights[3, 0], weights[3, 1], weights[3, 2], weights[3, 3]
+    p, q, r, s = out[0], out[1], out[2], out[3]
+    for x in range(len(a)):
+        i, j, k, m = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
+        first = a0 * i + b0 * j + c0 * k + d0 * m
+        second = a1 * i + b1 * j + c1 * k + d1 * m
+        third = a2 * i + b2 * j + c2 * k + d2 * m
+        fourth = a3 * i + b3 * j + c3 * k + d3 * m
+        p[x] = first if begin else p[x] + first
+        q[x] = second if begin else q[x] + second
+        r[x] = third if begin else r[x] + third
+        s[x] = fourth if begin else s[x] + fourth
 
 
 @inner
-def _weighted_sum(weights: Any, lines: Any, constant: Any, out: Any) -> None:
-    """Write ``constant + sum(weights[j] * lines[j])`` for a multiple of 4 weights."""
-    for j in range(0, len(weights), 4):
+def sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
+    """Write the weighted sums of some rows of the image, a multiple of 4, into an even number of lines."""
+    for j in range(0, weights.shape[1], 4):
+        a, b, c, d = (image[rows[j], part], image[rows[j + 1], part], image[rows[j + 2], part],
+                      image[rows[j + 3], part])
+        for k in range(0, len(weights) - 3, 4):
+            _sum_rows_4(weights[k:k + 4, j:j + 4], a, b, c, d, j == 0, out[k:k + 4])
+        if len(weights) % 4:
+            _sum_rows_2(weights[-2:, j:j + 4], a, b, c, d, j == 0, out[-2:])
+
+
+@inner
+def mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
+    """Mix the three colours of interleaved pixels to one component."""
+    w0, w1, w2 = weights[0], weights[1], weights[2]
+    for x in range(len(out)):
+        out[x] = w0 * pixels[3 * x] + w1 * pixels[3 * x + 1] + w2 * pixels[3 * x + 2]
+
+
+@inner
+def _take(values: Any, indices: Any, out: Any, first: int) -> None:
+    """Write the values at four lists of indices into four lines, from place ``first`` on."""
+    a, b, c, d = indices[0], indices[1], indices[2], indices[3]
+    p, q, r, s = out[0, first:], out[1, first:], out[2, first:], out[3, first:]
+    for x in range(len(a)):
+        i, j, k, m = values[a[x]], values[b[x]], values[c[x]], values[d[x]]
+        p[x] = i
+        q[x] = j
+        r[x] = k
+        s[x] = m
+
+
+@inner
+def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) -> None:
+    """Write ``bias + scale * sum(weights[j] * samples[j])``, elementwise, for a multiple of 4."""
+    for j in range(0, len(samples), 4):
         w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
-        a, b, c, d = lines[j], lines[j + 1], lines[j + 2], lines[j + 3]
+        a, b, c, d = samples[j], samples[j + 1], samples[j + 2], samples[j + 3]
         if j == 0:
             for x in range(len(out)):
-                out[x] = constant + w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
+                out[x] = bias + scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
         else:
             for x in range(len(out)):
-                out[x] += w0 * a[x] + w1 * b[x] + w2 * c[x] + w3 * d[x]
-
-
-@inner
-def _every(step: int, a: Any, b: Any, c: Any, lines: Any) -> None:
-    """Write every ``step``-th value of a, b and c into three lines."""
-    first, second, third = lines[0], lines[1], lines[2]
-    at = 0
-    for x in range(len(first)):
-        first[x] = a[at]
-        second[x] = b[at]
-        third[x] = c[at]
-        at += step
-
-
-@inner
-def _mix_colors(weights: Any, left: Any, right: Any, total: Any, difference: Any) -> None:
-    """Mix three colours of left and right samples; write the component's sum and difference."""
-    w0, w1, w2 = weights[0], weights[1], weights[2]
-    a, b, c = left[0], left[1], left[2]
-    d, e, f = right[0], right[1], right[2]
-    for x in range(len(total)):
-        total[x] = w0 * (a[x] + d[x]) + w1 * (b[x] + e[x]) + w2 * (c[x] + f[x])
-    for x in range(len(difference)):
-        difference[x] = w0 * (a[x] - d[x]) + w1 * (b[x] - e[x]) + w2 * (c[x] - f[x])
+                out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
 
 
 @compiled(_SIGNATURE)
-def block_channels(image: np.ndarray, color: np.ndarray, rows: np.ndarray, parity: np.ndarray,
-                   starts: np.ndarray, columns: np.ndarray, table: np.ndarray, bias: np.ndarray,
-                   stride: int, margin: int, out: np.ndarray) -> None:
-    """Compute weighted sums over the blocks of an image: over rows, colours, then columns.
-
-    All weights are even or odd about the middle of the block. So opposite pixels are added and
-    subtracted first, and half of the weights suffice: :func:`fold_symmetric`.
+def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, color: np.ndarray,
+                   rows: np.ndarray, starts: np.ndarray, columns: np.ndarray, table: np.ndarray,
+                   affine: np.ndarray, stride: int, margin: int, out: np.ndarray) -> None:
+    """Compute weighted sums over the blocks of a lazily resized image.
 
     Args:
-        image (np.ndarray): uint8 (P, H, L), C order: (1, H, 3*W) interleaved, or (3, H, W) planes.
-            Edge pixels are replicated.
+        image (np.ndarray): uint8 (H, 3*W), C order, interleaved source pixels.
+        axes (np.ndarray): int64 (2, 6), :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
+        supports (np.ndarray): float32 (2,), source pixels on either side of a resized pixel's
+            centre that it depends on, with weights that fall linearly.
         color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr.
-        rows (np.ndarray): float32 (K, J), folded vertical weights of K frequencies.
-        parity (np.ndarray): int64 (K,), 0 for even and 1 for odd vertical weights.
-        starts (np.ndarray): int64 (K + 1,), channels ``starts[k]`` to ``starts[k + 1] - 1`` have
-            vertical frequency k.
-        columns (np.ndarray): float32 (C, J), folded horizontal weights of each channel.
-        table (np.ndarray): int64 (C, 3), for each channel: component, parity of the horizontal
-            weights, index in ``out``.
-        bias (np.ndarray): float32 (C,), added to each channel.
-        stride (int): Pixels from one block to the next.
+        rows (np.ndarray): float32 (K, window), vertical weights of K frequencies, K even.
+        starts (np.ndarray): int64 (M + 1,), channels ``starts[k]`` to ``starts[k + 1] - 1`` have
+            vertical frequency k < M <= K.
+        columns (np.ndarray): float32 (U, window), horizontal weights of U frequencies.
+        table (np.ndarray): int64 (C, 3), for each channel: component, horizontal frequency, index
+            in ``out``; components ascending for each vertical frequency.
+        affine (np.ndarray): float32 (C, 2), for each channel: factor and constant.
+        stride (int): Pixels of the resized image from one block to the next.
         margin (int): Pixels on either side of these that also belong to the block.
         out (np.ndarray): float32 (C, h, w), C order; written.
     """
-    planes, height, length = image.shape
-    values = 3 // planes  # per pixel, side by side
-    window = stride + 2 * margin
-    pairs = (window + 1) // 2
     grid_h, grid_w = out.shape[1:]
-    first, line = margin * values, (grid_w * stride + 2 * margin) * values
-    # rows of blocks at a time
-    strip = min(grid_h, max(1, _STRIP_VALUES // (2 * rows.shape[1] * planes * line)))
-    plane = strip * line
-    other = 1 if planes == 1 else plane  # from one colour of a pixel to the next
     channels = out.reshape(len(out), grid_h * grid_w)
+    tops, down, taps = axis_weights(axes[0], supports[0], rows, stride, margin, grid_h)
+    lefts, across, span = axis_weights(axes[1], supports[1], columns, stride, margin, grid_w)
+    begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
 
-    # sums and differences of opposite rows, and below of opposite columns of Y, Cb and Cr
-    pixels = np.empty((2, rows.shape[1], planes * plane), np.float32)
-    mixed = np.empty(planes * plane, np.float32)
-    left = np.empty((3, strip * grid_w), np.float32)
-    right = np.empty((3, strip * grid_w), np.float32)
-    samples = np.empty((3, 2, columns.shape[1], strip * grid_w), np.float32)
-    pixels[:, pairs:] = 0
-    samples[:, :, pairs:] = 0
-    needed = np.zeros((len(rows), 3), np.bool_)  # components, by vertical frequency
-    for k in range(len(rows)):
-        for c in range(starts[k], starts[k + 1]):
-            needed[k, table[c, 0]] = True
-    for begin in range(0, grid_h, strip):
-        count = min(strip, grid_h - begin)
+    strip = min(grid_h, max(1, _STRIP_BLOCKS // grid_w))  # rows of blocks at a time
+    samples = np.empty((span, strip * grid_w), np.float32)
+    indices = np.empty((span, grid_w), np.uint32)  # unsigned: never counted from the end
+    weights = np.empty((len(columns), span, strip * grid_w), np.float32)
+    for j in range(span):
+        for x in range(grid_w):
+            indices[j, x] = lefts[x, j] - begin
+            for u in range(len(columns)):
+                weights[u, j, x::grid_w] = across[x, u, j]
+    lines = np.empty((strip, len(rows), 3 * (end - begin)), np.float32)
+    mixed = np.empty(end - begin, np.float32)
+    part = slice(3 * begin, 3 * end)
+    for top in range(0, grid_h, strip):
+        count = min(strip, grid_h - top)
         size = count * grid_w
         for row in range(count):
-            for j in range(pairs):
-                y = (begin + row) * stride - margin + j
-                top = min(max(y, 0), height - 1)
-                bottom = min(max(y + window - 1 - 2 * j, 0), height - 1)
-                for p in range(planes):
-                    at = p * plane + row * line
-                    _add_and_subtract(image[p, top], image[p, bottom], pixels[0, j, at + first:],
-                                      pixels[1, j, at + first:])
-                    if length != line:
-                        _replicate(pixels[0, j, at:at + line], first, length, values)
-                        _replicate(pixels[1, j, at:at + line], first, length, values)
-        for k in range(len(rows)):
-            _weighted_sum(rows[k], pixels[parity[k]], np.float32(0), mixed)
-            for i in range(pairs):
-                for row in range(count):
-                    cells = slice(row * grid_w, (row + 1) * grid_w)
-                    near = row * line + i * values
-                    far = row * line + (window - 1 - i) * values
-                    _every(stride * values, mixed[near:], mixed[near + other:],
-                           mixed[near + 2 * other:], left[:, cells])
-                    _every(stride * values, mixed[far:], mixed[far + other:],
-                           mixed[far + 2 * other:], right[:, cells])
-                for c in range(3):
-                    if needed[k, c]:
-                        _mix_colors(color[c], left, right, samples[c, 0, i, :size],
-                                    samples[c, 1, i, :size])
+            y = top + row
+            sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
+        for k in range(len(starts) - 1):
+            component = -1
             for c in range(starts[k], starts[k + 1]):
-                _weighted_sum(columns[c], samples[table[c, 0], table[c, 1]], bias[c],
-                              channels[table[c, 2], begin * grid_w:begin * grid_w + size])
+                if table[c, 0] != component:
+                    component = table[c, 0]
+                    for row in range(count):
+                        mix_pixels(color[component], lines[row, k], mixed)
+                        for j in range(0, span, 4):
+                            _take(mixed, indices[j:j + 4], samples[j:j + 4], row * grid_w)
+                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1],
+                             channels[table[c, 2], top * grid_w:top * grid_w + size])
 
 
 @compiled(types.void(_F1, types.float32, types.Array(types.int8, 1, 'C')))
@@ -189,27 +255,3 @@ def saturate(values: np.ndarray, limit: float, out: np.ndarray) -> None:
     """Round float32 values (halves to even) and saturate them to ``-limit..limit``: int8."""
     for i in range(len(values)):
         out[i] = np.int8(np.rint(min(max(values[i], -limit), limit)))
-
-
-def fold_symmetric(weights: np.ndarray, odd: Sequence[int]) -> np.ndarray:
-    """Fold even or odd weights to those of the sums or differences of opposite pixels.
-
-    Args:
-        weights (np.ndarray): float64 (M, window), row m even about its middle, or odd.
-        odd (Sequence[int]): M parities, 0 or 1.
-
-    Returns:
-        np.ndarray: float32 (M, J), the first half, zero-padded to a multiple of 4. A middle pixel
-        is its own opposite, so its weight is halved.
-
-    Raises:
-        ValueError: A row does not have its parity.
-    """
-    mirrored = weights[:, ::-1] * np.where(odd, -1, 1)[:, None]
-    if not np.allclose(weights, mirrored, rtol=0, atol=1e-9 * np.abs(weights).max()):
-        raise ValueError('expected weights that are even or odd about the middle of the block')
-    window = weights.shape[1]
-    half = weights[:, :(window + 1) // 2].copy()
-    if window % 2:
-        half[:, -1] /= 2
-    return np.pad(half, ((0, 0), (0, -half.shape[1] % 4))).astype(np.float32)

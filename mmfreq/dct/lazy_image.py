@@ -49,6 +49,11 @@ class LazyImage:
             raise ValueError(f'size: expected at least one row and column, got {self.size}')
         self.rows, self.columns = range(self.size[0]), range(self.size[1])
 
+    @classmethod
+    def of(cls, image: Any) -> 'LazyImage':
+        """Return ``image`` if it is lazy; else a lazy one with the same pixels, not resized."""
+        return image if isinstance(image, cls) else cls(image, image.shape)
+
     @property
     def shape(self) -> tuple[int, int, int]:
         """Rows, columns and colours."""

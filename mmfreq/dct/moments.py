@@ -51,8 +51,7 @@ class ImageBlocks:
 
     def __init__(self, image: np.ndarray, block_size: int = 8, upscale: int = 1,
                  channel_order: str = 'bgr') -> None:
-        lazy = isinstance(dct.check_image(image), LazyImage)
-        self._image = image if lazy else LazyImage(forward(image), image.shape)
+        self._image = LazyImage.of(dct.check_image(image))
         self._basis, self._color, self._level = _weights(block_size, upscale, channel_order)
         self._blocks = block_size // upscale, int(upscale > 1)  # stride and margin
         rows, columns = dct.grid_shape(image.shape, block_size, upscale)

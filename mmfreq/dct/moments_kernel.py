@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 from numba import types
 
-from mmfreq.dct.kernel import compiled, inner
-from mmfreq.dct.resize_kernel import axis_weights, mix_pixels, sum_rows
+from mmfreq.dct.kernel import axis_weights, compiled, inner, mix_pixels, sum_rows
 
 _ROWS = 8  # of blocks whose squares are added in float32 before float64 takes them
 

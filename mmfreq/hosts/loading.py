@@ -1,9 +1,11 @@
-"""Name the file in every error of the stock image loader, and where its size is another one."""
+"""Name the file in every error of the stock image loader and of OpenCV, and where its size is another one."""
 import logging
 from functools import wraps
-from typing import Optional
+from typing import Callable, Optional
 
+import cv2
 from mmcv.transforms import LoadImageFromFile
+from mmengine.dataset import Compose
 from mmengine.logging import print_log
 
 _told: set[bool] = set()  # whether an image of another size was seen
@@ -21,7 +23,7 @@ def _compare_size(stated: tuple, loaded: Optional[dict]) -> None:
 
 
 def name_unreadable_images() -> None:
-    """Add the path to errors of ``LoadImageFromFile`` that lack it, such as those of empty files.
+    """Add the path to errors of images that lack it, such as those of empty files.
 
     The stock loader asserts that a file can be decoded; OpenCV's error for an empty file and
     Pillow's errors pass through it as they are. All of them become a ValueError.
@@ -44,3 +46,18 @@ def name_unreadable_images() -> None:
         return loaded
 
     LoadImageFromFile.transform = transform
+    Compose.__call__ = _named(Compose.__call__)
+
+
+def _named(call: Callable) -> Callable:
+    """Wrap a pipeline's ``__call__``: OpenCV's errors, such as of a resize to no rows, name the file."""
+    @wraps(call)
+    def named(self: Compose, data: dict) -> Optional[dict]:
+        try:
+            return call(self, data)
+        except cv2.error as error:
+            reason = ' '.join(str(error).split())
+            raise ValueError(f'the pipeline cannot take the image: {reason} (img_path: '
+                             f'{data.get("img_path")})') from error
+
+    return named

@@ -169,8 +169,11 @@ def test_rate_and_schedule_follow(tmp_path: Path) -> None:
     assert cfg.train_cfg.max_epochs == 10
     assert cfg.model.head.topk == cfg.val_evaluator.topk == (1, )
     assert 'resnet50_8xb32_in1k' in cfg.load_from
-    write_config(config, str(data), tmp_path / 'few.py')
-    assert Config.fromfile(str(tmp_path / 'few.py')).train_dataloader.batch_size == 8
+    assert cfg.default_hooks.checkpoint.save_best == 'auto'
+    write_config('mmfreq::demo/resnet18-dct192-gate_demo.py', str(data), tmp_path / 'few.py')
+    few = Config.fromfile(str(tmp_path / 'few.py'))
+    assert few.train_dataloader.batch_size == 8
+    assert 'save_best' not in few.default_hooks.checkpoint  # of all epochs, the last one has the target
 
 
 @pytest.mark.parametrize(('config', 'warm_up', 'main'), [

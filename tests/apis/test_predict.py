@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest.mock import Mock
 
 import cv2
 import numpy as np
@@ -237,6 +238,16 @@ def test_an_image_that_fails_is_named_and_the_others_of_its_batch_are_predicted(
     assert dict(predict_each(Fails(), dict(a=1, flat=0, b=2), 0.3)) == dict(a=10, b=20)
     assert capsys.readouterr().err.count(': flat: error: resize: 0 rows\n') == 1
     assert dict(predict_each(Fails(), {}, 0.3)) == {}
+
+
+def test_an_interruption_keeps_what_was_predicted(case: Case, tmp_path: Path, run_tool: Any,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read_image(Path(case.images[0]))
+    monkeypatch.setattr('mmfreq.apis.predict.read_image', Mock(side_effect=[first, KeyboardInterrupt]))
+    with pytest.raises(SystemExit) as stopped:
+        run_tool('predict', case.config, case.checkpoint, *case.images, '--out', tmp_path, '--device', 'cpu')
+    assert stopped.value.code == 130
+    assert len(json.loads((tmp_path / 'predictions.json').read_text())) == 1
 
 
 def test_tool_refuses_missing_images_and_the_code_of_a_checkpoint(

@@ -324,9 +324,10 @@ def test_two_trainings_do_not_share_a_work_dir(tmp_path: Path, monkeypatch: pyte
     with cli.alone_in(folder):
         with pytest.raises(SystemExit, match=f'another training is running in {folder}'), cli.alone_in(folder):
             pass
-        monkeypatch.setenv('RANK', '1')
-        with cli.alone_in(folder):  # of the same run
-            monkeypatch.undo()
+        for launcher in ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID'):
+            monkeypatch.setenv(launcher, '1')
+            with cli.alone_in(folder):  # of the same run
+                monkeypatch.undo()
     with cli.alone_in(folder):
         pass
 

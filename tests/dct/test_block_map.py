@@ -179,11 +179,6 @@ def test_kernel_is_the_map() -> None:
     np.testing.assert_allclose(found, exact(image, '24D', upscale=2), rtol=0, atol=1e-9)
 
 
-def test_weights_without_symmetry_are_refused() -> None:
-    with pytest.raises(ValueError, match='even or odd about the middle'):
-        kernel.fold_symmetric(np.array([[1., 2, 3]]), [0])
-
-
 @pytest.mark.parametrize('error', [RuntimeError('cannot cache function: no locator available'),
                                    OSError(errno.ENOSPC, 'No space left on device')], ids=['folder', 'disk'])
 def test_loops_are_compiled_where_nothing_can_be_written(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +223,14 @@ def test_a_damaged_cache_is_replaced(tmp_path: Path) -> None:
         output, = doublings(tmp_path)
         assert output.startswith("42 1 mmfreq: replaced a damaged file in numba's cache"), ending
     assert doublings(tmp_path) == ['42 0\n']
+
+
+def test_machine_code_is_of_the_sources_of_all_kernels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel holds code of others, whose changes numba does not see."""
+    assert doublings(tmp_path) == ['42 0\n']
+    monkeypatch.setattr(kernel, '_SOURCES', 0)
+    assert doublings(tmp_path) == ['42 0\n']
+    assert len(list(tmp_path.rglob('doubling*.nbc'))) == 2
 
 
 def test_a_pickled_transform_holds_no_machine_code() -> None:

@@ -306,9 +306,9 @@ def _leave_out_unreadable(data: Data) -> None:
     if not sizes:
         raise ValueError(f'{data.root}: none of {len(bad)} images can be read: {some_of(bad)}')
     sides = np.array(sizes)
-    low, middle, high = (f'{w:g}x{h:g}' for w, h in np.quantile(
-        sides, (0, 0.5, 1), axis=0, method='nearest'))
-    data.notes.append(f'sizes: {middle} pixels (median), from {low} to {high}')
+    low, (width, height), high = np.quantile(sides, (0, 0.5, 1), axis=0, method='nearest')
+    data.notes.append(f'sizes: {width}x{height} pixels (median), widths from {low[0]} to {high[0]}, heights from '
+                      f'{low[1]} to {high[1]}')
     if bad:
         data.notes.append(f'unreadable, left out: {some_of(bad, 20)}')
 

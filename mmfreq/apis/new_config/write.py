@@ -262,9 +262,11 @@ def _set_weights(target: dict[str, Any], path: Path, weights: Optional[str],
 
 
 def _keep_best(target: dict[str, Any]) -> None:
-    """Keep the best checkpoint and the last two."""
+    """Keep the last two checkpoints, and the best, which for a gate may be one that keeps too much."""
     hook = target.setdefault('default_hooks', {}).setdefault('checkpoint', {})
-    hook.update(type=hook.get('type', 'CheckpointHook'), save_best='auto', max_keep_ckpts=2)
+    hook.update(type=hook.get('type', 'CheckpointHook'), max_keep_ckpts=2)
+    if all(node.get('gate') is None for node in iter_dicts(target['model'])):
+        hook['save_best'] = 'auto'
 
 
 def _measure(target: dict[str, Any], cfg: Config, stem: Path) -> dict[str, Any]:

@@ -21,8 +21,8 @@ import mmfreq  # noqa: E402, F401  before any host, whose detectors would otherw
 
 torch.set_num_threads(1)
 cv2.setNumThreads(0)
-# The first backward pass starts threads where there are other devices, as after an export to ONNX; copies of this process
-# (tool_runs.py) could not train then. Here there are none yet.
+# The first backward pass starts threads if there are other devices, as after an export to ONNX; copies of this process
+# (tool_runs.py) could not train then. Now there are none yet.
 torch.ones(1, requires_grad=True).sum().backward()
 # What mmengine does again for every config: read the index of all models, and lay the text out.
 mmengine.config.utils.load = cache(mmengine.config.utils.load)

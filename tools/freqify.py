@@ -41,7 +41,8 @@ def main() -> None:
         with quiet():
             notes = write_freqified(args.config, args.channels, out, args.stats)
     except (OSError, ValueError) as error:
-        raise SystemExit(f'{args.config}: {error}') from error
+        where = '' if args.config in str(error) else f'{args.config}: '
+        raise SystemExit(f'{where}{error}') from error
     print(*notes, f'written: {out}', sep='\n')
 
 

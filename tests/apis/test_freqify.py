@@ -517,6 +517,7 @@ def test_tool(tmp_path: Path, run_tool: Any, quick_init: None, monkeypatch: pyte
         ((CLS, '--channels', '24S', '-o', 'x.yaml'), 'expected a .py file, got x.yaml'),
         (('mmpretrain::lenet/lenet5_mnist.py', '--channels', '24S'),
          'mmpretrain::lenet/lenet5_mnist.py: model.backbone is LeNet5'),
+        (('mmpretrain::x.py', '--channels', '24S'), '^config: no such file: mmpretrain::x.py$'),
         ((CLS, '--channels', '24S', '--stats', 'none', '-o', 'x.py'),
          "train_dataloader: stats: expected .* got 'none'"),
     ]:

@@ -9,6 +9,8 @@ import numpy as np
 import onnxruntime
 from PIL import Image
 
+if len(sys.argv) < 3:
+    sys.exit('usage: python run_onnx.py model.onnx IMAGE...')
 session = onnxruntime.InferenceSession(sys.argv[1], providers=['CPUExecutionProvider'])
 about = session.get_modelmeta().custom_metadata_map
 classes = json.loads(about['classes'])
@@ -17,9 +19,13 @@ for path in sys.argv[2:]:
     found = dict(zip([output.name for output in session.get_outputs()], session.run(None, {'input': pixels[None]})))
     scores = found['scores'][0]
     labels = found['labels'][0] if 'labels' in found else [scores.argmax()]
+    shown = 0
     for i, label in enumerate(labels):
         score = scores[i if 'boxes' in found else label]
         if label < 0 or 'boxes' in found and score < 0.3:
             break
         box = found['boxes'][0, i].round().astype(int).tolist() if 'boxes' in found else ''
         print(path, classes[label] if classes else label, f'{score:.3f}', *box)
+        shown += 1
+    if not shown:
+        print(path, 'nothing with a score of 0.3 or more')

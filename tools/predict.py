@@ -93,6 +93,9 @@ def main() -> None:
         text = mmengine.dump(predictions, file_format='json') + '\n'
         atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
         print(f'{len(predictions)} images predicted, in {args.out_dir}')
+    scores = [max(made['scores'], default=0) for made in predictions.values() if 'scores' in made]
+    if scores and max(scores) <= args.score_thr:
+        print(f'no detection is drawn: none has a score above {args.score_thr} (--score-thr)')
     if len(predictions) < len(found):
         failed = len(found) - len(predictions)
         raise SystemExit(f'{failed} of {len(found)} images could not be predicted')

@@ -1,6 +1,7 @@
 """Write a graph as one self-contained file, checked before it appears: what tasks share."""
 import importlib.util
 import json
+import logging
 import tempfile
 import warnings
 from pathlib import Path
@@ -188,6 +189,7 @@ def _write_onnx(program: Any, out: Path, metadata: dict[str, Any],
                 outputs: tuple[str, ...]) -> Callable:
     import onnx
     import onnxruntime
+    logging.getLogger('onnx_ir').setLevel(logging.ERROR)  # it warns of torch's own graphs
     try:
         torch.onnx.export(program, f=str(out), input_names=['input'], output_names=list(outputs),
                           opset_version=18, dynamo=True, external_data=False, verbose=False)

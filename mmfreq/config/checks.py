@@ -310,6 +310,7 @@ def _check_schedule(cfg: Config) -> None:
         if key in loop:
             check_positive_int(f'train_cfg.{key}', loop[key])
     for node in iter_dicts(cfg.get('param_scheduler')):
+        _check_scheduler_arguments(node)
         key = 'max_epochs' if node.get('by_epoch', True) else 'max_iters'
         length, kind = loop.get(key), transform_type(node)
         begin, end = node.get('begin', 0), node.get('end', length)
@@ -320,6 +321,15 @@ def _check_schedule(cfg: Config) -> None:
         if length and begin + node.get('total_steps', length) < min(end, length):
             raise ValueError(f'param_scheduler: {kind} has total_steps={node["total_steps"]}, but '
                              f'train_cfg.{key}={length}; expected the same')
+
+
+def _check_scheduler_arguments(node: dict) -> None:
+    known = _known_arguments(node)
+    for key in node:
+        if known and key not in known | {'type', '_scope_', 'convert_to_iter_based'}:
+            near = get_close_matches(key, known, 1, 0.8) or sorted(known - {'optimizer', 'param_name'})
+            raise ValueError(f'param_scheduler: {transform_type(node)} takes no {key}; expected '
+                             f'{", ".join(near)}')
 
 
 def _check_topk(cfg: Config) -> None:
@@ -371,6 +381,7 @@ def _check_key(cfg: Config, key: str) -> None:
     if top not in node and top not in _RUN_KEYS:
         near = [f'{loader}.dataset.{top}' for loader in DATALOADERS
                 if top in ((cfg.get(loader) or {}).get('dataset') or {})]
+        near += [f'{loop}.{top}' for loop in _LOOPS if top in (cfg.get(loop) or {})]
         near = near or get_close_matches(top, [*node, *_RUN_KEYS], 1)
         raise ValueError(f'{key}: the config has no key {top!r}'
                          + (f'; did you mean {" and ".join(map(repr, near))}?' if near else ''))

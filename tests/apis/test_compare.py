@@ -69,6 +69,8 @@ def test_results_are_those_of_files_that_are_there(tmp_path: Path) -> None:
     log = b'{"loss": 1.0, "step": 1}\n\n' + line(50, 1) + line(70, 2) + line(60, 3) + b'{"accura'
     folder = work_dir(tmp_path / 'a', log=log)
     assert results(folder) == ({'accuracy/top1': 60}, 'validation at step 3')
+    (folder / 'best_top1_epoch_2.pth').touch()
+    assert f'for those of best_top1_epoch_2.pth: mmfreq test {folder}' in read_run(str(folder)).notes[0]
     later = folder / '20260102_000000/vis_data/scalars.json'
     later.parent.mkdir(parents=True)
     later.write_bytes(line(55, 1) + b'{"accuracy/top1": NaN, "other/flag": true, "step": 3}\n')
@@ -80,7 +82,7 @@ def test_results_are_those_of_files_that_are_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(('log', 'metrics', 'said'), [
     (line(50, 1), '{"accu', 'metrics.json: not a JSON file'),
     (bytes(range(256)) + b'\n1\n', '', 'the results cannot be read'),
-    (b'{"loss": 1.0}\n', '', 'none found; write them: tools/test.py'),
+    (b'{"loss": 1.0}\n', '', 'no results yet; mmfreq test '),
 ])
 def test_damaged_and_missing_results_are_noted(log: bytes, metrics: str, said: str,
                                                tmp_path: Path) -> None:
@@ -139,7 +141,7 @@ def test_every_row_stays_with_what_is_known(broken: list[Row]) -> None:
         assert (row.flops is not None) == ('flops' in kept), name
     assert MULTIPLY_ADDS < row.flops < 1.005 * MULTIPLY_ADDS  # norms and pooling are the rest
     assert (empty.name, empty.metrics, empty.input_shape) == ('empty', {}, None)
-    assert 'none found' in empty.notes[0]
+    assert 'no results yet' in empty.notes[0]
     names = [row.name for row in broken]
     assert len(set(names)) == len(names)
     assert re.fullmatch(rf'{NAME} \(.*/fine\)', names[-2])

@@ -211,10 +211,15 @@ def test_tool_writes_pictures_and_predictions_and_names_unreadable_files(
         run_tool('predict', case.config, case.checkpoint, Path(case.images[0]).parents[1], tmp_path / 'empty.jpg',
                  tmp_path / 'text.jpg', '--out', tmp_path / 'out', '--device', 'cpu', '--score-thr', 0,
                  '--batch-size', batch_size)
+    with pytest.raises(SystemExit):
+        run_tool('predict', case.config, case.checkpoint, case.images[0], tmp_path / 'text.jpg', '--out',
+                 tmp_path / 'none', '--device', 'cpu', '--score-thr', 1)
     output, errors = capsys.readouterr()
     assert f'predict.py: {tmp_path}/empty.jpg: empty file' in errors
     assert f'predict.py: {tmp_path}/text.jpg: not an image that OpenCV reads' in errors
     assert f'2 images predicted, in {tmp_path}/out' in output
+    detects = 'bboxes' in (tmp_path / 'none/predictions.json').read_text()
+    assert output.count('no detection is drawn: none has a score above 1.0') == detects
     assert len([path for path in (tmp_path / 'out').rglob('*') if path.is_file()]) == 3
     predictions = json.loads((tmp_path / 'out/predictions.json').read_text())
     expected = case.expected[batch_size]

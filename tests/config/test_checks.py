@@ -126,6 +126,8 @@ def test_preprocessors_that_do_not_fit(path: str, change: dict, message: str) ->
     (dict(val_interval=-1), {}, 'train_cfg.val_interval: expected an integer >= 1, got -1'),
     (dict(max_epochs=10), dict(type='OneCycleLR', total_steps=6), 'OneCycleLR has total_steps=6, but .*max_epochs=10;'),
     (dict(max_epochs=10), dict(type='CosineAnnealingLR', begin=20), 'begins at 20 and ends at 10, which is train_cfg'),
+    ({}, dict(type='OneCycleLR', T_max=6), 'OneCycleLR takes no T_max; expected .*total_steps'),
+    ({}, dict(type='StepLR', stepsize=6), 'StepLR takes no stepsize; expected step_size'),
     ({}, dict(type='LinearLR', by_epoch=False, begin=5, end=5), 'LinearLR begins at 5 and ends at 5; expected')])
 def test_schedules_that_do_not_fit_the_training(loop: dict, scheduler: dict, message: str) -> None:
     cfg = load()
@@ -233,6 +235,7 @@ def test_a_config_without_a_model() -> None:
 
 @pytest.mark.parametrize(('key', 'message'), [
     ('optim_wraper.optimizer.lr', "no key 'optim_wraper'; did you mean 'optim_wrapper'"),
+    ('max_epochs', "no key 'max_epochs'; did you mean 'train_cfg.max_epochs'"),
     ('train_cfg.max_epoch', "no key 'max_epoch' there; did you mean 'max_epochs'"),
     ('model.backbone.frozen_stage', "did you mean 'frozen_stages'"),
     ('default_hooks.checkpoint.max_keep_ckpt', "did you mean 'max_keep_ckpts'"),

@@ -53,6 +53,12 @@ def read_run(run_or_config: str) -> Run:
         run = Run(run_or_config, folder.resolve().name, seed=str(folder.resolve()))
         try:
             run.metrics, run.found = results(folder)
+            best = [file.name for file in folder.glob('best_*.pth')]
+            if len(best) == 1 and run.found.startswith('validation'):
+                run.notes.append(f'the results are of the last validation; for those of {best[0]}: '
+                                 + _test_command(folder))
+        except ValueError as error:
+            run.notes.append(str(error))
         except Exception as error:  # logs hold whatever was written before a crash
             run.notes.append(f'the results cannot be read: {one_line(error)}')
     if len(configs) != 1:
@@ -103,7 +109,13 @@ def results(work_dir: Path) -> tuple[dict[str, float], str]:
             metrics = {key: value for key, value in values.items() if '/' in key}
             if metrics:
                 return metrics, f'validation at step {values.get("step")}'
-    raise ValueError(f'none found; write them: tools/test.py CONFIG {work_dir} --out {tested}')
+    raise ValueError(f'no results yet; {_test_command(work_dir)}')
+
+
+def _test_command(work_dir: Path) -> str:
+    configs = [*map(str, work_dir.glob('*.py'))]
+    config = configs[0] if len(configs) == 1 else 'CONFIG'
+    return f'mmfreq test {config} {work_dir} --out {work_dir / "metrics.json"}'
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,5 @@
 """Timing, memory and counts of a model: what the comparison and the benchmark share."""
+import os
 import time
 from copy import deepcopy
 from dataclasses import dataclass
@@ -75,6 +76,7 @@ def peak_memory(work: Callable[[], Any], device: str) -> int:
         before = torch.cuda.memory_allocated()
         work()
         return torch.cuda.max_memory_allocated() - before
+    os.environ.setdefault('KINETO_LOG_LEVEL', '6')  # no lines of the profiler in the terminal
     cpu = torch.profiler.ProfilerActivity.CPU
     with torch.profiler.profile(activities=[cpu], profile_memory=True) as profiler:
         work()

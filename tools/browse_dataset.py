@@ -49,8 +49,8 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     with quiet(), explain_build():
         browser = Browser(cfg, loader)
-        if not args.show:
-            Path(args.out_dir).mkdir(parents=True, exist_ok=True)
+    if not args.show:
+        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     indices = range(len(browser.dataset))
     if args.shuffle:
         indices = np.random.default_rng(args.seed).permutation(indices).tolist()

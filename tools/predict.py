@@ -71,9 +71,9 @@ def main() -> None:
         images = find_images(args.images, args.out_dir)
         with quiet(), explain_refusal():
             predictor = Predictor(cfg, checkpoint, args.device)
-        Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     except (OSError, ValueError) as error:
         raise SystemExit(str(error)) from error
+    Path(args.out_dir).mkdir(parents=True, exist_ok=True)
     pictures = dict(zip(images, picture_paths(images, args.out_dir)))
     predictions, found = {}, list(images.items())
     try:

@@ -47,7 +47,8 @@ def run_tool(main: Callable[[], None]) -> None:
     except OSError as error:
         if error.strerror is None:  # of a worker process, or of a library
             raise
-        _refuse(SystemExit(str(error)))
+        why = 'is a file; expected a folder' if isinstance(error, FileExistsError) else error.strerror
+        _refuse(SystemExit(f'{error.filename}: {why}' if error.filename else why))
     except SystemExit as refused:
         _refuse(refused)
 

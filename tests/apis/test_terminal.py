@@ -249,7 +249,8 @@ def test_quiet_passes_warnings_on(capsys: pytest.CaptureFixture) -> None:
 
 @pytest.mark.parametrize(('what', 'code', 'line'), [
     (SystemExit('x.py: no such file'), 2, 'new.py: error: x.py: no such file\n'),
-    (OSError(28, 'No space left', 'x.json'), 2, "new.py: error: [Errno 28] No space left: 'x.json'\n"),
+    (OSError(28, 'No space left', 'x.json'), 2, "new.py: error: x.json: No space left\n"),
+    (FileExistsError(17, 'File exists', 'x'), 2, 'new.py: error: x: is a file; expected a folder\n'),
     (KeyboardInterrupt(), 130, 'new.py: interrupted\n'), (SystemExit(3), 3, '')])
 def test_a_tool_ends_with_one_line(what: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch,
                                    capsys: pytest.CaptureFixture) -> None:

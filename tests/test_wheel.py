@@ -2,7 +2,6 @@
 import configparser
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys

@@ -68,6 +68,9 @@ class BlockMap:
             Channel c of a block is the sum of ``kernel[c]`` times its pixels (colour, row, column),
             plus ``bias[c]``.
         bias (np.ndarray): float64 (C,).
+        color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr.
+        rows (np.ndarray): float32 (K, window), weights of the vertical frequencies in use, and of
+            none if they are odd in number: K is even.
 
     Raises:
         ValueError: ``block_size`` is not a multiple of ``upscale``.
@@ -91,9 +94,11 @@ class BlockMap:
         used, starts = np.unique(vertical[order], return_index=True)
         across, column = np.unique(horizontal, return_inverse=True)
         table = np.stack([component, column, np.arange(len(chosen))], axis=1)
+        self.color = color[:, :3].astype(np.float32, order='C')
         rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))
+        self.rows = rows.astype(np.float32)
         self._weights = (
-            color[:, :3].astype(np.float32, order='C'), rows.astype(np.float32),
+            self.color, self.rows,
             np.append(starts, len(chosen)), basis[across].astype(np.float32), table[order],
             np.stack([1 / std, self.bias], axis=1).astype(np.float32)[order])
         _kernel()  # compiled before workers are forked

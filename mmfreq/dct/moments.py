@@ -1,5 +1,4 @@
 """Mean and squared deviations of all DCT channels of an image, without the channels."""
-import math
 import threading
 from functools import cache
 
@@ -7,19 +6,16 @@ import cv2
 import numpy as np
 
 from mmfreq.dct import blocks as dct
-from mmfreq.dct.block_map import forward, upscale_matrix
+from mmfreq.dct.block_map import BlockMap, forward
 from mmfreq.dct.lazy_image import LazyImage
 from mmfreq.dct.stats import RunningStats
 
 
 @cache
-def _weights(block_size: int, upscale: int, channel_order: str) -> tuple[np.ndarray, ...]:
-    """Return weights of K frequencies, K even: float32 (K, window); of colours: (3, 3); DC levels."""
-    basis = dct.dct_matrix(block_size) @ upscale_matrix(block_size, upscale)
-    color = dct.color_matrix(channel_order)
-    return (np.pad(basis, ((0, block_size % 2), (0, 0))).astype(np.float32),
-            color[:, :3].astype(np.float32, order='C'),
-            block_size * (color[:, 3] - dct.LEVEL_SHIFT))
+def _all_channels(block_size: int, upscale: int, channel_order: str) -> BlockMap:
+    """Return the map to all channels, not normalised."""
+    count = 3 * dct.check_positive_int('block_size', block_size)**2
+    return BlockMap(range(count), np.zeros(count), np.ones(count), block_size, upscale, channel_order)
 
 
 _kept = threading.local()
@@ -52,10 +48,8 @@ class ImageBlocks:
     def __init__(self, image: np.ndarray, block_size: int = 8, upscale: int = 1,
                  channel_order: str = 'bgr') -> None:
         self._image = LazyImage.of(dct.check_image(image))
-        self._basis, self._color, self._level = _weights(block_size, upscale, channel_order)
-        self._blocks = block_size // upscale, int(upscale > 1)  # stride and margin
-        rows, columns = dct.grid_shape(image.shape, block_size, upscale)
-        self.shape = rows, columns, 3 * block_size**2
+        self._map = _all_channels(block_size, upscale, channel_order)
+        self.shape = *self._map.grid_shape(image.shape), len(self._map.bias)
 
     def statistics(self, picked: np.ndarray) -> tuple[RunningStats, np.ndarray]:
         """Return the statistics of all channels, and the channels of some blocks.
@@ -72,21 +66,23 @@ class ImageBlocks:
         axes, supports = self._image.axes, self._image.supports
         axes[:, 0] = 0  # the crop's pixels alone
         rows, columns, channels = self.shape
-        k = len(self._basis)
+        basis, where = self._map.rows, (self._map.stride, self._map.margin)
+        k = len(basis)
         size = 3 * height * columns * k
         scratch = _scratch(2 * size + 3 * height * width)
         sums = scratch[:size].reshape(columns, k, -1)
         lines = scratch[size:2 * size].reshape(-1, columns * k)
         totals = np.zeros((k, 3 * height))
-        column_sums(cv2.transpose(pixels).reshape(width, -1), axes[1], supports[1], self._color,
-                    self._basis, *self._blocks, scratch[2 * size:].reshape(width, -1), sums, totals)
+        column_sums(cv2.transpose(pixels).reshape(width, -1), axes[1], supports[1],
+                    self._map.color, basis, *where, scratch[2 * size:].reshape(width, -1), sums, totals)
         cv2.transpose(sums.reshape(columns * k, -1), lines)
         moments, blocks = np.zeros((2, 3, k, k)), np.empty((len(picked), 3, k, k), np.float32)
-        row_moments(lines, totals, axes[0], supports[0], self._basis, *self._blocks, rows, picked,
-                    moments, blocks)
-        moments[0, :, 0, 0] += self._level
-        blocks[:, :, 0, 0] += self._level
-        n = math.isqrt(channels // 3)
+        row_moments(lines, totals, axes[0], supports[0], basis, *where, rows, picked, moments,
+                    blocks)
+        n = self._map.block_size
+        level = self._map.bias[::n**2]
+        moments[0, :, 0, 0] += level
+        blocks[:, :, 0, 0] += level
         mean, squares = moments[:, :, :n, :n].reshape(2, channels)
         return (RunningStats(rows * columns, mean, squares),
                 blocks[:, :, :n, :n].reshape(len(picked), channels))

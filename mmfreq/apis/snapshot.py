@@ -1,5 +1,4 @@
 """Keep what a long epoch has learnt when a training is interrupted."""
-import os
 import time
 from copy import deepcopy
 from pathlib import Path
@@ -62,16 +61,15 @@ class SnapshotHook(Hook):
         young = not self._running or time.monotonic() - self._begun < self.seconds
         if young or not isinstance(runner, Runner):
             return False
-        self._saving, part = True, f'{FILE}.part'
+        self._saving = True
         try:
             by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
             done = dict(epoch=runner.epoch, iter=self._start if by_epoch else self._done)
-            runner.save_checkpoint(runner.work_dir, part, meta=done)
+            runner.save_checkpoint(runner.work_dir, FILE, meta=done)
         finally:
             self._saving = False
         if is_main_process():
             path = Path(runner.work_dir, FILE)
-            os.replace(Path(runner.work_dir, part), path)
             atomic_write_text(Path(runner.work_dir, 'last_checkpoint'), str(path.absolute()))
         self._saved = time.monotonic()
         return True

@@ -53,10 +53,11 @@ def predict_each(predictor: Predictor, images: dict[str, np.ndarray],
     try:
         yield from zip(images, predictor.predict(list(images.values()), score_thr) if images else ())
     except (cv2.error, RuntimeError, ValueError) as error:
-        for name in images if len(images) > 1 else ():
-            yield from predict_each(predictor, {name: images[name]}, score_thr)
         if len(images) == 1:
             say(f'{next(iter(images))}: {one_line(error)}')
+            return
+        for name, image in images.items():
+            yield from predict_each(predictor, {name: image}, score_thr)
 
 
 def main() -> None:

@@ -306,6 +306,7 @@ class DetectorExporter(Exporter):
         rounding = [step for step in iter_dicts(steps) if step.get('dtype') == 'int8']
         for step in rounding:
             del step['dtype'], step['scale']
+        if rounding:
             self.pipeline = composed(steps)
             self.model.data_preprocessor._enable_normalize = False  # which undoes int8
 

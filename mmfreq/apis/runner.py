@@ -36,7 +36,7 @@ from mmfreq.config.inspect import (
 )
 from mmfreq.config.paths import config_path, one_line, read_file
 from mmfreq.files import atomic_write_text, check_writable, locked
-from mmfreq.hosts.checkpoints import RefusedCheckpointError, others_in
+from mmfreq.hosts.checkpoints import RefusedCheckpointError, best_in, others_in
 from mmfreq.hosts.distributed import prepare_cpu_distributed
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
@@ -116,11 +116,11 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
     elif args.resume and Path(cfg.work_dir, 'last_checkpoint').is_file():
         cfg.update(resume=True, load_from=checkpoint_file(cfg.work_dir, best=False))
-    elif args.resume and _is_first_process():
-        say(f'no last_checkpoint in {cfg.work_dir}: the training starts from its beginning')
-    elif others_in(cfg.work_dir) and not cfg.get('resume') and _is_first_process():
-        say(f'{cfg.work_dir} has checkpoints of an earlier training, which stay until this one writes '
-            'files of their names, the best one too; to go on with it: --resume')
+    elif args.resume:
+        _say_once(f'no last_checkpoint in {cfg.work_dir}: the training starts from its beginning')
+    elif not cfg.get('resume') and any(Path(cfg.work_dir).glob('*.pth')):
+        _say_once(f'{cfg.work_dir} has checkpoints of an earlier training, which stay until this one '
+                  'writes files of their names, the best one too; to go on with it: --resume')
     if args.auto_scale_lr:
         if 'base_batch_size' not in (cfg.get('auto_scale_lr') or {}):
             raise SystemExit('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
@@ -170,9 +170,9 @@ def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
         if '://' not in path and not Path(path).is_file():
             raise ValueError(f'checkpoint: no such file: {path}')
         return path, ''
-    found = sorted(map(str, Path(path).glob('best_*.pth'))) if best else []
+    found = best_in(path) if best else []
     if len(found) == 1:
-        return found[0], 'the best'
+        return str(found[0]), 'the best'
     last = find_latest_checkpoint(path) if Path(path, 'last_checkpoint').is_file() else None
     if not last:
         raise ValueError(f'checkpoint: {path} is a folder without a last_checkpoint file; expected '
@@ -191,8 +191,8 @@ def checkpoint_file(path: str, best: bool = True) -> str:
         file, which = find_checkpoint(path, best)
     except ValueError as error:
         raise SystemExit(str(error)) from error
-    if which and _is_first_process():
-        say(f'takes {file} ({which})')
+    if which:
+        _say_once(f'takes {file} ({which})')
     return file
 
 
@@ -281,6 +281,12 @@ def _is_first_process() -> bool:
     """Return whether this is the only process, or the first one that a launcher has started."""
     names = ('RANK', 'OMPI_COMM_WORLD_RANK', 'SLURM_PROCID')
     return next((os.environ[name] for name in names if name in os.environ), '0') == '0'
+
+
+def _say_once(text: str) -> None:
+    """Write a line from the first process alone, also before the processes know each other."""
+    if _is_first_process():
+        say(text)
 
 
 @contextmanager

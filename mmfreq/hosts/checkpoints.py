@@ -41,6 +41,11 @@ def others_in(folder: Union[str, Path], but: str = '') -> str:
     return f'; others there: {", ".join(file.name for file in files[:4])}' if files else ''
 
 
+def best_in(folder: Union[str, Path]) -> list[Path]:
+    """Return the best checkpoints of a work dir: one for each metric that CheckpointHook keeps."""
+    return sorted(Path(folder).glob('best_*.pth'))
+
+
 class RefusedCheckpointError(ValueError):
     """A checkpoint is damaged, fits no weight of the model, or could run code."""
 

@@ -12,6 +12,7 @@ from mmfreq.apis.zoo import metafile_models
 from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path, one_line
 from mmfreq.dct.channels import read_json
+from mmfreq.hosts.checkpoints import best_in
 
 # Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
 METRICS = {
@@ -23,6 +24,7 @@ METRICS = {
     'coco/segm_mAP_50': ('mask AP50, %', 'mask AP50', 100),
     'gate/kept': ('channels kept', '', 1),
 }
+_TESTED = 'metrics.json'  # of tools/test.py --out
 HEADLINES = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP')
 
 
@@ -53,10 +55,10 @@ def read_run(run_or_config: str) -> Run:
         run = Run(run_or_config, folder.resolve().name, seed=str(folder.resolve()))
         try:
             run.metrics, run.found = results(folder)
-            best = [file.name for file in folder.glob('best_*.pth')]
-            if len(best) == 1 and run.found.startswith('validation'):
-                run.notes.append(f'the results are of the last validation; for those of {best[0]}: '
-                                 + _test_command(folder))
+            best = best_in(folder)
+            if len(best) == 1 and run.found != _TESTED:
+                run.notes.append('the results are of the last validation; for those of '
+                                 f'{best[0].name}: {_test_command(folder)}')
         except ValueError as error:
             run.notes.append(str(error))
         except Exception as error:  # logs hold whatever was written before a crash
@@ -97,7 +99,7 @@ def results(work_dir: Path) -> tuple[dict[str, float], str]:
     Raises:
         ValueError: There are no results, or ``metrics.json`` is damaged.
     """
-    tested = work_dir / 'metrics.json'
+    tested = work_dir / _TESTED
     if tested.exists():
         return _numbers(read_json(tested, 'metrics')), tested.name
     for log in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
@@ -115,7 +117,7 @@ def results(work_dir: Path) -> tuple[dict[str, float], str]:
 def _test_command(work_dir: Path) -> str:
     configs = [*map(str, work_dir.glob('*.py'))]
     config = configs[0] if len(configs) == 1 else 'CONFIG'
-    return f'mmfreq test {config} {work_dir} --out {work_dir / "metrics.json"}'
+    return f'mmfreq test {config} {work_dir} --out {work_dir / _TESTED}'
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:

@@ -88,6 +88,7 @@ def _in_copy(call: Callable[[], Any], out: TextIO, folder: Path) -> None:
         os.dup2(out.fileno(), number)
     warnings.showwarning = lambda *warning: out.write(warnings.formatwarning(*warning[:4]))  # pytest's own keeps them
     warnings.simplefilter('default')
+    warnings.simplefilter('ignore', ResourceWarning)  # as in a new process, of files that earlier tests left open
     _forget(ManagerMixin)
     os.chdir(folder)
     call()

@@ -1,4 +1,4 @@
-# The stock Mask R-CNN at reduced size, from scratch, on shapes cut from the photographs of scikit-image
+# The stock Mask R-CNN at reduced size, from scratch, on shapes cut from the photographs in scikit-image
 # (tools/make_demo_data.py --task detection).
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 

@@ -124,7 +124,7 @@ def changed(data: Path, tmp_path: Path, **changes: Any) -> Path:
 
 
 def dataset(data: Path, ann_file: Path, **arguments: Any) -> Any:
-    from mmfreq.models.det import CheckedCocoDataset
+    from mmfreq.datasets.coco import CheckedCocoDataset
     classes = arguments.pop('classes', ('box', 'disc', 'star'))
     return CheckedCocoDataset(ann_file=str(ann_file), data_root=str(data), data_prefix=dict(img='train'),
                               metainfo=dict(classes=classes), **{'pipeline': [], **arguments})

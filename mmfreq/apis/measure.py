@@ -15,7 +15,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 from tqdm import tqdm
 
-from mmfreq.config.inspect import iter_dicts, pipelines, transform_type, unfused
+from mmfreq.config.pipelines import iter_dicts, pipelines, transform_type, unfused
 
 
 @dataclass

@@ -21,7 +21,7 @@ from mmfreq.apis.measure import (
     synchronize,
     time_interleaved,
 )
-from mmfreq.config.inspect import device_freq, transform_type
+from mmfreq.config.pipelines import device_freq, transform_type
 from mmfreq.config.paths import one_line
 from mmfreq.dct.blocks import check_positive_int
 

@@ -9,7 +9,7 @@ from typing import Any, Optional
 from mmengine.config import Config
 
 from mmfreq.apis.zoo import metafile_models
-from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
+from mmfreq.config.pipelines import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path, one_line
 from mmfreq.dct.channels import read_json
 from mmfreq.hosts.checkpoints import best_in

@@ -19,26 +19,21 @@ from mmcv.image import rescale_size
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.blocks import block_dct, check_image, color_matrix, to_ycbcr, upscale_image
 from mmfreq.dct.channels import ChannelSpec, channel_indices, check_positive_int
 from mmfreq.dct.lazy_image import LAZY_RESIZES, LazyImage
 from mmfreq.dct.stats import block_stats
+from mmfreq.input_spec import InputSpec
 
 INT8_LIMIT = 127
 
 
-def _check_dtype(dtype: str, scale: Optional[float]) -> str:
-    """Validate dtype; scale is required for int8 and forbidden otherwise."""
-    if dtype not in ('float32', 'int8'):
-        raise ValueError(f'dtype: expected one of float32, int8, got {dtype!r}')
-    if dtype == 'float32' and scale is not None:
-        raise ValueError(f"scale: expected none for dtype='float32', got {scale!r}")
-    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if dtype == 'int8' and not (number and 0 < scale < float('inf')):
-        raise ValueError("scale: expected a number > 0 for dtype='int8' (tools/dataset_stats.py "
-                         f'proposes one), got {scale!r}')
-    return dtype
+def _check_dtype(dtype: str, scale: Optional[float]) -> None:
+    """Raise ValueError unless int8 comes with a scale > 0, and float32 without one."""
+    numbers = isinstance(scale, (int, float)) and 0 < scale < float('inf')
+    if not (dtype == 'int8' and numbers or dtype == 'float32' and scale is None):
+        raise ValueError("dtype: expected 'float32' without a scale, or 'int8' with a scale > 0 "
+                         f'(tools/dataset_stats.py proposes one), got {dtype!r}, scale={scale!r}')
 
 
 def to_int8(values: np.ndarray) -> np.ndarray:
@@ -47,7 +42,7 @@ def to_int8(values: np.ndarray) -> np.ndarray:
 
 
 class FreqTransform(BaseTransform):
-    """Base class: errors name the transform and the file, repr() shows the public attributes."""
+    """Base class: errors name the transform and the file; repr() shows the public attributes."""
 
     def __call__(self, results: dict) -> dict:
         """Transform ``results['img']``."""
@@ -95,7 +90,7 @@ class YCbCr(FreqTransform):
             them) or ``'rgb'``. Defaults to ``'bgr'``.
 
     Raises:
-        ValueError: Unknown ``channel_order``; another image than uint8 with three colours.
+        ValueError: Unknown ``channel_order``; another image than uint8 (H, W, 3).
     """
 
     def __init__(self, channel_order: str = 'bgr') -> None:
@@ -112,8 +107,7 @@ class YCbCr(FreqTransform):
 class BlockDCT(FreqTransform):
     """Compute the level-shifted, orthonormal DCT-II of every block (Xu et al. 2020, Fig. 2).
 
-    The grid is ``ceil(H * upscale / N) x ceil(W * upscale / N)`` blocks; edges are replicated up to
-    a whole block.
+    Edges are replicated up to a whole block.
 
     Required Keys:
         - img (np.uint8, (H, W, 3), Y, Cb, Cr)
@@ -126,8 +120,7 @@ class BlockDCT(FreqTransform):
         upscale (int): Bilinear upscaling before the DCT; detection uses 2. Defaults to 1.
 
     Raises:
-        ValueError: ``block_size`` or ``upscale`` is not an integer >= 1; another image than uint8
-            with three components.
+        ValueError: An argument is not an integer >= 1; another image than uint8 (H, W, 3).
     """
 
     def __init__(self, block_size: int = 8, upscale: int = 1) -> None:
@@ -161,20 +154,17 @@ class ChannelSelect(FreqTransform):
         block_size (int): Side N of the blocks. Defaults to 8.
 
     Raises:
-        ValueError: As :func:`~mmfreq.dct.channels.channel_indices`; an image without all 3*N*N
-            channels.
+        ValueError: An invalid selection; an image without all 3*N*N channels.
     """
 
     def __init__(self, channels: ChannelSpec, block_size: int = 8) -> None:
-        self.channels = channels
-        self.block_size = block_size
+        self.channels, self.block_size = channels, block_size
         self._indices = channel_indices(channels, block_size)
 
     def transform(self, results: dict) -> dict:
         """Select the channels of ``results['img']``."""
-        expected = 3 * self.block_size**2
-        image = results['img']
-        if image.ndim != 3 or image.shape[2] != expected:
+        image, expected = results['img'], 3 * self.block_size**2
+        if image.shape[2:] != (expected, ):
             raise ValueError(f'expected all {expected} channels of BlockDCT, got {image.shape}')
         results['img'] = np.ascontiguousarray(image[:, :, self._indices])
         results['freq_channels'] = list(self._indices)
@@ -197,30 +187,27 @@ class FreqNormalize(FreqTransform):
             file from ``tools/dataset_stats.py``, or ``dict(mean=[...], std=[...])`` with one value
             for each of the 3*N*N channels.
         block_size (int): Side N of the blocks. Defaults to 8.
-        dtype (str): ``'float32'``, or ``'int8'``: multiplied by ``scale``, rounded and saturated to
-            -127..127, so that each value takes one byte on its way to the network's device, where
-            the preprocessor divides by the scale (``mean=[0], std=[scale]``). Defaults to
-            ``'float32'``.
+        dtype (str): ``'float32'`` (default), or ``'int8'``: multiplied by ``scale``, rounded and
+            saturated to -127..127, so that each value takes one byte on its way to the network's
+            device, where the preprocessor divides by the scale (``mean=[0], std=[scale]``).
         scale (float, optional): Steps of int8 for one standard deviation; required for ``'int8'``.
 
     Raises:
-        ValueError: Unknown set; statistics of another length, not finite or with std <= 0; a
-            ``dtype`` or ``scale`` that does not fit; an image without the ``freq_channels``.
+        ValueError: Invalid statistics, ``dtype`` or ``scale``; an image of other channels.
     """
 
     def __init__(self, stats: Union[str, dict], block_size: int = 8, dtype: str = 'float32',
                  scale: Optional[float] = None) -> None:
-        self.stats = stats
-        self.block_size = check_positive_int('block_size', block_size)
-        self.dtype = _check_dtype(dtype, scale)
-        self.scale = scale
+        _check_dtype(dtype, scale)
+        self.stats, self.block_size = stats, block_size
+        self.dtype, self.scale = dtype, scale
         loaded = block_stats(stats, block_size)
         self._mean, self._std = loaded.mean.astype(np.float32), loaded.std.astype(np.float32)
 
     def transform(self, results: dict) -> dict:
         """Normalise ``results['img']``."""
         image, channels = results['img'], results.get('freq_channels', range(len(self._mean)))
-        if image.ndim != 3 or image.shape[2] != len(channels):
+        if image.shape[2:] != (len(channels), ):
             raise ValueError(f'expected {len(channels)} channels, got an image {image.shape}')
         image = (image - self._mean[channels]) / self._std[channels]
         results['img'] = to_int8(image * np.float32(self.scale)) if self.scale else image
@@ -244,29 +231,24 @@ class FusedBlockDCT(FreqTransform):
         - img (np.uint8, (H, W, 3), or the lazy image of :class:`LazyResize`)
 
     Modified Keys:
-        - img (np.float32 or np.int8, (h, w, C), in memory (C, h, w), so that packers need not copy it)
+        - img (np.float32 or np.int8, (h, w, C), in memory (C, h, w), as packers need it)
 
     Added Keys:
         - freq_channels (list[int], the C channel numbers in 0..3*N*N-1)
 
-    Arguments and errors are those of the four transforms, but ``block_size`` must be a multiple of
-    ``upscale``.
+    Arguments and errors are those of the four transforms, but ``block_size`` has to be a multiple
+    of ``upscale``.
     """
 
     def __init__(self, channels: ChannelSpec, stats: Union[str, dict], block_size: int = 8,
                  upscale: int = 1, channel_order: str = 'bgr', dtype: str = 'float32',
                  scale: Optional[float] = None) -> None:
-        self.channels = channels
-        self.stats = stats
-        self.block_size = check_positive_int('block_size', block_size)
-        self.upscale = upscale
-        self.channel_order = channel_order
-        self.dtype = _check_dtype(dtype, scale)
-        self.scale = scale
-        self._indices = channel_indices(channels, block_size)
-        loaded = block_stats(stats, block_size)
-        self._map = BlockMap(self._indices, loaded.mean, loaded.std / (scale or 1), block_size,
-                             upscale, channel_order)
+        _check_dtype(dtype, scale)
+        self.channels, self.stats, self.block_size = channels, stats, block_size
+        self.upscale, self.channel_order = upscale, channel_order
+        self.dtype, self.scale = dtype, scale
+        spec = InputSpec.of(self)
+        self._indices, self._map = list(spec.channels), spec.block_map()
 
     def transform(self, results: dict) -> dict:
         """Transform ``results['img']``."""
@@ -284,9 +266,8 @@ class LazyResize(FreqTransform):
     the other keys. Only transforms that slice the image (CenterCrop, RandomFlip, ...) and
     FusedBlockDCT accept a lazy image. Its levels are not rounded, unlike those of a resized image.
 
-    ``interpolation='bilinear'`` of either backend can wait, also with Pillow's averaging over
-    larger images. Other interpolations, and images that are not uint8 with three colours, are
-    resized at once.
+    Bilinear resizing of either backend can wait, also with Pillow's averaging over larger images.
+    Other interpolations, and images that are not uint8 with three colours, are resized at once.
 
     Required Keys:
         - img (np.uint8, (H, W, 3)), and the keys that the stock transform requires

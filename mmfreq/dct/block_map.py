@@ -90,10 +90,6 @@ class BlockMap:
             np.stack([1 / std, self.bias], axis=1).astype(np.float32)[order])
         _compiled_loop()  # compiled before workers are forked
 
-    def grid_shape(self, image_shape: Sequence[int]) -> tuple[int, int]:
-        """Return the blocks (rows, columns) of an image of ``image_shape`` pixels (H, W)."""
-        return grid_shape(image_shape, self.block_size, self.upscale)
-
     def channels(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
         """Compute the channels of an image on one thread.
 
@@ -102,13 +98,13 @@ class BlockMap:
                 block. A lazy image is resized without rounding.
 
         Returns:
-            np.ndarray: float32 (C, h, w), see :meth:`grid_shape`.
+            np.ndarray: float32 (C, h, w), see :func:`mmfreq.dct.blocks.grid_shape`.
 
         Raises:
             ValueError: Another dtype or shape.
         """
-        out = np.empty((len(self.bias), *self.grid_shape(check_image(image).shape)),
-                       dtype=np.float32)
+        shape = grid_shape(check_image(image).shape, self.block_size, self.upscale)
+        out = np.empty((len(self.bias), *shape), dtype=np.float32)
         lazy = LazyImage.of(image)
         pixels = _forward(lazy.pixels)
         _compiled_loop().block_channels(

@@ -63,10 +63,6 @@ def zigzag_order(block_size: int = 8) -> list[int]:
     return sorted(range(block_size**2), key=key)
 
 
-def _square(rows: Sequence[int]) -> list[int]:
-    return [8 * v + u for v, width in enumerate(rows) for u in range(width)]
-
-
 def _named(name: str) -> list[Sequence[int]]:
     """Return the frequencies (0..63) of Y, Cb and Cr of a named selection."""
     if name == '192':
@@ -74,7 +70,8 @@ def _named(name: str) -> list[Sequence[int]]:
     if name == '24D':
         luma, chroma = _DYNAMIC
     else:
-        luma, chroma = map(_square, _SQUARE_ROWS[int(name[:-1])])
+        luma, chroma = ([8 * v + u for v, width in enumerate(rows) for u in range(width)]
+                        for rows in _SQUARE_ROWS[int(name[:-1])])
     if name.endswith('T'):  # for each component as many as S keeps, along the zigzag
         zigzag = zigzag_order()
         luma, chroma = sorted(zigzag[:len(luma)]), sorted(zigzag[:len(chroma)])

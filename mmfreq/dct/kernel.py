@@ -21,9 +21,6 @@ _STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for t
 _BYTES = types.Array(types.uint8, 2, 'C', readonly=True)
 _F1, _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (1, 2, 3))
 _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
-_SIGNATURE = types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64,
-                        _F3)
-
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
 _inner = njit(**_OPTIONS)  # inlined into the compiled function below and cached with it
 
@@ -168,7 +165,7 @@ def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) ->
                 out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
 
 
-@compiled(_SIGNATURE)
+@compiled(types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3))
 def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, color: np.ndarray,
                    rows: np.ndarray, starts: np.ndarray, columns: np.ndarray, table: np.ndarray,
                    affine: np.ndarray, stride: int, margin: int, out: np.ndarray) -> None:

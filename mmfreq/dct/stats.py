@@ -29,9 +29,8 @@ class FreqStats:
                              f'{self.mean.shape} and {self.std.shape}')
         bad = np.flatnonzero(~(np.isfinite(self.mean) & np.isfinite(self.std) & (self.std > 0)))
         if len(bad):
-            i = bad[0]
-            raise ValueError('statistics: expected finite means and std > 0, got '
-                             f'mean={self.mean[i]}, std={self.std[i]} in channel {i} '
+            raise ValueError(f'statistics: expected finite means and std > 0, got mean='
+                             f'{self.mean[bad[0]]}, std={self.std[bad[0]]} in channel {bad[0]} '
                              f'({len(bad)} such channels)')
 
     @classmethod
@@ -58,9 +57,6 @@ def load_stats(name_or_path: str) -> FreqStats:
     Raises:
         ValueError: Unknown set, or a missing or malformed file; the message names it.
     """
-    if not isinstance(name_or_path, (str, Path)):
-        raise ValueError('stats: expected a name, a path or dict(mean=..., std=...), got '
-                         f'{name_or_path!r}')
     shipped = name_or_path in named_sets()
     path = _SETS_DIR / f'{name_or_path}.json' if shipped else Path(name_or_path)
     if not path.is_file():

@@ -141,14 +141,6 @@ def test_sampled_images_and_blocks_do_not_depend_on_workers(folder: Path, monkey
     assert np.abs(dataset_statistics(variant('fused', folder), 0, images=5, seed=1)[0].mean - runs[0].mean).max() > 1e-3
 
 
-def test_a_channel_that_never_varies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cv2, 'imdecode', lambda *_: np.full((60, 80, 3), 9, np.uint8))
-    stats, constant = dataset_statistics(variant('fused', folder), 0)
-    assert constant == stats.meta['constant_channels'] == list(range(192))
-    assert_array_equal(stats.std, 1)
-    assert_allclose(stats.mean[[0, 64, 128]], [8 * (9 - 128), 0, 0], atol=1e-3)
-
-
 def test_a_pipeline_without_a_dct() -> None:
     with pytest.raises(RefusedError, match='LoadImageFromFile .*PackInputs'):
         dataset_statistics(shipped('demo/resnet18_demo.py'))

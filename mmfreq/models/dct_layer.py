@@ -79,7 +79,7 @@ class BlockDCTLayer(BlockConvolution):
 
     Arguments and errors are those of :class:`~mmfreq.transforms.FusedBlockDCT`, without int8. The
     layer computes in float32, also under autocast. On a GPU it switches TF32 off for its own
-    convolution and then restores the user's setting.
+    convolution and then restores the user's setting, where torch.compile breaks its graph.
 
     Attributes:
         spec (InputSpec): Description of the channels.

@@ -2,9 +2,8 @@
 import os
 import time
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -18,9 +17,8 @@ from tqdm import tqdm
 from mmfreq.config.inspect import iter_dicts, pipelines, transform_type, unfused
 
 
-@dataclass
-class Entry:
-    """Median and quartiles of one figure over several rounds; all equal if it was counted."""
+class Entry(NamedTuple):
+    """Median and quartiles of one figure over several rounds."""
     name: str
     median: float
     low: float
@@ -34,31 +32,22 @@ class Entry:
 
 
 def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
-                     images_per_call: int = 1, unit: float = 1e-3, title: str = '',
-                     failed: Optional[dict[str, Exception]] = None) -> list[Entry]:
+                     images_per_call: int = 1, unit: float = 1e-3, title: str = '') -> list[Entry]:
     """Time candidates in rounds in which each runs once, so that a busy moment hits all of them.
 
     Args:
-        candidates (Mapping[str, Callable]): What to run, by name.
+        candidates (Mapping[str, Callable]): Functions to time, by name.
         repeats (int): Rounds that count, after one to warm up.
         images_per_call (int): Images that one call processes; times are per image. Defaults to 1.
         unit (float): Seconds in a unit of the result. Defaults to 1e-3, milliseconds.
-        title (str): Label of the progress bar, which is shown on a terminal only.
-        failed (dict, optional): Receives the errors of candidates, which then have no entry.
-            Defaults to None: errors are raised.
+        title (str): Label of the progress bar.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
-        for name in list(seconds):
+        for name, candidate in candidates.items():
             start = time.perf_counter()
-            try:
-                candidates[name]()
-                seconds[name].append(time.perf_counter() - start)
-            except Exception as error:  # a candidate runs whatever its config names
-                if failed is None:
-                    raise
-                failed[name] = error
-                del seconds[name]
+            candidate()
+            seconds[name].append(time.perf_counter() - start)
     scale = images_per_call * unit
     return [Entry.of(name, np.divide(times[1:], scale)) for name, times in seconds.items()]
 

@@ -42,10 +42,10 @@ $(VENV)/.installed: setup.py requirements/constraints.txt
 	touch $@
 
 $(DEMO_DATA): | $(VENV)/.installed
-	$(BIN)/python tools/make_demo_data.py --out data/demo
+	$(BIN)/python -m demo --out data/demo
 
 $(DETECTION_DATA): | $(VENV)/.installed
-	$(BIN)/python tools/make_demo_data.py --task detection --out data/demo_detection
+	$(BIN)/python -m demo --task detection --out data/demo_detection
 
 # An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last. What is there is
 # used as it is, also after a change to a config: "make clean" starts over.

@@ -1,14 +1,10 @@
 """mmfreq: learning in the frequency domain for mmpretrain and mmdet.
 
-Importing the package imports neither host. It registers what both hosts share, transforms and hooks, in
-mmengine's root registries, lets a config inherit ``mmfreq::...``, and mends four things in the hosts'
-foundations: mmengine reads checkpoints weights-only and writes them whole or not at all, errors of the stock
-image loader name the file, and where mmcv has no compiled ops, a later ``import mmcv.ops`` finds torchvision's.
-A config names the backbones under ``custom_imports``: :mod:`mmfreq.models.cls` for mmpretrain,
-:mod:`mmfreq.models.det` for mmdet.
-
-The functions for use without a config, ``dct_channels``, ``rebuild``, ``load_model`` and the module
-``BlockDCTLayer``, are imported at their first use.
+Importing the package registers its transforms and hooks in mmengine's root registries and changes
+nothing else. A config names the backbones under ``custom_imports``: :mod:`mmfreq.models.cls` for
+mmpretrain, :mod:`mmfreq.models.det` for mmdet. :func:`mmfreq.setup` prepares the hosts as the tools
+do. ``dct_channels``, ``rebuild``, ``load_model``, ``BlockDCTLayer`` and ``setup`` are imported when
+they are first used.
 """
 from importlib import import_module
 from typing import Any
@@ -18,29 +14,21 @@ from mmfreq.version import __version__, check_versions
 check_versions()
 
 from mmfreq import transforms  # noqa: E402
-from mmfreq.config.paths import provide_configs  # noqa: E402
-from mmfreq.hosts.checkpoints import restrict_checkpoint_loading, write_whole_files  # noqa: E402
-from mmfreq.hosts.finder import provide_ops  # noqa: E402
-from mmfreq.hosts.loading import name_unreadable_images  # noqa: E402
-from mmfreq.selection import hook as hooks  # noqa: E402
-
-provide_configs()
-provide_ops()
-name_unreadable_images()
-restrict_checkpoint_loading()
-write_whole_files()
+from mmfreq.engine import hooks  # noqa: E402
+from mmfreq.input_spec import InputSpec  # noqa: E402
 
 _LAZY = {
     'BlockDCTLayer': 'mmfreq.models.dct_layer',
-    'dct_channels': 'mmfreq.apis.python',
-    'load_model': 'mmfreq.apis.python',
-    'rebuild': 'mmfreq.apis.python',
+    'dct_channels': 'mmfreq.apis.inference',
+    'load_model': 'mmfreq.apis.inference',
+    'rebuild': 'mmfreq.apis.inference',
+    'setup': 'mmfreq.hosts',
 }
-__all__ = ['__version__', 'hooks', 'transforms', *_LAZY]
+__all__ = ['InputSpec', '__version__', 'hooks', 'transforms', *_LAZY]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is used without a config."""
+    """Import a function or class at its first use."""
     if name not in _LAZY:
         raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
     return getattr(import_module(_LAZY[name]), name)

@@ -17,16 +17,16 @@ from mmengine.runner import Runner
 from mmfreq.apis.browse import Browser
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
-from mmfreq.apis.runner import flip_tta_pipeline
+from mmfreq.apis.runs import flip_tta_pipeline
 from mmfreq.config.checks import check_channels, front_ends
-from mmfreq.config.inspect import (
+from mmfreq.config.pipelines import (
     dct_channels,
     device_freq,
     network_pipeline,
     stock_resize,
     unfused,
 )
-from mmfreq.config.inspect import single_transforms as singles
+from mmfreq.config.pipelines import single_transforms as singles
 from mmfreq.dct.channels import channel_indices
 from mmfreq.selection.gate import ChannelGate
 from mmfreq.selection.rates import gate_channels

@@ -22,8 +22,8 @@ from torch import nn
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (registers the backbones)
-from mmfreq.apis.runner import add_run_arguments
-from mmfreq.config.inspect import pipelines, transform_type
+from mmfreq.apis.runs import add_run_arguments
+from mmfreq.config.pipelines import pipelines, transform_type
 from mmfreq.config.paths import config_path
 
 from mmdet.structures import DetDataSample  # isort: skip

@@ -38,7 +38,7 @@ from tool_runs import (
 )
 
 from mmfreq.apis.dataset_stats import dataset_statistics
-from mmfreq.apis.runner import _enable_tta
+from mmfreq.apis.runs import _enable_tta
 from mmfreq.transforms import FreqNormalize
 
 NAME = Path(DEMO24).stem

@@ -14,8 +14,8 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tool_runs import ROOT, detector_options, flags, tool
 
-from mmfreq.demo_data import make_demo_data
-from mmfreq.hosts.coco import has_area
+from demo import make_demo_data
+from mmfreq.datasets.coco import has_area
 
 CONFIG = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
 

@@ -21,7 +21,7 @@ import setuptools  # noqa: F401
 import torch
 from mmengine.utils import ManagerMixin
 
-import mmfreq.apis.runner
+import mmfreq.apis.runs
 import mmfreq.dct.kernel
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401

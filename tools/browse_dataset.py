@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmfreq.apis.browse import Browser
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, check_display, explain_build, read_config
+from mmfreq.apis.runs import CFG_OPTIONS_HELP, KeyValues, check_display, explain_build, read_config
 from mmfreq.apis.terminal import quiet, run_tool, say
 
 

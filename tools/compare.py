@@ -10,6 +10,7 @@ weights) and speeds are measured on this machine; the models take turns.
 """
 import argparse
 
+import mmfreq
 from mmfreq.apis.compare.output import markdown_table, save_comparison
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.terminal import run_tool
@@ -36,11 +37,9 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Measure, print, write."""
     args = parse_args()
-    try:
-        check_writable(f'{args.out}.md')
-        rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
+    mmfreq.setup()
+    check_writable(f'{args.out}.md')
+    rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
     print('\n' + markdown_table(rows))
     print('written:', *save_comparison(rows, args.out))
 

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from mmfreq.apis.convert_checkpoint import convert_dctnet
-from mmfreq.apis.runner import checkpoint_file, explain_refusal
+from mmfreq.apis.runs import checkpoint_file, explain_refusal
 from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.dct.channels import CHANNEL_NAMES
 

@@ -6,7 +6,7 @@ The result is a JSON file for FusedBlockDCT(..., stats='FILE.json').
 import argparse
 
 from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, read_config
+from mmfreq.apis.runs import CFG_OPTIONS_HELP, KeyValues, read_config
 from mmfreq.apis.terminal import quiet, run_tool
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import check_writable

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmfreq.apis.export import INPUTS, exporter
 from mmfreq.apis.export_file import check_packages
-from mmfreq.apis.runner import (
+from mmfreq.apis.runs import (
     CFG_OPTIONS_HELP,
     CHECKPOINT_HELP,
     KeyValues,

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.heatmap import plot_on_rates
-from mmfreq.apis.runner import CFG_OPTIONS_HELP, KeyValues, checkpoint_file, explain_refusal, prepare, read_config
+from mmfreq.apis.runs import CFG_OPTIONS_HELP, KeyValues, checkpoint_file, explain_refusal, prepare, read_config
 from mmfreq.apis.terminal import quiet, run_tool
-from mmfreq.config.inspect import iter_dicts
+from mmfreq.config.pipelines import iter_dicts
 from mmfreq.files import check_writable
 from mmfreq.selection.rates import OnRates, load_on_rates, measure_on_rates, save_on_rates
 

@@ -14,7 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mmfreq.apis.predict import Prediction, Predictor, find_images, picture_paths, read_image
-from mmfreq.apis.runner import (
+from mmfreq.apis.runs import (
     CFG_OPTIONS_HELP,
     CHECKPOINT_HELP,
     KeyValues,

@@ -2,22 +2,20 @@
 """Evaluate a checkpoint with the test set and metrics of its config."""
 import argparse
 
-from mmengine.dist import is_main_process
-
-from mmfreq.apis.runner import (
+import mmfreq
+from mmfreq.apis.runs import (
     CHECKPOINT_HELP,
     add_run_arguments,
     build_runner,
     check_output,
-    prepare,
-    save_results,
+    evaluate,
     test_config,
 )
-from mmfreq.apis.terminal import ProgressHook, quiet, run_tool
+from mmfreq.apis.terminal import run_tool, say
 
 
 def parse_args() -> argparse.Namespace:
-    """Flags as in mmpretrain's and mmdet's tools/test.py."""
+    """Read the command line; the flags are those of mmpretrain's and mmdet's tools/test.py."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
@@ -45,16 +43,12 @@ def parse_args() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Build the runner of the config, evaluate, and write what was asked for."""
+    """Build the runner of the config, evaluate, and write the results."""
     args = parse_args()
-    with quiet(args.verbose) as terminal:
-        cfg = prepare(test_config(args), 'test_dataloader')
-        runner = build_runner(cfg)
-        if terminal:
-            runner.register_hook(ProgressHook(terminal, args.config))
-        save_results(runner, args.out)
-        if args.out and is_main_process():
-            print('written:', args.out, file=terminal)
+    mmfreq.setup()
+    evaluate(build_runner(test_config(args)), args.out)
+    if args.out:
+        say(f'wrote {args.out}')
 
 
 if __name__ == '__main__':

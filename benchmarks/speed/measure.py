@@ -27,11 +27,11 @@ from tqdm import tqdm
 
 from mmfreq.apis.measure import Entry, build_model, peak_memory, synchronize, time_interleaved
 from mmfreq.config.checks import check_channels
-from mmfreq.config.inspect import device_freq, pipelines, transform_type
+from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
-from mmfreq.demo_data.images import IMAGES, load_image
+from demo.images import IMAGES, load_image
 from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 

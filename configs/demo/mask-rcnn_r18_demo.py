@@ -63,6 +63,6 @@ param_scheduler = [
 ]
 optim_wrapper = dict(
     optimizer=dict(_delete_=True, type='AdamW', lr=0.001, weight_decay=0.05), clip_grad=dict(max_norm=35, norm_type=2))
-default_hooks = dict(logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=2))
+default_hooks = dict(input_spec=dict(type='InputSpecHook'), logger=dict(interval=25), checkpoint=dict(max_keep_ckpts=2))
 custom_hooks = [dict(type='NumClassCheckHook')]
 randomness = dict(seed=0)

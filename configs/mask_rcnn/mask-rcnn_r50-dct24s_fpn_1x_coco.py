@@ -19,3 +19,4 @@ train_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=train_p
 val_dataloader = dict(dataset=dict(type='CheckedCocoDataset', pipeline=test_pipeline))
 test_dataloader = val_dataloader
 custom_hooks = [dict(type='NumClassCheckHook')]
+default_hooks = dict(input_spec=dict(type='InputSpecHook'))

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, TRANSFORMS, VISUALIZERS, init_default_scope
 from torch.utils.data import Dataset
 
-from mmfreq.config.inspect import (
+from mmfreq.config.pipelines import (
     dct_channels,
     device_freq,
     iter_dicts,
@@ -17,7 +17,7 @@ from mmfreq.config.inspect import (
     transform_type,
 )
 from mmfreq.dct import blocks as dct
-from mmfreq.hosts.drawing import loaded_image
+from mmfreq.engine.hooks.visualization import loaded_image
 from mmfreq.models.dct_layer import BlockDCTLayer
 
 

@@ -10,7 +10,7 @@ import torch
 from mmengine.registry import MODELS, DefaultScope
 
 from mmfreq.apis.freqify.convert import freqify
-from mmfreq.config.inspect import single_transforms, unfused
+from mmfreq.config.pipelines import single_transforms, unfused
 from mmfreq.config.writer import child_text, wrapped
 from mmfreq.dct.channels import channel_indices
 from mmfreq.files import atomic_write_bytes, atomic_write_text, check_not_input

@@ -13,7 +13,7 @@ from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmfreq.config.inspect import (
+from mmfreq.config.pipelines import (
     datasets_with_pipeline,
     dct_channels,
     network_pipeline,

@@ -25,7 +25,7 @@ from torchvision.ops import box_iou
 from mmfreq.apis.export_file import Arrays, Differences, Exporter, composed
 from mmfreq.apis.export_graph import PixelSteps, image_size, opencv_bilinear
 from mmfreq.apis.terminal import say
-from mmfreq.config.inspect import iter_dicts, pipelines
+from mmfreq.config.pipelines import iter_dicts, pipelines
 
 TOLERANCES = {'scores': 1e-4, 'boxes': 1e-4, 'masks': 1e-2, 'unmatched detections': 0.01}
 SAME = 0.9  # IoU of boxes that are one detection

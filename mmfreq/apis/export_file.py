@@ -13,13 +13,12 @@ from matplotlib.cbook import get_sample_data
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner import load_checkpoint
 from PIL import Image
 from torch import nn
 
-from mmfreq.apis.checks import check_checkpoint
 from mmfreq.apis.measure import build_model
-from mmfreq.config.inspect import pipelines, transform_type
+from mmfreq.config.pipelines import pipelines, transform_type
+from mmfreq.engine.checkpoints import load_checked
 from mmfreq.files import atomic_write_bytes
 from mmfreq.version import __version__
 
@@ -54,8 +53,7 @@ class Exporter:
         init_default_scope(cfg.default_scope)
         self.cfg, self.kind, self.order, self.half = cfg, kind, order, half
         self.model = build_model(cfg).eval().requires_grad_(False)
-        loaded = load_checkpoint(self.model, checkpoint, map_location='cpu')
-        check_checkpoint(checkpoint, cfg, self.model)
+        loaded = load_checked(self.model, checkpoint, cfg)
         self.classes = class_names(cfg, loaded.get('meta') or {})
         self.pipeline = composed(pipelines(cfg, 'test_dataloader')[0])
         self.images, self.source = check_images(cfg)

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from mmengine.config import Config
 from torch import nn
 
-from mmfreq.config.inspect import lazy_step, network_pipeline, pipelines, transform_type
+from mmfreq.config.pipelines import lazy_step, network_pipeline, pipelines, transform_type
 from mmfreq.dct.block_map import BlockMap
 from mmfreq.dct.blocks import LEVEL_SHIFT
 from mmfreq.dct.channels import channel_indices

@@ -14,7 +14,7 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 from tqdm import tqdm
 
-from mmfreq.config.inspect import iter_dicts, pipelines, transform_type, unfused
+from mmfreq.config.pipelines import iter_dicts, pipelines, transform_type
 
 
 class Entry(NamedTuple):
@@ -101,8 +101,9 @@ def packed_sample(cfg: Config) -> dict[str, Any]:
         raise ValueError('expected a test_dataloader with a pipeline')
     steps = [step for step in found[0] if not transform_type(step).startswith('Load')]
     width, height = 500, 375
-    for step in iter_dicts(unfused(steps)):
-        if transform_type(step) == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
+    for step in iter_dicts(steps):
+        kind = step.get('resize') or transform_type(step)  # of a LazyResize, or of itself
+        if kind == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
             width, height = step['scale']
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],

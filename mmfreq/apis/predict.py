@@ -13,9 +13,9 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 
-from mmfreq.apis.checks import check_checkpoint
-from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
-from mmfreq.files import files_below, full_path
+from mmfreq.config.pipelines import datasets_with_pipeline, iter_dicts, transform_type
+from mmfreq.engine.checkpoints import load_checked
+from mmfreq.files import files_below
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 Prediction = tuple[dict[str, Any], np.ndarray]
@@ -92,7 +92,7 @@ class Predictor:
 
     Args:
         cfg (Config): Config of mmpretrain (classification) or mmdet, prepared for its run by
-            :func:`mmfreq.apis.runner.prepare`.
+            :func:`mmfreq.apis.runs.prepare`.
         checkpoint (str): Checkpoint file; class names are those it holds.
         device (str, optional): Such as ``'cpu'`` or ``'cuda:1'``. Defaults to a GPU, if any.
 
@@ -123,7 +123,7 @@ class Predictor:
         else:
             from mmpretrain import ImageClassificationInferencer
             self.inferencer = ImageClassificationInferencer(cfg, checkpoint, device)
-        check_checkpoint(checkpoint, cfg, self.inferencer.model)
+        load_checked(self.inferencer.model, checkpoint, cfg)
 
     def _read_loader(self, pipeline: list[dict]) -> None:
         """Decode as the pipeline does; a pipeline of RGB arrays, such as CIFAR's, has no loader."""

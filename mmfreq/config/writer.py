@@ -7,7 +7,7 @@ from typing import Any, Iterable, Mapping, Optional
 
 from mmengine.config import Config
 
-from mmfreq.config.paths import config_path, read_file
+from mmfreq.config.paths import config_path
 
 _WIDTH = 100
 _FIRST = ('data_root', 'classes', 'custom_imports', 'freq', 'model', 'data_preprocessor')
@@ -35,7 +35,7 @@ def stock_base(config: Path) -> str:
 
 def plain_config(path: Path) -> dict[str, Any]:
     """Read a config file with what it inherits as plain dicts, without mmengine's scope marks."""
-    return _without_scopes(read_file(path)._cfg_dict.to_dict())
+    return _without_scopes(Config.fromfile(str(path))._cfg_dict.to_dict())
 
 
 def _without_scopes(value: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What mmfreq registers in mmpretrain: backbones and a preprocessor.
+"""Backbones and a preprocessor for mmpretrain.
 
 Name this module under ``custom_imports`` in a config.
 """
@@ -9,8 +9,6 @@ from mmpretrain.models import backbones
 from mmpretrain.models.utils import ClsDataPreprocessor
 from mmpretrain.registry import MODELS
 
-import mmfreq.hosts.drawing  # noqa: F401  the hook that configs name
-from mmfreq.hosts.hub import provide_models
 from mmfreq.models.dct_layer import PlacementMixin
 from mmfreq.models.pretrained import StateDict
 from mmfreq.models.stem import (
@@ -23,7 +21,6 @@ from mmfreq.models.stem import (
     register_backbone,
 )
 
-provide_models()
 register = partial(register_backbone, MODELS, __name__)
 
 

@@ -1,24 +1,30 @@
-"""What mmfreq registers in mmdet: backbones, a preprocessor and a checked data set.
+"""Backbones and a preprocessor for mmdet.
 
-Name this module under ``custom_imports`` in a config. Importing it also makes mmdet run where mmcv
-has no compiled ops (:mod:`mmfreq.hosts.ops`).
+Name this module under ``custom_imports`` in a config. Where mmcv has no compiled ops, importing it
+lets mmdet use torchvision's (:mod:`mmfreq.models.ops`), and it registers
+:class:`~mmfreq.datasets.coco.CheckedCocoDataset`.
 """
 from collections import OrderedDict
 from functools import partial
 from typing import Any, Optional, Sequence
 
 import torch
-from mmdet.models import backbones
-from mmdet.models.data_preprocessors import BatchFixedSizePad, DetDataPreprocessor
-from mmdet.registry import MODELS
 from torch import nn
 from torch.nn import functional as F
 
-from mmfreq.config.inspect import DEFAULT_STRIDE, transform_type
-from mmfreq.dct.blocks import check_positive_int, grid_shape
-from mmfreq.hosts.coco import CheckedCocoDataset  # noqa: F401  the data set that configs name
-from mmfreq.models.dct_layer import PlacementMixin
-from mmfreq.models.stem import (
+from mmfreq.models.ops import provide_ops
+
+provide_ops()  # before mmdet looks for them
+
+from mmdet.models import backbones  # noqa: E402
+from mmdet.models.data_preprocessors import BatchFixedSizePad, DetDataPreprocessor  # noqa: E402
+from mmdet.registry import MODELS  # noqa: E402
+
+from mmfreq.config.pipelines import DEFAULT_STRIDE, transform_type  # noqa: E402
+from mmfreq.datasets import coco  # noqa: E402, F401  configs name its data set
+from mmfreq.dct.blocks import check_positive_int, grid_shape  # noqa: E402
+from mmfreq.models.dct_layer import PlacementMixin  # noqa: E402
+from mmfreq.models.stem import (  # noqa: E402
     PatchMixin,
     ProjectionMixin,
     StemlessMobileNetV2Mixin,

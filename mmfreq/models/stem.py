@@ -13,9 +13,12 @@ import torch
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
 from mmengine.registry import Registry
+from mmengine.runner import CheckpointLoader
 from torch import nn
 
 from mmfreq.dct.blocks import check_positive_int
+from mmfreq.errors import RefusedError
+from mmfreq.input_spec import InputSpec
 from mmfreq.models.pretrained import StateDict, drop_stem, renumber_shortcuts
 from mmfreq.selection.gate import ChannelGate
 
@@ -44,6 +47,8 @@ class FreqMixin:
     stem_modules: tuple[str, ...] = ()  # modules of the stock class that are gone
     channel_axis: int = 1  # axis of the first weight that counts the channels
     unfrozen: int = -1  # frozen_stages of the stock class that freezes nothing
+    input_spec: Optional[InputSpec] = None  # the input of this network, if InputSpecHook is used
+    source_spec: Optional[InputSpec] = None  # the input of the checkpoint that is loaded next
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None,
                  **kwargs: Any) -> None:
@@ -74,8 +79,44 @@ class FreqMixin:
         return drop_stem(state_dict, prefix, self.state_dict(), self.stem_modules,
                          self.first_weight, self.channel_axis)
 
+    def channel_axes(self) -> dict[str, int]:
+        """Return the axis that counts the channels, by the name of each tensor that has one."""
+        return {self.first_weight: self.channel_axis}
+
+    def take_channels(self, state_dict: StateDict, prefix: str) -> None:
+        """Take the columns of this network's channels from a checkpoint of other ones, in place.
+
+        Channels that the checkpoint lacks keep their initialisation. Without :attr:`input_spec` and
+        :attr:`source_spec`, nothing is changed.
+
+        Raises:
+            RefusedError: The blocks or colours differ, so that equal numbers are other channels.
+        """
+        own, source, self.source_spec = self.input_spec, self.source_spec, None
+        if not own or not source or not source.channels or own.channels == source.channels:
+            return
+        for name in ('block_size', 'upscale', 'colors'):
+            if getattr(own, name) != getattr(source, name):
+                raise RefusedError(f'{name}: the checkpoint has {getattr(source, name)}, but the config '
+                                   f'has {getattr(own, name)}; expected the same')
+        positions = [(i, source.channels.index(channel)) for i, channel in enumerate(own.channels)
+                     if channel in source.channels]
+        targets, origins = map(list, zip(*positions)) if positions else ([], [])
+        for name, axis in self.channel_axes().items():
+            tensor = state_dict.get(prefix + name)
+            if tensor is not None and tensor.shape[axis] == len(source.channels):
+                fitted = self.state_dict()[name].clone().movedim(axis, 0)
+                fitted[targets] = tensor.movedim(axis, 0)[origins].to(fitted)
+                state_dict[prefix + name] = fitted.movedim(0, axis).contiguous()
+        print_log(f'{type(self).__name__}: {len(targets)} of {len(own.channels)} channels taken from '
+                  f'the {len(source.channels)} of the checkpoint', logger='current')
+
     def init_weights(self) -> None:
         """Initialise as the stock class; restore the gate's weights, which some classes reset."""
+        initial = self.init_cfg if isinstance(self.init_cfg, dict) else {}
+        if self.input_spec is not None and initial.get('checkpoint'):
+            checkpoint = CheckpointLoader.load_checkpoint(initial['checkpoint'], map_location='cpu')
+            self.source_spec = InputSpec.from_checkpoint(checkpoint)
         super().init_weights()
         if self.gate is not None and self.init_cfg is None:
             self.gate.init_weights()
@@ -90,6 +131,7 @@ class FreqMixin:
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
         name, own = type(self).__name__, self.get_parameter(self.first_weight)
+        self.take_channels(state_dict, prefix)
         report = self.fit_stock_state_dict(state_dict, prefix)
         weight = state_dict.get(prefix + self.first_weight)
         if report:
@@ -166,6 +208,12 @@ class StemlessResNetMixin(FreqMixin):
     def first_weight(self) -> str:
         """Name of the first convolution of the first block."""
         return f'{self.res_layers[self.entry_stage - 1]}.0.conv1.weight'
+
+    def channel_axes(self) -> dict[str, int]:
+        """Return the axes of the first convolution and of the shortcut's."""
+        shortcut = f'{self.first_weight.removesuffix("conv1.weight")}downsample.'
+        return {**super().channel_axes(), **{name: 1 for name, weight in self.named_parameters()
+                                             if name.startswith(shortcut) and weight.ndim == 4}}
 
     def make_res_layer(self, **kwargs: Any) -> nn.Module:
         """Make the next stage as the stock class does; one before ``entry_stage`` is an identity."""
@@ -245,6 +293,17 @@ class StemlessMobileNetV2Mixin(FreqMixin):
         """Name of the depthwise convolution of the first block."""
         parameters = self.layer1[0].named_parameters(prefix='layer1.0')
         return next(name for name, weight in parameters if weight.ndim == 4)
+
+    def channel_axes(self) -> dict[str, int]:
+        """Return the axes of the depthwise convolution, of its norm and of the projection."""
+        depthwise = self.first_weight.removesuffix('conv.weight')
+        axes = {}
+        for name, value in self.state_dict().items():
+            if name.startswith(depthwise) and value.ndim:
+                axes[name] = 0
+            elif name.startswith('layer1.0.') and value.ndim == 4:
+                axes[name] = 1
+        return axes
 
     @property
     def first_is_frozen(self) -> bool:

@@ -11,7 +11,7 @@ from mmengine.registry import MODELS, init_default_scope
 from mmengine.runner import Runner, load_checkpoint
 from tqdm import tqdm
 
-from mmfreq.config.inspect import dct_channels, network_pipeline, pipelines
+from mmfreq.config.pipelines import input_spec, pipelines
 from mmfreq.dct.channels import COMPONENTS, read_json, zigzag_order
 from mmfreq.files import atomic_write_text
 from mmfreq.selection.gate import ChannelGate, find_gate
@@ -145,9 +145,11 @@ def gate_channels(cfg: Config, gate: ChannelGate, dataloader: str) -> tuple[list
     Raises:
         ValueError: The pipeline of ``dataloader`` gives another number of channels.
     """
-    found = pipelines(cfg, dataloader)
-    known = dct_channels(network_pipeline(cfg, found[0])) if found else None
-    channels, block_size = known or (list(range(gate.channels)), 8)
+    steps = pipelines(cfg, dataloader)
+    spec = input_spec(cfg, steps[0]) if steps else None
+    channels, block_size = list(range(gate.channels)), 8
+    if spec and spec.channels:
+        channels, block_size = list(spec.channels), spec.block_size
     if len(channels) != gate.channels:
         raise ValueError(f'{dataloader}: expected {gate.channels} channels, as many as the gate '
                          f'has, but its pipeline gives {len(channels)}')

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mmfreq.config.inspect import iter_dicts, transform_type
+from mmfreq.config.pipelines import iter_dicts, transform_type
 from mmfreq.config.writer import child_text, plain_config, stock_base
 from mmfreq.dct.channels import channel_indices
 from mmfreq.files import atomic_write_text

@@ -14,7 +14,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
 from mmfreq.apis.browse import Browser, beside, truth_in_original_pixels
-from mmfreq.config.inspect import pipelines, stock_resize, transform_type
+from mmfreq.config.pipelines import pipelines, stock_resize, transform_type
 
 ROOT = Path(__file__).parents[2]
 CLASSIFICATION, DETECTION = 'configs/demo/resnet18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18-dct24s_demo.py'

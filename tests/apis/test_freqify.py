@@ -14,7 +14,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from mmfreq.apis.freqify.convert import freq_name, freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise, write_noise
 from mmfreq.config.checks import check_channels
-from mmfreq.config.inspect import (
+from mmfreq.config.pipelines import (
     iter_dicts,
     network_pipeline,
     stock_resize,

@@ -22,7 +22,7 @@ from tool_runs import Reduces
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.predict import Predictor, find_images, picture_paths, read_image
-from mmfreq.config.inspect import pipelines
+from mmfreq.config.pipelines import pipelines
 
 ROOT = Path(__file__).parents[2]
 CLASSIFICATION = 'configs/demo/resnet18-dct24s_demo.py'

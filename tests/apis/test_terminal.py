@@ -18,7 +18,7 @@ from numpy.testing import assert_allclose
 from torch import nn
 
 from mmfreq.apis import terminal
-from mmfreq.apis.runner import train
+from mmfreq.apis.runs import train
 from mmfreq.apis.snapshot import FILE, SnapshotHook
 from mmfreq.apis.terminal import ProgressHook, headlines, quiet, run_tool
 
@@ -65,8 +65,8 @@ def runner(work_dir: Path, *hooks: Hook, resume: bool = False, epochs: int = 3) 
 
 def test_an_interrupted_epoch_is_kept_with_the_schedule_of_its_beginning(
         tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    monkeypatch.setattr('mmfreq.apis.runner.SnapshotHook', lambda: SnapshotHook(seconds=0))
-    monkeypatch.setattr('mmfreq.apis.runner._check_datasets', lambda *_: None)
+    monkeypatch.setattr('mmfreq.apis.runs.SnapshotHook', lambda: SnapshotHook(seconds=0))
+    monkeypatch.setattr('mmfreq.apis.runs._check_datasets', lambda *_: None)
     cut = runner(tmp_path, Interrupt(6))
     with pytest.raises(SystemExit) as stopped:
         train(cut)

@@ -14,8 +14,8 @@ from mmpretrain.structures import DataSample
 from numpy.testing import assert_allclose, assert_array_equal
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
-from mmfreq.apis.runner import flip_tta_pipeline
-from mmfreq.config.inspect import pipelines, stock_resize, transform_type
+from mmfreq.apis.runs import flip_tta_pipeline
+from mmfreq.config.pipelines import pipelines, stock_resize, transform_type
 
 ROOT = Path(__file__).parents[2]
 DETECTION = ['configs/demo/mask-rcnn_r18-dct24s_demo.py', 'configs/demo/mask-rcnn_r18_demo.py',

@@ -11,7 +11,7 @@ import pytest
 from mmengine.config import Config
 
 from mmfreq.config.checks import check_config, front_ends, literal_config, merge_options
-from mmfreq.config.inspect import iter_dicts, transform_type, unfused
+from mmfreq.config.pipelines import iter_dicts, transform_type, unfused
 from mmfreq.dct.stats import load_stats
 
 CONFIGS = Path(__file__).parents[2] / 'configs'

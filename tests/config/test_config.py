@@ -28,7 +28,7 @@ from torch import nn
 
 from mmfreq.apis import runner as cli
 from mmfreq.config.checks import check_channels
-from mmfreq.config.inspect import (
+from mmfreq.config.pipelines import (
     dct_channels,
     iter_dicts,
     network_pipeline,

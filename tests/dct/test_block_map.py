@@ -20,7 +20,7 @@ from scipy.fft import dctn
 from skimage import data
 from tool_runs import forked
 
-from mmfreq.config.inspect import single_transforms
+from mmfreq.config.pipelines import single_transforms
 from mmfreq.dct import kernel
 from mmfreq.dct.block_map import BlockMap, upscale_matrix
 from mmfreq.dct.channels import CHANNEL_NAMES, channel_indices

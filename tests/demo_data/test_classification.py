@@ -13,8 +13,8 @@ import pytest
 
 pytest.importorskip('skimage')
 
-from mmfreq.demo_data import classification, make_demo_data
-from mmfreq.demo_data.images import IMAGES
+from demo import classification, make_demo_data
+from demo.images import IMAGES
 
 SOURCE_FOLDER = Path(importlib.util.find_spec('skimage').origin).parent / 'data'
 COUNTS = {'train': 12, 'val': 6}

@@ -14,8 +14,8 @@ import pytest
 
 pytest.importorskip('skimage')
 
-from mmfreq.demo_data import classification, make_demo_data
-from mmfreq.demo_data.images import IMAGES, load_image
+from demo import classification, make_demo_data
+from demo.images import IMAGES, load_image
 
 TASKS = ('classification', 'detection')
 SMALL = {'train': 2, 'val': 1}

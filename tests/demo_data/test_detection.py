@@ -19,8 +19,8 @@ pytest.importorskip('skimage')
 
 from skimage.draw import polygon2mask
 
-from mmfreq.demo_data import detection, make_demo_data
-from mmfreq.demo_data.images import IMAGES
+from demo import detection, make_demo_data
+from demo.images import IMAGES
 
 SOURCE_FOLDER = Path(importlib.util.find_spec('skimage').origin).parent / 'data'
 CLASSES = ('box', 'disc', 'star')

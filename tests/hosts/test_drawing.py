@@ -23,7 +23,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from mmfreq.hosts.drawing import FreqVisualizationHook, loaded_image
+from mmfreq.engine.hooks.visualization import FreqVisualizationHook, loaded_image
 from mmfreq.transforms import YCbCr
 
 RED, BLUE = (200, 30, 40), (10, 60, 220)  # RGB
@@ -76,7 +76,7 @@ def classified(*paths: Any) -> list[DataSample]:
 def test_equal_names_stay_apart_and_broken_files_are_warnings(root: Path, tmp_path: Path,
                                                               monkeypatch: pytest.MonkeyPatch) -> None:
     said = []
-    monkeypatch.setattr('mmfreq.hosts.drawing.print_log', lambda text, logger, level: said.append((level, text)))
+    monkeypatch.setattr('mmfreq.engine.hooks.visualization.print_log', lambda text, logger, level: said.append((level, text)))
     paths = [root / name for name in IMAGES]
     (root / 'c').mkdir()
     (root / 'c/1.png').write_bytes(b'')

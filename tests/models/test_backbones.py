@@ -23,7 +23,7 @@ from torch import nn
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (both register the backbones)
 from mmfreq.config.checks import check_channels
-from mmfreq.config.inspect import pipelines, stock_resize, transform_type
+from mmfreq.config.pipelines import pipelines, stock_resize, transform_type
 from mmfreq.dct import blocks as dct
 from mmfreq.models.stem import FreqMixin, StemlessResNetMixin, grid_projection
 from mmfreq.selection.gate import find_gate

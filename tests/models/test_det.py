@@ -14,7 +14,7 @@ from mmengine.registry import init_default_scope
 from mmengine.structures import InstanceData
 
 from mmfreq.config.checks import check_channels
-from mmfreq.config.inspect import stock_resize
+from mmfreq.config.pipelines import stock_resize
 from mmfreq.models.det import FreqDetDataPreprocessor
 
 from mmdet.registry import DATASETS, MODELS  # isort: skip

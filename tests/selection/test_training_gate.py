@@ -9,7 +9,7 @@ from mmengine.config import Config
 from numpy.testing import assert_allclose
 from tool_runs import checkpoint, data_options, detector_options, flags, scalars, tool, write_data
 
-from mmfreq.demo_data import make_demo_data
+from demo import make_demo_data
 from mmfreq.selection.rates import load_on_rates
 
 CONFIG = 'configs/demo/resnet18-dct192-gate_demo.py'

@@ -7,4 +7,4 @@ val_dataloader = dict(dataset=dict(data_root='data/clothing10'))
 test_dataloader = val_dataloader
 param_scheduler = dict(total_steps=epochs)
 train_cfg = dict(max_epochs=epochs, val_interval=epochs)
-default_hooks = dict(logger=dict(interval=8))
+default_hooks = dict(input_spec=dict(type='InputSpecHook'), logger=dict(interval=8))

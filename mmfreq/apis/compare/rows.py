@@ -23,9 +23,8 @@ from mmfreq.apis.measure import (
     synchronize,
     time_interleaved,
 )
-from mmfreq.config.inspect import device_freq, transform_type
-from mmfreq.config.paths import one_line
-from mmfreq.dct.blocks import check_positive_int
+from mmfreq.config.pipelines import device_freq, transform_type
+from mmfreq.errors import RefusedError
 
 Work = tuple[Callable[[], Any], int]  # a function to time, and the number of its images
 
@@ -78,10 +77,10 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5,
         timing (bool): Whether to measure speeds and memory. Defaults to True.
 
     Raises:
-        ValueError: ``images`` or ``repeats`` is less than 1, or an argument is no run or config.
+        RefusedError: ``images`` or ``repeats`` is less than 1, or an argument is no run or config.
     """
-    check_positive_int('images', images)
-    check_positive_int('repeats', repeats)
+    if min(images, repeats) < 1:
+        raise RefusedError(f'images, repeats: expected 1 or more, got {images}, {repeats}')
     groups = group_runs([read_run(item) for item in dict.fromkeys(runs_or_configs)])
     rows: dict[str, Row] = {}
     works: dict[str, dict[str, Work]] = {'network': {}, 'loader': {}}
@@ -94,7 +93,7 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5,
             _describe(row, runs[0].cfg, works, images if timing else 0)
         except Exception as error:  # one model's config must not end the comparison
             traceback.print_exc()
-            row.notes.append(f'not all could be measured: {one_line(error)}')
+            row.notes.append(' '.join(f'not measured: {type(error).__name__}: {error}'.split()))
     for kind, named in works.items():
         calls = {name: work for name, (work, _) in named.items()}
         for entry in time_interleaved(calls, repeats, unit=1, title=f'{kind} speed'):

@@ -10,9 +10,10 @@ from typing import Any
 from mmengine.config import Config
 
 from mmfreq.apis.zoo import metafile_models
-from mmfreq.config.inspect import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
+from mmfreq.config.pipelines import datasets_with_pipeline, iter_dicts, transform_type
 from mmfreq.dct.channels import read_json
+from mmfreq.errors import RefusedError
 
 # The metrics by which models are judged: name in words, name in metafiles, factor to their unit.
 METRICS = {
@@ -21,7 +22,6 @@ METRICS = {
     'coco/segm_mAP': ('mask AP, %', 'mask AP', 100),
     'gate/kept': ('channels kept', '', 1),
 }
-HEADLINES = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP')
 
 
 @dataclass
@@ -39,7 +39,7 @@ def read_run(run_or_config: str) -> Run:
     """Read a config file, or the config and the results of a work dir.
 
     Raises:
-        ValueError: There is no such file, folder or package; a folder does not hold one config.
+        RefusedError: There is no such file, folder or package; a folder does not hold one config.
     """
     folder = Path(run_or_config)
     if not folder.is_dir():
@@ -47,7 +47,7 @@ def read_run(run_or_config: str) -> Run:
         return Run(run_or_config, file.stem, Config.fromfile(str(file)))
     configs = [*folder.glob('*.py')]
     if len(configs) != 1:
-        raise ValueError(f'{folder}: expected a work dir with one config, got {len(configs)}')
+        raise RefusedError(f'{folder}: expected a work dir with one config, got {len(configs)}')
     cfg = Config.fromfile(str(configs[0]))
     starts = sorted(folder.glob('*/vis_data/config.py'))
     if cfg.get('resume') and starts:  # load_from is then a checkpoint of this very training

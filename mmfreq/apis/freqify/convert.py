@@ -16,7 +16,7 @@ from mmfreq.apis.freqify.model import (
 from mmfreq.apis.freqify.pipelines import CROPS, RESIZES, check_pipelines, convert_pipelines
 from mmfreq.apis.freqify.trial import try_config
 from mmfreq.config.checks import check_channels
-from mmfreq.config.inspect import DATALOADERS, iter_dicts, transform_type
+from mmfreq.config.pipelines import DATALOADERS, iter_dicts, transform_type
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import child_text, plain_config, wrapped
 from mmfreq.dct.channels import channel_indices

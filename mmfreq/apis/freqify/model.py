@@ -5,7 +5,7 @@ from typing import Any, Iterator
 
 from mmengine.registry import MODELS
 
-from mmfreq.config.inspect import DEFAULT_STRIDE, iter_dicts, transform_type
+from mmfreq.config.pipelines import DEFAULT_STRIDE, iter_dicts, transform_type
 from mmfreq.models.stem import FreqMixin, PatchMixin
 
 BLOCK_SIZE = 8

@@ -1,7 +1,7 @@
 """Put the DCT into pipelines: sizes in pixels grow, the transform goes before the packer."""
 from typing import Any
 
-from mmfreq.config.inspect import (
+from mmfreq.config.pipelines import (
     DATALOADERS,
     datasets_with_pipeline,
     dct_channels,

@@ -16,7 +16,7 @@ from mmengine.registry import DATASETS, MODELS, DefaultScope
 from torch import nn
 
 from mmfreq.apis.measure import build_model
-from mmfreq.config.inspect import DATALOADERS, PIXELS_TO_CHANNELS
+from mmfreq.config.pipelines import DATALOADERS, PIXELS_TO_CHANNELS
 
 _SHAPE = (480, 640)  # pixels of the noise image
 _CELLS = 64  # side of the corner of its input that a detector's backbone is tried on

@@ -12,7 +12,7 @@ from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
 from mmfreq.apis.new_config.data import Data, describe, find_data, write_list
 from mmfreq.apis.zoo import stock_weights
 from mmfreq.config.checks import check_config, merge_options
-from mmfreq.config.inspect import DATALOADERS, iter_dicts
+from mmfreq.config.pipelines import DATALOADERS, iter_dicts
 from mmfreq.config.paths import config_path, packaged_name
 from mmfreq.config.writer import child_text, plain_config, stock_base, wrapped
 from mmfreq.files import atomic_write_text, check_not_input, full_path

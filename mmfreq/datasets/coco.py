@@ -1,4 +1,4 @@
-"""Check COCO annotations while mmdet reads them, and say what of them is in use."""
+"""A CocoDataset that checks its annotations and counts those in use."""
 import logging
 from collections import Counter
 from typing import Any, Sequence

@@ -10,7 +10,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mmfreq.demo_data.images import IMAGES, Box, cut, load_image, write_jpeg, write_readme
+from demo.images import IMAGES, Box, cut, load_image, write_jpeg, write_readme
 
 CELLS = (('train', 'val', 'train'), ('val', 'train', 'val'))
 """Split of each cell of a grid of equal cells, by row and column."""

@@ -9,7 +9,7 @@ from mmengine.registry import DefaultScope
 from PIL import Image
 
 from mmfreq.apis.predict import Predictor, read_image
-from mmfreq.apis.runner import find_checkpoint
+from mmfreq.apis.runs import find_checkpoint
 from mmfreq.apis.terminal import quiet
 from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path, read_file

@@ -2,7 +2,7 @@
 import argparse
 
 from mmfreq.apis.terminal import run_tool
-from mmfreq.demo_data import TASKS, make_demo_data
+from demo import TASKS, make_demo_data
 
 OUT = {'classification': 'data/demo', 'detection': 'data/demo_detection'}
 

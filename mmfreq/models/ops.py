@@ -1,10 +1,13 @@
 """mmcv's ``nms`` and ``roi_align`` from torchvision, for an mmcv without compiled ops.
 
-mmcv's wrappers (``mmcv.ops.nms``, ``mmcv.ops.RoIAlign``, ...) stay as they are. They load compiled
-functions from a module named ``mmcv._ext``; :mod:`mmfreq.hosts.finder` loads this file as that.
-Every other op exists too, and raises NotImplementedError when called. Half and bfloat16 tensors are
-computed in float32, also under autocast.
+mmcv's wrappers (``mmcv.ops.nms``, ``mmcv.ops.RoIAlign``, ...) load compiled functions from a module
+named ``mmcv._ext``. Where it does not exist, :func:`provide_ops` puts this module in its place. Every
+other op raises NotImplementedError when it is called. Half and bfloat16 tensors are computed in
+float32, also under autocast.
 """
+import importlib.util
+import sys
+import warnings
 from functools import partial
 from typing import Any, Callable
 
@@ -13,6 +16,16 @@ import torchvision
 
 _FULL_MMCV = ('install an mmcv with compiled ops, prebuilt for your torch and CUDA or built from '
               'source ("pip install --no-build-isolation mmcv", or onedl-mmcv; tens of minutes)')
+
+
+def provide_ops() -> None:
+    """Let mmcv load this module as ``mmcv._ext`` if it has no compiled ops."""
+    if 'mmcv._ext' in sys.modules or importlib.util.find_spec('mmcv._ext') is not None:
+        return
+    if 'mmdet.models' in sys.modules:
+        warnings.warn('mmdet was imported before mmfreq and lacks nms and RoIAlign, since this mmcv '
+                      'has no compiled ops. Import mmfreq.models.det first', stacklevel=3)
+    sys.modules['mmcv._ext'] = sys.modules[__name__]
 
 
 def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:

@@ -5,8 +5,8 @@ from tempfile import TemporaryDirectory
 from typing import Any, Union
 
 from mmfreq.dct.blocks import check_positive_int
-from mmfreq.demo_data.classification import write_classification
-from mmfreq.demo_data.detection import write_detection
+from demo.classification import write_classification
+from demo.detection import write_detection
 
 TASKS = {'classification': write_classification, 'detection': write_detection}
 

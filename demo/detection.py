@@ -17,7 +17,7 @@ import numpy as np
 from pycocotools import mask as coco_mask
 from tqdm import tqdm
 
-from mmfreq.demo_data.images import Box, cut, load_image, write_jpeg, write_readme
+from demo.images import Box, cut, load_image, write_jpeg, write_readme
 
 SOURCES = {
     'train': ('astronaut', 'brick', 'coffee', 'coins', 'grass', 'hubble', 'motorcycle', 'retina'),

@@ -1,0 +1,257 @@
+"""Turn the flags of train and test into a config, and run it."""
+import argparse
+import os
+import sys
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Optional
+
+import mmengine
+import torch
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.device import get_device
+from mmengine.dist import is_main_process
+from mmengine.evaluator import DumpResults
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner, find_latest_checkpoint
+
+import mmfreq.engine.runner  # noqa: F401  registers QuietRunner
+from mmfreq.apis.terminal import say
+from mmfreq.config.checks import check_config
+from mmfreq.config.paths import config_path
+from mmfreq.config.pipelines import DATALOADERS, datasets_with_pipeline, iter_dicts, transform_type
+from mmfreq.errors import RefusedError
+from mmfreq.files import atomic_write_text, check_writable
+
+CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
+                    'a.0.b=value, lists as key="[a,b]" or key=a,b, no white space inside a value')
+CHECKPOINT_HELP = ('checkpoint file, or a work dir: its best_*.pth if there is exactly one, else its '
+                   'last checkpoint')
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options``, as in the hosts' tools."""
+    parser.add_argument('--cfg-options', nargs='+', action=DictAction, metavar='KEY=VALUE',
+                        help=CFG_OPTIONS_HELP)
+
+
+def add_run_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that training and testing share."""
+    add_cfg_options(parser)
+    parser.add_argument('--verbose', action='store_true', help='show the log in the terminal, as the '
+                        'hosts do, instead of the progress')
+    parser.add_argument('--launcher', choices=['none', 'pytorch', 'slurm', 'mpi'], default='none',
+                        help='how the processes of a distributed run were started: tools/dist_*.sh')
+    # torchrun sets LOCAL_RANK; torch.distributed.launch passes the option instead
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0, help=argparse.SUPPRESS)
+
+
+def read_config(path: str, options: Optional[dict[str, Any]] = None) -> Config:
+    """Read a config and merge ``--cfg-options``.
+
+    Raises:
+        RefusedError: There is no such config, or an option names a variable whose value the config
+            has copied, so that it would change nothing.
+    """
+    cfg = Config.fromfile(str(config_path(path)))
+    for key in options or {}:
+        top = key.partition('.')[0]
+        if top == 'freq' or top.endswith('_pipeline') and top != 'tta_pipeline':
+            raise RefusedError(f'--cfg-options {key}: the data sets have copied {top}, so that the '
+                               'option would change nothing. Inherit the config and set it there, or '
+                               'name the copy, such as train_dataloader.dataset.pipeline.0.KEY')
+    cfg.merge_from_dict(options or {})
+    return cfg
+
+
+def load_config(args: argparse.Namespace) -> Config:
+    """Read the config of ``args.config`` and apply the flags that training and testing share."""
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    cfg = read_config(args.config, args.cfg_options)
+    cfg.launcher = args.launcher
+    default = str(Path('work_dirs', config_path(args.config).stem))
+    cfg.work_dir = args.work_dir or cfg.get('work_dir') or default
+    hooks = cfg.setdefault('default_hooks', {})
+    hooks.setdefault('input_spec', dict(type='InputSpecHook'))
+    if not args.verbose:
+        cfg.setdefault('runner_type', 'QuietRunner')
+        hooks.setdefault('progress', dict(type='ProgressHook'))
+    if cfg.get('default_scope') == 'mmpretrain':  # as mmpretrain's own tools do
+        for loader in filter(None, map(cfg.get, DATALOADERS)):
+            loader.setdefault('collate_fn', dict(type='default_collate'))
+            loader.setdefault('pin_memory', torch.cuda.is_available())
+            loader.setdefault('persistent_workers', loader.get('num_workers', 0) > 0)
+    if args.launcher == 'pytorch' and get_device() == 'cpu':
+        _use_gloo(cfg)
+    return cfg
+
+
+def _use_gloo(cfg: Config) -> None:
+    """Let mmengine start a distributed run without an accelerator, for which it expects CUDA."""
+    if not torch.distributed.is_initialized():
+        torch.distributed.init_process_group(backend='gloo')
+    defaults = dict(type='MMDistributedDataParallel', broadcast_buffers=False,
+                    find_unused_parameters=cfg.get('find_unused_parameters', False))
+    cfg.model_wrapper_cfg = {**defaults, **(cfg.get('model_wrapper_cfg') or {}), 'device_ids': None}
+
+
+def train_config(args: argparse.Namespace) -> Config:
+    """Return the config that ``tools/train.py`` runs; its ``--help`` explains the flags."""
+    cfg = load_config(args)
+    if args.no_validate:
+        cfg.val_cfg = cfg.val_dataloader = cfg.val_evaluator = None
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.resume == 'auto':
+        cfg.resume = True
+        cfg.load_from = None
+    elif args.resume:
+        cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
+    if args.auto_scale_lr:
+        cfg.auto_scale_lr.enable = True
+    has_gate = any(node.get('gate') is not None for node in iter_dicts(cfg.get('model')))
+    hooks = [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]
+    if has_gate and 'GateLossHook' not in [transform_type(hook) for hook in hooks if hook]:
+        say('WARNING: the model has a gate, but no GateLossHook makes it drop channels')
+    check_config(cfg)
+    return cfg
+
+
+def test_config(args: argparse.Namespace) -> Config:
+    """Return the config that ``tools/test.py`` runs; its ``--help`` explains the flags."""
+    cfg = load_config(args)
+    cfg.update(resume=False, load_from=checkpoint_file(args.checkpoint))
+    if not args.work_dir:  # the training run's own config and logs stay as they are
+        cfg.work_dir = str(Path(cfg.work_dir, 'test'))
+    if args.amp:
+        cfg.test_cfg.fp16 = True
+    if args.show:
+        check_display('--show-dir DIR')
+    if args.show or args.show_dir:
+        _enable_visualization(cfg, args)
+    check_config(cfg)
+    if args.tta:
+        _enable_tta(cfg)
+    return cfg
+
+
+def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
+    """Return a checkpoint file, and which one it is of the work dir that ``path`` may name.
+
+    Args:
+        path (str): A checkpoint, or a work dir: its ``best_*.pth`` if it has exactly one, else the
+            last checkpoint.
+        best (bool): Whether the best one may be taken from a work dir. Defaults to True.
+
+    Raises:
+        RefusedError: There is none.
+    """
+    if not Path(path).is_dir():
+        if '://' not in path and not Path(path).is_file():
+            raise RefusedError(f'checkpoint: no such file: {path}')
+        return path, ''
+    files = sorted(Path(path).glob('best_*.pth')) if best else []
+    if len(files) == 1:
+        return str(files[0]), 'the best'
+    last = find_latest_checkpoint(path) if Path(path, 'last_checkpoint').is_file() else None
+    if last and Path(path, Path(last).name).is_file():  # last_checkpoint is absolute; the dir may move
+        last = str(Path(path, Path(last).name))
+    if not last or not Path(last).is_file():
+        raise RefusedError(f'checkpoint: expected a file, or the work dir of a training, got {path}')
+    return last, f'the last; {len(files)} files are best_*.pth' if files else 'the last'
+
+
+def checkpoint_file(path: str, best: bool = True) -> str:
+    """Return the file of :func:`find_checkpoint`, and say which one was taken from a work dir."""
+    file, which = find_checkpoint(path, best)
+    if which and is_main_process():
+        say(f'takes {file} ({which})')
+    return file
+
+
+def check_display(instead: str) -> None:
+    """Raise RefusedError if pictures are to be shown and there is no display."""
+    if sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
+        raise RefusedError(f'--show: there is no display; {instead} saves the pictures')
+
+
+def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
+    """Draw on the images as the data set loads them, instead of the stock hooks' way."""
+    hooks = cfg.setdefault('default_hooks', {})
+    kept = {key: value for key, value in (hooks.get('visualization') or {}).items()
+            if key not in ('draw', 'test_out_dir', 'backend_args')}
+    out_dir = str(Path(args.show_dir).resolve()) if args.show_dir else None
+    hooks['visualization'] = dict(
+        kept, type='FreqVisualizationHook', enable=True, show=args.show, wait_time=args.wait_time,
+        interval=args.interval, out_dir=out_dir)
+
+
+def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
+    """Return a test pipeline with test-time augmentation by a horizontal flip.
+
+    Pixels are flipped, not DCT coefficients: the augmentation comes before the first of mmfreq's
+    transforms, or before the packer if there is none. Ground truth is not flipped: annotations are
+    loaded after the augmentation. The view that is not flipped comes first, since merged samples
+    keep the ground truth and the shapes of the first view.
+    """
+    behind = ('LoadAnnotations', 'YCbCr', 'BlockDCT', 'FusedBlockDCT')
+    first = 0
+    while first < len(pipeline) - 1 and transform_type(pipeline[first]) not in behind:
+        first += 1
+    packer = deepcopy(pipeline[-1])
+    if transform_type(packer) == 'PackDetInputs':
+        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
+        packer['meta_keys'] = (*packer.get('meta_keys', keys), 'flip', 'flip_direction')
+    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)]
+    tail = [[step] for step in (*deepcopy(pipeline[first:-1]), packer)]
+    return [*deepcopy(pipeline[:first]), dict(type='TestTimeAug', transforms=[flips, *tail])]
+
+
+def _enable_tta(cfg: Config) -> None:
+    """Wrap the model for test-time augmentation: the config's own, or a horizontal flip."""
+    if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
+        if any(node.get('mask_head') for node in iter_dicts(cfg.model)):
+            raise RefusedError('--tta: expected a detector without masks, or tta_model in the config')
+        nms = dict(type='nms', iou_threshold=0.5)
+        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
+    elif 'tta_model' not in cfg:
+        cfg.tta_model = dict(type='AverageClsScoreTTA')
+    for dataset in datasets_with_pipeline(cfg.test_dataloader.dataset):
+        dataset['pipeline'] = cfg.get('tta_pipeline') or flip_tta_pipeline(dataset['pipeline'])
+    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
+
+
+def build_runner(cfg: Config) -> Runner:
+    """Build the runner that ``runner_type`` names, else the stock one."""
+    return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+
+
+def train(runner: Runner) -> None:
+    """Train; if the user interrupts, name the last checkpoint and exit with 130."""
+    try:
+        runner.train()
+    except KeyboardInterrupt:
+        saved = find_latest_checkpoint(runner.work_dir)
+        if is_main_process():
+            say(f'interrupted; last checkpoint: {saved}; the same command with --resume continues '
+                'from it' if saved else 'interrupted before the first checkpoint')
+        raise SystemExit(130) from None
+
+
+def check_output(path: str) -> None:
+    """Raise RefusedError unless ``--out`` is a metrics (.json) or a predictions file (.pkl)."""
+    if Path(path).suffix not in ('.json', '.pkl'):
+        raise RefusedError('--out: expected a .json file (metrics) or a .pkl file (predictions), '
+                           f'got {path}')
+    check_writable(path)
+
+
+def evaluate(runner: Runner, path: Optional[str]) -> dict[str, Any]:
+    """Run the test loop, write metrics (.json) or predictions (.pkl), return the metrics."""
+    if path and path.endswith('.pkl'):
+        runner.test_evaluator.metrics.append(DumpResults(out_file_path=path))
+    metrics = runner.test()
+    if path and path.endswith('.json') and is_main_process():
+        atomic_write_text(path, mmengine.dump(metrics, file_format='json', indent=1) + '\n')
+    return metrics

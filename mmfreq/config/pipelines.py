@@ -1,0 +1,193 @@
+"""Read OpenMMLab configs: their pipelines, and the input that these feed the network."""
+from dataclasses import replace
+from typing import Any, Iterator, Optional
+
+import numpy as np
+from mmengine.config import Config
+
+from mmfreq.dct.lazy_image import LAZY_RESIZES
+from mmfreq.errors import RefusedError
+from mmfreq.input_spec import InputSpec
+
+DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
+DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
+_CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
+_IMAGENET_MEAN = {123.675, 116.28, 103.53}
+
+# The transforms that take pixels and lead to channels, the first of each way.
+PIXELS_TO_CHANNELS = ('YCbCr', 'FusedBlockDCT')
+
+
+def iter_dicts(node: Any) -> Iterator[dict]:
+    """Yield every dict inside ``node``, itself included, depth first."""
+    if isinstance(node, dict):
+        yield node
+    for child in _children(node):
+        yield from iter_dicts(child)
+
+
+def _children(node: Any) -> Any:
+    if isinstance(node, dict):
+        return node.values()
+    return node if isinstance(node, (list, tuple)) else ()
+
+
+def datasets_with_pipeline(node: Any) -> list[dict]:
+    """Return the configs of the data sets inside ``node`` that have a pipeline, outermost only.
+
+    A wrapper with a pipeline of its own, such as MultiImageMixDataset, counts; what it wraps has
+    only the first steps.
+    """
+    if isinstance(node, dict) and node.get('pipeline'):
+        return [node]
+    found = []
+    for child in _children(node):
+        found += datasets_with_pipeline(child)
+    return found
+
+
+def pipelines(cfg: Config, dataloader: str) -> list[list[dict]]:
+    """Return the pipelines of a dataloader's data sets; none if there is no such dataloader."""
+    dataset = (cfg.get(dataloader) or {}).get('dataset')
+    return [node['pipeline'] for node in datasets_with_pipeline(dataset)]
+
+
+def transform_type(transform: dict) -> str:
+    """Return the type name of a transform's config, without a scope prefix."""
+    kind = transform.get('type', '')
+    return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+
+
+def stock_resize(step: dict) -> dict:
+    """Return the stock transform's config for a LazyResize; any other step as it is."""
+    if transform_type(step) != 'LazyResize':
+        return step
+    kept = {key: value for key, value in step.items() if key not in ('type', 'resize')}
+    return dict(type=step['resize'], **kept)
+
+
+def lazy_step(step: dict) -> Optional[dict]:
+    """Return the LazyResize for a stock resize; None for any other step or interpolation."""
+    kind = transform_type(step)
+    default = 'bicubic' if kind == 'EfficientNetRandomCrop' else 'bilinear'
+    if kind not in LAZY_RESIZES or step.get('interpolation', default) != 'bilinear':
+        return None
+    kept = {key: value for key, value in step.items() if key != 'type'}
+    return dict(type='LazyResize', resize=step['type'], **kept)
+
+
+def takes_lazy_image(step: dict) -> bool:
+    """Return whether a step may come between LazyResize and the DCT: it slices, or looks at labels."""
+    kind = transform_type(step)
+    if kind == 'CenterCrop':
+        return not step.get('auto_pad')
+    return kind in ('RandomFlip', 'LoadAnnotations', 'FilterAnnotations')
+
+
+def preprocessor(cfg: Config) -> dict:
+    """Return the config of the data preprocessor, innermost if one holds another; {} without."""
+    holders = [node for node in iter_dicts(cfg.get('model')) if node.get('data_preprocessor')]
+    found = (holders or [cfg])[0].get('data_preprocessor') or {}
+    while found.get('data_preprocessor'):
+        found = found['data_preprocessor']
+    return found
+
+
+def device_freq(cfg: Config) -> Optional[dict]:
+    """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it.
+
+    Without ``dtype`` and ``scale``, which the layer on the device leaves aside.
+    """
+    node = preprocessor(cfg)
+    if node.get('placement') != 'device' or not node.get('freq'):
+        return None
+    return {key: value for key, value in node['freq'].items() if key not in ('dtype', 'scale')}
+
+
+def input_spec(cfg: Config, pipeline: list[dict]) -> InputSpec:
+    """Return what ``pipeline`` and the preprocessor of ``cfg`` feed the network.
+
+    Raises:
+        RefusedError: The preprocessor treats DCT channels as pixels, does not undo the int8 scale of
+            the pipeline, or computes the DCT again.
+        ValueError: Unknown channels or statistics.
+    """
+    node, freq = preprocessor(cfg), device_freq(cfg)
+    spec = InputSpec.from_steps(iter_dicts(pipeline))
+    if freq:
+        if spec.channels:
+            raise RefusedError("the preprocessor's placement='device' expects images, but the "
+                               'pipeline has DCT transforms')
+        return InputSpec.from_steps([freq])
+    if spec.channels:
+        _check_preprocessor(node, spec)
+    mean, std = np.array(spec.mean), np.array(spec.std)
+    if node.get('mean') is not None and spec.scale is None:  # else it undoes the scale
+        mean = mean + np.array(node['mean'], float) * std if spec.channels else np.array(node['mean'])
+        std = std * np.array(node['std'], float) if spec.channels else np.array(node['std'])
+    reverses = any(node.get(key) for key in _CONVERSIONS)
+    colors = dict(bgr='rgb').get(spec.colors, f'{spec.colors}, reversed') if reverses else spec.colors
+    return replace(spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()), colors=colors)
+
+
+def _check_preprocessor(node: dict, spec: InputSpec) -> None:
+    """Refuse a preprocessor that takes DCT channels for pixels, or leaves int8 as it is."""
+    mean, std = node.get('mean') or [0], node.get('std') or [1]
+    values = f'got mean={node.get("mean")}, std={node.get("std")}'
+    for key in _CONVERSIONS:
+        if node.get(key):
+            raise RefusedError(f'data_preprocessor.{key}: expected False, since the pipeline returns '
+                               f'{len(spec.channels)} DCT channels, got {node[key]!r}')
+    if {len(mean), len(std)} - {1, len(spec.channels)}:
+        raise RefusedError('data_preprocessor: expected one mean and std, or one for each of the '
+                           f'{len(spec.channels)} channels of the pipeline, {values}')
+    if set(mean) == _IMAGENET_MEAN:
+        raise RefusedError('data_preprocessor: expected no mean of RGB pixels for DCT channels, '
+                           f'{values}')
+    normalised = set(spec.mean) != {0.} or set(spec.std) != {1.}
+    if normalised and (set(mean) != {0} or set(std) != {spec.scale or 1}):
+        expected = (f"mean=[0], std=[{spec.scale:g}], which undo dtype='int8' of the pipeline"
+                    if spec.scale else 'mean=None, std=None, since the pipeline normalises')
+        raise RefusedError(f'data_preprocessor: expected {expected}; {values}')
+
+
+def input_specs(cfg: Config) -> dict[str, InputSpec]:
+    """Return the input that each dataloader, and ``tta_pipeline`` if there is one, feeds the network.
+
+    Raises:
+        RefusedError: As :func:`input_spec`, or the data sets of one dataloader differ.
+    """
+    named = [(name, pipeline) for name in DATALOADERS for pipeline in pipelines(cfg, name)]
+    if cfg.get('tta_pipeline'):
+        named.append(('tta_pipeline', cfg['tta_pipeline']))
+    specs: dict[str, InputSpec] = {}
+    for name, pipeline in named:
+        try:
+            spec = input_spec(cfg, pipeline)
+        except ValueError as error:
+            raise RefusedError(f'{name}: {error}') from error
+        check_same(name, spec, f'another pipeline of {name}', specs.setdefault(name, spec))
+    return specs
+
+
+def check_same(name: str, spec: InputSpec, other_name: str, other: InputSpec) -> None:
+    """Raise RefusedError, which has both values, unless two inputs are the same."""
+    for attribute in spec.differences(other):
+        raise RefusedError(f'{attribute}: {name} has {spec.describe(attribute)}, but {other_name} has '
+                           f'{other.describe(attribute)}; expected the same')
+
+
+def detection_stride(cfg: Config) -> Optional[int]:
+    """Return the stride of a detector's FreqDetDataPreprocessor; None for no config of mmdet.
+
+    Raises:
+        RefusedError: The preprocessor is a stock one, which takes the blocks of the input for pixels.
+    """
+    node = preprocessor(cfg)
+    kind = transform_type(node)
+    if cfg.get('default_scope') != 'mmdet' and 'Det' not in kind:
+        return None
+    if not kind.startswith('Freq'):
+        raise RefusedError('a frequency-domain detector expects data_preprocessor=dict('
+                           f"type='FreqDetDataPreprocessor', ...), got {kind or 'none'}")
+    return node.get('stride', DEFAULT_STRIDE)

@@ -1,0 +1,1 @@
+"""Hooks and the runner of the tools."""

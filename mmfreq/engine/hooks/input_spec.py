@@ -1,0 +1,107 @@
+"""Keep the description of the input in checkpoints, and check it when one is loaded."""
+from typing import Any, Iterable, Iterator, Optional
+
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+from mmengine.runner import BaseLoop, Runner
+from torch import nn
+
+from mmfreq.config.checks import check_config
+from mmfreq.config.pipelines import input_specs
+from mmfreq.engine.checkpoints import (
+    check_checkpoint,
+    check_trained_classes,
+    class_difference,
+    unwrapped,
+)
+from mmfreq.errors import RefusedError
+from mmfreq.input_spec import META_KEY, InputSpec
+
+
+@HOOKS.register_module()
+class InputSpecHook(Hook):
+    """Save the :class:`~mmfreq.input_spec.InputSpec` of a run in ``meta`` of its checkpoints.
+
+    The spec has values, not names of files, so that statistics or selections that change on disk
+    are noticed. The hook also refuses, when a run begins or loads a checkpoint, whatever would give
+    a wrong number without an error:
+
+    - a config as described at :func:`mmfreq.config.checks.check_config`;
+    - data sets of one run whose classes differ;
+    - to test or to resume: a checkpoint of another input, network or list of classes.
+
+    A training that starts from a checkpoint of other channels (``load_from``) takes the columns of
+    the channels that both have.
+
+    Example:
+        >>> default_hooks = dict(input_spec=dict(type='InputSpecHook'))
+    """
+    priority = 'VERY_LOW'  # EMAHook swaps the weights of a checkpoint before
+
+    def __init__(self) -> None:
+        self.spec: Optional[InputSpec] = None
+
+    def before_run(self, runner: Runner) -> None:
+        """Check the config and the classes; tell the backbone what its input is."""
+        check_config(runner.cfg)
+        self.spec = next(iter(input_specs(runner.cfg).values()), None)
+        check_classes(_datasets(runner))
+        for backbone in _freq_backbones(runner.model):
+            backbone.input_spec = self.spec
+
+    def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Put the spec into ``checkpoint['meta']['input_spec']``."""
+        if self.spec is not None:
+            checkpoint['meta'][META_KEY] = self.spec.to_dict()
+
+    def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
+        """Check a checkpoint that is tested or resumed; fit one that a training starts from."""
+        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume
+        if starts:
+            for backbone in _freq_backbones(runner.model):
+                backbone.source_spec = InputSpec.from_checkpoint(checkpoint)
+            return
+        try:
+            check_checkpoint(checkpoint, self.spec, unwrapped(runner.model))
+            for _, dataset in _datasets(runner):
+                check_trained_classes(checkpoint, dataset)
+        except RefusedError as error:
+            raise RefusedError(f'checkpoint {runner._load_from}: {error}') from error
+
+
+def _freq_backbones(model: Any) -> Iterator[nn.Module]:
+    """Yield the backbones for DCT channels; none if a FlexibleRunner builds the model later."""
+    for module in model.modules() if isinstance(model, nn.Module) else ():
+        if hasattr(module, 'source_spec'):
+            yield module
+
+
+def _datasets(runner: Runner) -> Iterator[tuple[str, Any]]:
+    """Yield the data sets of the loops that are built, by the name of their dataloader."""
+    for mode in ('train', 'val', 'test'):
+        loop = getattr(runner, f'_{mode}_loop')
+        if isinstance(loop, BaseLoop):
+            for dataset in _leaves(loop.dataloader.dataset):
+                yield f'{mode}_dataloader', dataset
+
+
+def _leaves(dataset: Any) -> Iterator[Any]:
+    """Yield the data sets that wrappers such as ConcatDataset and RepeatDataset hold."""
+    inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
+    for child in inner:
+        yield from _leaves(child) if child is not None else (dataset, )
+
+
+def check_classes(datasets: Iterable[tuple[str, Any]]) -> None:
+    """Raise RefusedError unless the data sets, by their dataloader, have the same classes."""
+    first: dict[str, tuple[str, tuple]] = {}
+    for name, dataset in datasets:
+        metainfo = getattr(dataset, 'metainfo', {})
+        # mmpretrain numbers the folders of classes that exist in each data set
+        names = {'classes': metainfo.get('classes'),
+                 'class folders': getattr(dataset, 'folder_to_idx', None)}
+        for what, classes in names.items():
+            origin, expected = first.setdefault(what, (name, tuple(classes or ())))
+            if classes and expected and tuple(classes) != expected:
+                raise RefusedError(f'{what} of {name} are not those of {origin}: '
+                                   f'{class_difference(tuple(classes), expected)}')

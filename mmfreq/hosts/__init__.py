@@ -1,1 +1,0 @@
-"""What makes the hosts run here: ops, safe checkpoints, checked data, runs without a GPU."""

@@ -39,7 +39,7 @@ def main() -> None:
     args = parse_args()
     mmfreq.setup()
     check_writable(f'{args.out}.md')
-    rows = compare(args.runs, args.images, args.repeats, timing=not args.no_timing)
+    rows = compare(args.runs, 0 if args.no_timing else args.images, args.repeats)
     print('\n' + markdown_table(rows))
     print('written:', *save_comparison(rows, args.out))
 

@@ -27,8 +27,8 @@ class Entry(NamedTuple):
     @classmethod
     def of(cls, name: str, values: Sequence[float]) -> 'Entry':
         """Summarise the values of all rounds."""
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-        return cls(name, float(median), float(low), float(high))
+        low, median, high = map(float, np.quantile(values, (0.25, 0.5, 0.75)))
+        return cls(name, median, low, high)
 
 
 def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,

@@ -20,23 +20,18 @@ def save_figure(figure: Figure, path: str) -> None:
 def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
               values: Sequence[float], texts: Sequence[str],
               colors: Optional[Sequence[str]] = None) -> None:
-    """Draw a horizontal bar from zero for each name, with a text at its end.
+    """Draw a horizontal bar from zero for each name, from the top, with a text at its end.
 
-    The first bar, the baseline, is grey unless ``colors`` are given. NaN has a text alone.
+    By default, the first bar, the baseline, is grey.
     """
-    lengths = [0 if value != value else value for value in values]
     colors = colors or [BASELINE, *[OTHERS] * (len(names) - 1)]
-    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62)
+    bars = axis.barh(range(len(names)), values, color=colors, height=0.62)
     axis.bar_label(bars, texts, padding=4, color=INK)
-    axis.set_xlim(0, 1.4 * max(*lengths, 1e-12))
-    label_rows(axis, title, names)
-
-
-def label_rows(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str]) -> None:
-    """Write a title, and a name at each row from the top; leave out ticks and frame."""
-    axis.set_title(title, loc='left', fontsize=11, color=INK)
     axis.set_yticks(range(len(names)), names, color=INK)
     axis.set_ylim(len(names) - 0.5, -0.5)
+    axis.set_title(title, loc='left', fontsize=11, color=INK)
+    room = 1 + 0.09 * max(map(len, texts))  # for the texts
+    axis.set_xlim(room * min(0, *values), room * max(1e-12, *values))
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

@@ -2,7 +2,6 @@
 import json
 import math
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +25,11 @@ METRICS = {
 
 @dataclass
 class Run:
-    """A training run, or a config without one."""
+    """A training run, or a config alone."""
     argument: str  # work dir or config, as the user named it
     name: str  # of the config
     cfg: Config
-    seed: Any = None  # randomness.seed, or the work dir if the run drew it; None without a run
+    seed: Any = None  # randomness.seed, or the work dir if mmengine drew it; None without a run
     metrics: dict[str, float] = field(default_factory=dict)  # mmengine's names and units
     source: str = ''  # of the metrics: 'metrics.json', 'validation of epoch 6'
 
@@ -39,22 +38,22 @@ def read_run(run_or_config: str) -> Run:
     """Read a config file, or the config and the results of a work dir.
 
     Raises:
-        RefusedError: There is no such file, folder or package; a folder does not hold one config.
+        RefusedError: There is no such file or package; a folder does not hold exactly one config.
     """
     folder = Path(run_or_config)
-    if not folder.is_dir():
-        file = config_path(run_or_config)
-        return Run(run_or_config, file.stem, Config.fromfile(str(file)))
-    configs = [*folder.glob('*.py')]
-    if len(configs) != 1:
-        raise RefusedError(f'{folder}: expected a work dir with one config, got {len(configs)}')
-    cfg = Config.fromfile(str(configs[0]))
-    starts = sorted(folder.glob('*/vis_data/config.py'))
-    if cfg.get('resume') and starts:  # load_from is then a checkpoint of this very training
-        cfg.update(resume=False, load_from=Config.fromfile(str(starts[0])).get('load_from'))
-    seed = (cfg.get('randomness') or {}).get('seed')
-    seed = str(folder.resolve()) if seed is None else seed
-    return Run(run_or_config, configs[0].stem, cfg, seed, *results(folder, cfg))
+    files = [*folder.glob('*.py')] if folder.is_dir() else [config_path(run_or_config)]
+    if len(files) != 1:
+        raise RefusedError(f'{folder}: expected a work dir with one config, got {len(files)}')
+    run = Run(run_or_config, files[0].stem, Config.fromfile(str(files[0])))
+    if folder.is_dir():
+        starts = sorted(folder.glob('*/vis_data/config.py'))
+        if run.cfg.get('resume') and starts:  # load_from is then a checkpoint of the run itself
+            first = Config.fromfile(str(starts[0]))
+            run.cfg.update(resume=False, load_from=first.get('load_from'))
+        seed = (run.cfg.get('randomness') or {}).get('seed')
+        run.seed = str(folder.resolve()) if seed is None else seed
+        run.metrics, run.source = results(folder, run.cfg)
+    return run
 
 
 def results(folder: Path, cfg: Config) -> tuple[dict[str, float], str]:
@@ -67,13 +66,13 @@ def results(folder: Path, cfg: Config) -> tuple[dict[str, float], str]:
     logs = sorted(folder.glob('*/vis_data/scalars.json'), reverse=True)
     start = logs[0].parts[-3] if logs else ''  # such as 20260131_235959
     tested = folder / 'metrics.json'
-    if tested.exists():
-        written = time.strftime('%Y%m%d_%H%M%S', time.localtime(tested.stat().st_mtime))
-        if written >= start:
-            return _metrics(read_json(tested, 'metrics')), tested.name
+    if tested.exists() and start <= time.strftime(
+            '%Y%m%d_%H%M%S', time.localtime(tested.stat().st_mtime)):
+        return _metrics(read_json(tested, 'metrics')), tested.name
     for file in sorted(folder.glob('test/*/*.json'), reverse=True):
-        weights = _tested_weights(file.parent / 'vis_data/config.py', cfg)
-        if file.parent.name >= start and weights.resolve().parent == folder.resolve():
+        test = Config.fromfile(str(file.parent / 'vis_data/config.py'))
+        weights = Path(test.load_from).resolve()
+        if start <= file.parent.name and weights.parent == folder.resolve() and _is_same(test, cfg):
             return _metrics(read_json(file, 'metrics')), f'test of {weights.name}'
     logger = (cfg.get('default_hooks') or {}).get('logger') or {}
     unit = 'epoch' if logger.get('log_metric_by_epoch', True) else 'iteration'
@@ -86,17 +85,14 @@ def results(folder: Path, cfg: Config) -> tuple[dict[str, float], str]:
     return {}, ''
 
 
-def _tested_weights(config: Path, cfg: Config) -> Path:
-    """Return the checkpoint of a test with the model, data and metrics of ``cfg``, or ``Path()``."""
-    tested = Config.fromfile(str(config)) if config.exists() else {}
-    same = [tested.get(key) == cfg.get(key) for key in ('model', 'test_evaluator')]
-    if not all(same) or tested.test_dataloader.dataset != cfg.test_dataloader.dataset:
-        return Path()
-    return Path(tested.load_from)
+def _is_same(test: Config, cfg: Config) -> bool:
+    """Return whether two configs test the same model with the same data and metrics."""
+    return all(test.get(key) == cfg.get(key) for key in ('model', 'test_evaluator')) and (
+        test.test_dataloader.dataset == cfg.test_dataloader.dataset)
 
 
 def _metrics(values: dict[str, Any]) -> dict[str, float]:
-    """Return the metrics among the values of a log, whose names have a prefix: 'coco/bbox_mAP'."""
+    """Return the metrics among the values of a log; their names have a prefix: 'coco/bbox_mAP'."""
     return {key: value for key, value in values.items()
             if '/' in key and type(value) in (int, float) and math.isfinite(value)}
 
@@ -108,7 +104,7 @@ def group_runs(runs: list[Run]) -> list[list[Run]]:
     """
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        key = _without_seed(run.cfg)
+        key = run.argument if run.seed is None else _without_seed(run.cfg)
         while any(run.seed == other.seed for other in groups.get(key, ())):
             key += ' again'
         groups.setdefault(key, []).append(run)
@@ -129,16 +125,15 @@ def _without_seed(cfg: Config) -> str:
 
 
 def published_metrics(run: Run) -> dict[str, float]:
-    """Return the metafiles' results for the config of a run, in mmengine's names and units.
+    """Return the authors' results for the config of a run, in mmengine's names and units.
 
-    They are the authors' results: see each entry's ``Source``. There is none if the run's data are
-    not those of the shipped config.
+    They are in the metafiles. There is none if the data are not those of the shipped config.
     """
     stated: dict[str, float] = {}
     for file, model in metafile_models('mmfreq'):
         if model['Name'] == run.name:
-            config = config_path(file if '::' in file else f'mmfreq::{file}')
-            if _data(run.cfg) == _data(Config.fromfile(str(config))):
+            shipped = config_path(file if '::' in file else f'mmfreq::{file}')
+            if _data(run.cfg) == _data(Config.fromfile(str(shipped))):
                 for result in model.get('Results', []):
                     stated.update(result['Metrics'])
     return {key: round(stated[title] / factor, 6)

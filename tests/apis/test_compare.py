@@ -15,6 +15,7 @@ from mmengine.registry import DefaultScope
 from numpy.testing import assert_allclose
 from torch import nn
 
+import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.compare.output import columns, markdown_table, plot_comparison, save_comparison
 from mmfreq.apis.compare.rows import Estimate, Row, compare, relate
 from mmfreq.apis.compare.runs import group_runs, published_metrics, read_run
@@ -74,6 +75,8 @@ def result(folder: Path) -> tuple[Optional[float], str]:
 
 
 def test_results_are_the_last_validation_whatever_was_best(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match='one config, got 0'):
+        read_run(str(tmp_path))
     folder = Path(work_dir(tmp_path))
     assert result(folder) == (None, '')
     log_validations(folder, '20260101_000000', 50, 70, 60)
@@ -100,13 +103,6 @@ def test_a_test_counts_before_a_validation_while_the_training_is_the_same(tmp_pa
     assert result(folder) == (53, 'metrics.json')
     os.utime(folder / 'metrics.json', (0, 0))
     assert result(folder) == (52, 'test of epoch_1.pth')
-
-
-def test_a_folder_without_one_config_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RefusedError, match='one config, got 0'):
-        read_run(str(tmp_path))
-    with pytest.raises(RefusedError, match='no such file: nothing'):
-        read_run('nothing')
 
 
 BROKEN = {  # change of a config, what the note says, figures that are known all the same
@@ -355,7 +351,6 @@ def test_picture_has_a_panel_for_each_figure(drawn: list[Figure]) -> None:
             assert not any(box.overlaps(text.get_window_extent()) for box in others), text
 
 
-def test_rows_without_any_figure_have_a_picture(tmp_path: Path) -> None:
-    save_comparison([Row('a', '', {}, {}), Row('b', '', {}, {})], str(tmp_path / 'out'))
-    assert '| a ' in (tmp_path / 'out.md').read_text()
-    assert (tmp_path / 'out.png').exists()
+def test_rows_without_any_figure_have_files(tmp_path: Path) -> None:
+    save_comparison([Row('a', '', {}, {})], str(tmp_path / 'out'))
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == ['.json', '.md', '.png']

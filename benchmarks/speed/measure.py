@@ -25,13 +25,13 @@ from peers import available_peers
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from demo.images import IMAGES, load_image
 from mmfreq.apis.measure import Entry, build_model, peak_memory, synchronize, time_interleaved
 from mmfreq.config.checks import check_channels
-from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.config.paths import config_path
+from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
-from demo.images import IMAGES, load_image
 from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
@@ -487,7 +487,7 @@ class Report:
         """Return plain values for JSON."""
         return dict(machine=self.machine, command=self.command, sections=[
             dict(title=s.title, unit=s.unit, notes=s.notes,
-                 entries=[dict(vars(entry), ratio=s.ratio(entry)) for entry in s.entries])
+                 entries=[dict(entry._asdict(), ratio=s.ratio(entry)) for entry in s.entries])
             for s in self.sections])
 
     def markdown(self) -> str:

@@ -1,4 +1,4 @@
-"""Timing, memory and counts of a model: what the comparison and the benchmark share."""
+"""Time, memory and counts of a model, for the comparison and the benchmarks."""
 import os
 import time
 from copy import deepcopy
@@ -96,10 +96,8 @@ def packed_sample(cfg: Config) -> dict[str, Any]:
     The image has the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
     is fixed, else 375x500.
     """
-    found = pipelines(cfg, 'test_dataloader')
-    if not found:
-        raise ValueError('expected a test_dataloader with a pipeline')
-    steps = [step for step in found[0] if not transform_type(step).startswith('Load')]
+    pipeline, *_ = pipelines(cfg, 'test_dataloader')
+    steps = [step for step in pipeline if not transform_type(step).startswith('Load')]
     width, height = 500, 375
     for step in iter_dicts(steps):
         kind = step.get('resize') or transform_type(step)  # of a LazyResize, or of itself

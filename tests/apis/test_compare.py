@@ -2,7 +2,7 @@
 import json
 import os
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -152,16 +152,15 @@ def test_files_of_incomplete_rows(broken: list[Row], tmp_path: Path) -> None:
     assert min(cv2.imread(str(tmp_path / 'out.png')).shape[:2]) > 100
 
 
-def test_a_loader_that_fails_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                      capsys: pytest.CaptureFixture) -> None:
+def test_a_loader_that_fails_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
     write(tmp_path / 'images/train/one/a.jpg', 'no image')
     root = f"train_dataloader = dict(dataset=dict(data_root='{tmp_path}/images'))\n"
     row, = compare([str(write(tmp_path / 'a.py', CONFIG + root))], images=1, repeats=1)
+    assert row.network_rate > 0
     assert row.memory > 0
     assert row.loader_rate is None
     assert 'a.jpg' in row.note
-    assert 'Traceback' in capsys.readouterr().err
 
 
 # Inputs
@@ -268,9 +267,9 @@ def test_published_results_are_of_runs_on_their_data(change: str, expected: dict
 
 
 def row(name: str, shape: tuple[int, int, int], family: str = 'ResNet',
-        paper: Optional[dict[str, float]] = None, **metrics: float) -> Row:
+        paper: Optional[dict[str, float]] = None, top1: Optional[float] = None) -> Row:
     named = {key: Estimate(value) for key, value in (paper or {}).items()}
-    results = {'accuracy/top1': Estimate(value) for value in metrics.values()}
+    results = {} if top1 is None else {'accuracy/top1': Estimate(top1)}
     return Row(name, '', {}, named, results, family=family, input_shape=shape, parameters=2_000_000)
 
 

@@ -1,6 +1,5 @@
 """One row of figures for each model: its results, its input, its costs."""
 import math
-import traceback
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Optional, Sequence
 
@@ -84,9 +83,8 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) 
         rows[row.name] = row
         try:
             _describe(row, runs[0].cfg, works, images)
-        except Exception as error:  # one model must not end the comparison
-            traceback.print_exc()
-            row.note = ' '.join(f'not measured: {type(error).__name__}: {error}'.split())
+        except Exception as error:  # one model must not end the comparison; the table has a note
+            row.note = ' '.join(f'{type(error).__name__}: {error}'.split())
     for figure, named in works.items():
         calls = {name: call for name, (call, _) in named.items()}
         for entry in measure.time_interleaved(calls, repeats, unit=1, title=figure):
@@ -116,21 +114,22 @@ def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: i
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     size = 2 if detects else 16
     batch = measure.preprocessed_batch(model.to(device), packed, size)
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    indices = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
 
     @torch.no_grad()
     def forward() -> None:
         model(**batch)
         measure.synchronize(device)
 
+    row.memory = measure.peak_memory(forward, device) // size
+    works['network_rate'][row.name] = forward, size
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    indices = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
+
     def load() -> None:
         for index in indices:
             dataset[index]
 
-    row.memory = measure.peak_memory(forward, device) // size
-    load()  # if it fails, it fails here
-    works['network_rate'][row.name] = forward, size
+    load()  # before the others are timed, since it may fail
     works['loader_rate'][row.name] = load, len(indices)
 
 

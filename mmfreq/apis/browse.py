@@ -27,12 +27,11 @@ class Browser:
 
     def __init__(self, cfg: Config, dataloader: str) -> None:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        steps = next(iter(pipelines(cfg, dataloader)), None)
-        if not steps:
-            raise RefusedError(f'expected a {dataloader} with a pipeline in the config')
-        freq = device_freq(cfg)
+        if not pipelines(cfg, dataloader):
+            raise RefusedError(f'the config has no {dataloader} with a pipeline')
+        steps, freq = pipelines(cfg, dataloader)[0], device_freq(cfg)
         self.spec = InputSpec.from_steps([freq] if freq else iter_dicts(steps))
-        self._device_map = self.spec.block_map() if freq else None
+        self._device_map = freq and self.spec.block_map()
         self._truth_in_original_pixels = truth_in_original_pixels(steps)
         self.dataset: Dataset = DATASETS.build(cfg[dataloader].dataset)
         self.visualizer = VISUALIZERS.build(dict(cfg.visualizer, vis_backends=None, name='browse'))
@@ -75,8 +74,8 @@ class Browser:
 
     def _annotated(self, image: np.ndarray, sample: Any) -> np.ndarray:
         if hasattr(self.visualizer, 'visualize_cls'):
-            classes = self.dataset.metainfo.get('classes')
-            return self.visualizer.visualize_cls(image, sample, classes=classes, draw_pred=False)
+            return self.visualizer.visualize_cls(
+                image, sample, self.dataset.metainfo.get('classes'), draw_pred=False)
         boxes = sample.gt_instances.bboxes
         sample.gt_instances.bboxes = getattr(boxes, 'tensor', boxes)  # as the visualizer takes them
         self.visualizer.add_datasample('browse', image, sample, draw_pred=False)
@@ -98,8 +97,8 @@ def original_size(image: np.ndarray, sample: Any) -> np.ndarray:
     """Crop the padding of an augmented image and resize it to its sample's ``ori_shape``."""
     height, width = sample.ori_shape
     x_scale, y_scale = sample.scale_factor
-    unpadded = image[:round(height * y_scale), :round(width * x_scale)]
-    return cv2.resize(unpadded, (width, height), interpolation=cv2.INTER_AREA)
+    image = image[:round(height * y_scale), :round(width * x_scale)]
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
 def side_by_side(panels: dict[str, np.ndarray], height: int) -> np.ndarray:
@@ -109,7 +108,7 @@ def side_by_side(panels: dict[str, np.ndarray], height: int) -> np.ndarray:
         width = max(1, round(picture.shape[1] * height / picture.shape[0]))
         wide = max(width, cv2.getTextSize(title, *_FONT, 1)[0][0])
         column = np.full((TITLE_HEIGHT + height, wide + GAP, 3), 255, np.uint8)
-        column[TITLE_HEIGHT:, :width] = cv2.resize(picture, (width, height),
-                                                   interpolation=cv2.INTER_AREA)
+        scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        column[TITLE_HEIGHT:, :width] = scaled
         columns.append(cv2.putText(column, title, (0, 14), *_FONT, (0, 0, 0), 1, cv2.LINE_AA))
     return np.concatenate(columns, axis=1)

@@ -30,8 +30,9 @@ def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
     axis.set_yticks(range(len(names)), names, color=INK)
     axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_title(title, loc='left', fontsize=11, color=INK)
-    room = 1 + 0.09 * max(map(len, texts))  # for the texts
-    axis.set_xlim(room * min(0, *values), room * max(1e-12, *values))
+    low, high = min(0, *values), max(0, *values)
+    room = 0.09 * max(map(len, texts)) * (high - low or 1)  # for the texts
+    axis.set_xlim(low - room * (low < 0), high + room)
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

@@ -19,8 +19,8 @@ def plot_channels(image: np.ndarray, selections: Sequence[str], path: str) -> No
     coefficients = dct.block_dct(dct.to_ycbcr(image))
     energy = coefficients.reshape(-1, coefficients.shape[-1]).var(axis=0, dtype=np.float64)
     energy /= max(energy.sum(), 1e-12)
-    height = 3.2 * image.shape[0] / image.shape[1] + 0.25
-    figure = Figure(figsize=(3.2 * len(selections) + 6.4, height), layout='constrained')
+    size = 3.2 * len(selections) + 6.4, 3.2 * image.shape[0] / image.shape[1] + 0.25
+    figure = Figure(figsize=size, layout='constrained')
     axes = figure.subplots(1, len(selections) + 2)
     axes[0].imshow(image[:, :, ::-1])
     titles = ['image', 'energy of luma, % of all']

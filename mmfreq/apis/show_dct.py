@@ -37,7 +37,7 @@ def plot_channels(image: np.ndarray, selections: Sequence[str], path: str) -> No
 
 
 def _draw_energy(axis: 'matplotlib.axes.Axes', shares: np.ndarray) -> None:
-    """Draw per cents of the energy (64,) as an 8x8 grid with a shade and a number in each square."""
+    """Draw percentages of the energy (64,) as an 8x8 grid of shades and numbers."""
     grid = shares.reshape(8, 8)
     axis.imshow(np.log10(np.maximum(grid, 1e-3)), cmap='Blues', vmin=-3, vmax=2)
     for (v, u), share in np.ndenumerate(grid):

@@ -1,4 +1,4 @@
-"""The browser of data sets: rebuilt images against the augmented ones, and frames at known places."""
+"""The browser of data sets: rebuilt images against augmented ones, frames at known places."""
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,7 +51,8 @@ def coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, ((height, width), (x0, y0, x1, y1)) in enumerate(PLACES.items(), 1):
         image = np.full((height, width, 3), BACKGROUND, np.uint8)
         image[y0:y1, x0:x1] = BLUE
-        content['images'].append(dict(id=number, file_name=f'{number}.png', height=height, width=width))
+        content['images'].append(
+            dict(id=number, file_name=f'{number}.png', height=height, width=width))
         inner = [x0 + 30, y0 + 30, x1 - 30, y0 + 30, x1 - 30, y1 - 30, x0 + 30, y1 - 30]
         content['annotations'].append(dict(
             id=number, image_id=number, category_id=1, bbox=[x0, y0, x1 - x0, y1 - y0], iscrowd=0,
@@ -92,8 +93,9 @@ def annotated(browser: Browser, index: int, width: int) -> np.ndarray:
     (DETECTION, 'train_dataloader', '24S', 2, 255, 4),
     (DETECTION, 'val_dataloader', '192', 1, 2, 0.7),
 ])
-def test_rebuilt_image_is_the_augmented_one(path: str, loader: str, channels: str, upscale: int,
-                                            most: int, mean: float, folders: Path, coco: Path) -> None:
+def test_rebuilt_image_is_the_augmented_one(
+        path: str, loader: str, channels: str, upscale: int, most: int, mean: float, folders: Path,
+        coco: Path) -> None:
     cfg = config(path, folders if path == CLASSIFICATION else coco, channels, upscale)
     browser = Browser(cfg, loader)
     steps = pipelines(cfg, loader)[0]
@@ -131,7 +133,8 @@ def test_int8_is_undone_and_does_not_count_on_the_device(folders: Path) -> None:
         pictures.append(Browser(cfg, 'val_dataloader').draw(0)[1])
         fused = steps.pop(-2)
         steps[1] = stock_resize(steps[1])  # the device takes pixels
-        cfg.model.data_preprocessor = dict(type='FreqDataPreprocessor', placement='device', freq=fused)
+        cfg.model.data_preprocessor = dict(
+            type='FreqDataPreprocessor', placement='device', freq=fused)
         pictures.append(Browser(cfg, 'val_dataloader').draw(0)[1])
     assert_array_equal(pictures[1], pictures[3])
     for picture in pictures:
@@ -204,7 +207,8 @@ def test_frames_of_train_lie_on_the_augmented_image(index: int, coco: Path) -> N
     new_height, new_width = [(240, 192), (170, 256)][index]  # within 256 x 192
     picture = annotated(Browser(cfg, 'train_dataloader'), index, new_width)
     x, y = new_width / width, new_height / height
-    assert_on_the_rectangles_edges(picture, [new_width - x * x1, y * y0, new_width - x * x0, y * y1])
+    flipped = [new_width - x * x1, y * y0, new_width - x * x0, y * y1]
+    assert_on_the_rectangles_edges(picture, flipped)
 
 
 # The picture
@@ -223,8 +227,8 @@ def test_panels_have_titles_and_only_the_last_has_the_label(folders: Path) -> No
     assert changed[:, 0].max() < 40  # one line of text at the top
 
 
-def test_the_tool_draws_the_rest_and_names_a_damaged_image(folders: Path, tmp_path: Path, run_tool: Any,
-                                                           capsys: pytest.CaptureFixture) -> None:
+def test_the_tool_draws_the_rest_and_names_a_damaged_image(
+        folders: Path, tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'val').symlink_to(folders / 'val')
     (tmp_path / 'train/early').mkdir(parents=True)
     (tmp_path / 'train/late').symlink_to(folders / 'train/late')
@@ -232,10 +236,12 @@ def test_the_tool_draws_the_rest_and_names_a_damaged_image(folders: Path, tmp_pa
     root, out = f'train_dataloader.dataset.data_root={tmp_path}', tmp_path / 'out'
     for flags in ([], ['--shuffle']):
         with pytest.raises(SystemExit) as ended:
-            run_tool('browse_dataset', ROOT / CLASSIFICATION, '--out', out / str(len(flags)), *flags,
-                     '--number', 7 if flags else 3, '--cfg-options', root)
+            run_tool('browse_dataset', ROOT / CLASSIFICATION, '--out', out / str(len(flags)),
+                     *flags, '--number', 7 if flags else 3, '--cfg-options', root)
         assert ended.value.code == 1
-        assert '0.png' in capsys.readouterr().err
+        errors = capsys.readouterr().err
+        assert '0.png' in errors
+        assert '%|' not in errors  # no progress bar outside of a terminal
     assert [file.name for file in sorted((out / '0').iterdir())] == ['00001-10.png', '00002-11.png']
     assert len(list((out / '1').iterdir())) == 6
     assert cv2.imread(str(out / '0/00001-10.png')).std() > 5

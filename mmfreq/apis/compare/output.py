@@ -74,8 +74,8 @@ def markdown_table(rows: Sequence[Row]) -> str:
     if any(row.difference for row in rows):
         notes.append('- differences are to the first row of the same family of networks')
     if '±' in ''.join(table):
-        notes.append('- ±: standard deviation of results, standard error of paired differences; in '
-                     'brackets the number of runs or pairs')
+        notes.append('- ±: standard deviation of results, standard error of paired differences; '
+                     'in brackets the number of runs or pairs')
     return '\n'.join([*table, '', *notes]).rstrip() + '\n'
 
 

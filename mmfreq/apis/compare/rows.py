@@ -94,7 +94,7 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) 
 
 
 def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: int) -> None:
-    """Measure all but the speeds. Add functions to time, and their numbers of images, to ``works``."""
+    """Measure all but the speeds. Add functions to time, each with its images, to ``works``."""
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     detects = cfg.get('default_scope') == 'mmdet'
     types = [transform_type(cfg.model), transform_type(cfg.model.get('backbone') or {})]

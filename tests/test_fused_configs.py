@@ -18,6 +18,7 @@ from references import noise
 from shipped import LOADERS, shipped
 
 from mmfreq.apis import dataset_stats
+from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
 from mmfreq.config.pipelines import device_freq, input_specs, stock_resize
 from mmfreq.dct.channels import channel_indices
@@ -100,6 +101,19 @@ def test_training_on_the_device_is_that_of_the_pipeline(folder: Path) -> None:
     assert_allclose(runs[1][0], runs[0][0], rtol=1e-3, atol=2e-4)
     assert_allclose(runs[1][1], runs[0][1], atol=5e-4)
     assert len(set(runs[0][0])) == 3  # the weights change
+
+
+def test_comparison_has_the_inputs_of_the_network_and_their_bytes(folder: Path, tmp_path: Path,
+                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = []
+    for kind in ('fused', 'int8', 'device'):
+        paths.append(str(tmp_path / f'{kind}.py'))
+        variant(kind, folder).dump(paths[-1])
+    monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
+    rows: Any = compare(paths, images=2, repeats=1)
+    assert [row.input_shape for row in rows] == [(24, 28, 28)] * 3
+    assert [row.input_bytes for row in rows] == [75_264, 18_816, 3 * 224 * 224]
+    assert not any(row.note for row in rows)
 
 
 # Statistics

@@ -17,7 +17,7 @@ from mmfreq.config.paths import config_path, packaged_name
 from mmfreq.config.pipelines import DATALOADERS, iter_dicts, transform_type
 from mmfreq.config.writer import child_text, plain_config, stock_base, wrapped
 from mmfreq.errors import RefusedError
-from mmfreq.files import atomic_write_text
+from mmfreq.files import atomic_write_text, check_not_input
 
 _EPOCHS = ('begin', 'end', 'T_max', 'total_steps', 'step_size', 'milestones')  # of schedulers
 _WARM_UPS = ('LinearLR', 'ConstantLR', 'QuadraticWarmupLR')
@@ -31,11 +31,12 @@ def write_config(config: str, data_path: str, out: Path, *,
 
     Args:
         config (str): Path or ``package::file`` of a config for mmpretrain or mmdet.
-        data_path (str), folders (Mapping): See :func:`mmfreq.apis.new_data.find_data`.
+        data_path (str): See :func:`mmfreq.apis.new_data.find_data`.
         out (Path): File to write, or to replace. Lists and statistics are written beside it.
-        batch_size, epochs (int, optional): Images of a step and length of the training. The
-            learning rate and the schedule follow. Default to those of ``config``; the batch to
-            less for few images.
+        folders (Mapping[str, str], optional): See :func:`mmfreq.apis.new_data.find_data`.
+        batch_size (int, optional): Images of a step; the learning rate follows. Defaults to that
+            of ``config``, or to less for few images.
+        epochs (int, optional): Length of the training. Defaults to that of ``config``.
         weights (str, optional): ``'stock'``, ``'random'``, a checkpoint or a work dir. Defaults to
             the weights in ``config``, or ``'stock'`` if these are a file that does not exist.
         stats (bool): Whether to measure the statistics of the channels. Defaults to False.
@@ -58,16 +59,19 @@ def write_config(config: str, data_path: str, out: Path, *,
     start = _set_weights(target, path, weights)
     complete(data, check)
     stem, images = os.path.abspath(out.with_suffix('')), len(data.of('train'))
-    lists = {split: f'{stem}-{split}.{"json" if data.coco else "txt"}'
-             for split in SPLITS if data.text(split)}
+    texts = {split: text for split in SPLITS if (text := data.text(split))}
+    lists = {split: f'{stem}-{split}.{"json" if data.coco else "txt"}' for split in texts}
     _set_classes(target, data)
     _set_data(target, data, lists)
     _set_hooks(target, f'mmfreq.models.{"det" if data.coco else "cls"}')
     notes = [*data.notes, *start, _set_batch(target, path, images, batch_size),
              *_set_schedule(target, images, epochs)]
+    for source in (path, *data.files.values()):
+        for file in (out, *lists.values()):
+            check_not_input(file, source)
     out.unlink(missing_ok=True)  # other lists would change the meaning of an older config
     for split, file in lists.items():
-        atomic_write_text(file, data.text(split))
+        atomic_write_text(file, texts[split])
     if stats:
         measured, _ = dataset_statistics(Config(target, filename=str(path)))
         save_stats(measured, f'{stem}-stats.json')
@@ -147,7 +151,7 @@ def _set_batch(target: dict[str, Any], path: Path, images: int, batch_size: Opti
     loader, optimizer = target['train_dataloader'], target['optim_wrapper']['optimizer']
     recipe, source = _recipe_batch(loader['batch_size'], target.get('auto_scale_lr') or {}, path)
     size = batch_size or min(loader['batch_size'], max(8, 2**int(math.log2(max(1, images / 8)))))
-    note = f'the recipe has {optimizer["lr"]:g} for {recipe}, {source}'
+    note = f'the recipe has {optimizer["lr"]:g} for batches of {recipe}, says {source}'
     for node in (optimizer, *iter_dicts(target.get('param_scheduler'))):
         for key in {'lr', 'eta_min', 'eta_max'} & set(node):
             node[key] = float(f'{node[key] * size / recipe:.4g}')

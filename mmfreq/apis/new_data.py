@@ -55,7 +55,8 @@ class Data:
         """Return a list for mmpretrain's CustomDataset or a COCO file; '' if the user's will do."""
         items, coco = self.of(split), self.coco.get(split) or self.coco.get('train')
         if not coco:
-            return ''.join(f'{item.path} {self.classes.index(item.label)}\n' for item in items)
+            numbers = {name: i for i, name in enumerate(self.classes)}
+            return ''.join(f'{item.path} {numbers[item.label]}\n' for item in items)
         ids = {item.entry['id'] for item in items}
         parts = dict(images=[item.entry for item in items], annotations=[
             entry for entry in coco['annotations'] if entry['image_id'] in ids])
@@ -80,7 +81,7 @@ def find_data(path: str, folders: Mapping[str, str]) -> Data:
         (split, file) for split in SPLITS for name in (split, f'instances_{split}*')
         for file in source.glob(f'annotations/{name}.json')]
     splits = {split for split, _ in files}
-    if files and source.suffix != '.json' and not {'train', 'val'} <= splits or len(splits) < len(files):
+    if len(splits) < len(files) or files and source.is_dir() and not {'train', 'val'} <= splits:
         raise RefusedError(f'{source}/annotations: expected train.json and val.json, or one file '
                            f'instances_train*.json and one instances_val*.json, got '
                            f'{some_of([file.name for _, file in files])}')
@@ -92,7 +93,8 @@ def find_data(path: str, folders: Mapping[str, str]) -> Data:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob('[!._]*') if path.is_dir())
+    return sorted(path for path in folder.glob('[!.]*')
+                  if path.is_dir() and path.name != '__MACOSX')
 
 
 def _below(path: str, root: Path) -> str:
@@ -109,7 +111,8 @@ def _read_class_folders(root: Path) -> Data:
     data, parts = Data(root), _folders(root)
     names = {folder.name for folder in parts}
     is_split = bool(names & set(SPLITS))
-    if not names or is_split and not {'train', 'val'} <= names <= set(SPLITS):
+    if not names or is_split and not (
+            {'train', 'val'} <= names <= set(SPLITS) and all(map(_folders, parts))):
         raise RefusedError(f'{root}: {_FORMS}; got the folders {some_of(sorted(names)) or "none"}')
     for folder in [inner for part in parts for inner in _folders(part)] if is_split else parts:
         images = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]
@@ -131,8 +134,8 @@ def _read_list(file: Path) -> Data:
     for row in filter(None, rows):
         where, cells = f'{file}: line {rows.line_num}', [cell.strip() for cell in row]
         if len(cells) != len(header) or not all(cells) or not set(cells[2:]) <= set(SPLITS):
-            raise RefusedError(f'{where}: expected {",".join(header)} (splits: {", ".join(SPLITS)}), '
-                               f'got {",".join(row)}')
+            raise RefusedError(f'{where}: expected {",".join(header)} (splits are '
+                               f'{", ".join(SPLITS)}), got {",".join(row)}')
         data.items.append(Item(_below(cells[0], file.parent), *cells[1:]))
         first = lines.setdefault(data.items[-1].path, rows.line_num)
         if first < rows.line_num:
@@ -145,11 +148,10 @@ def _read_coco(source: Path, files: dict[str, Path], folders: Mapping[str, str])
     data = Data(root.parent if root.name == 'annotations' else root, files=files)
     for split, file in files.items():
         coco = data.coco[split] = json.loads(file.read_text(encoding='utf-8'))
-        if not {'images', 'annotations', 'categories'} <= set(coco):
-            raise RefusedError(f'{file}: expected COCO annotations, categories and images, got '
-                               f'{some_of([*coco])}')
+        if not isinstance(coco, dict) or not {'images', 'annotations', 'categories'} <= set(coco):
+            raise RefusedError(f'{file}: expected COCO: images, annotations and categories')
         ids = {image['id'] for image in coco['images']}
-        names = {image['file_name'] for image in coco['images']}
+        names = {os.path.normpath(image['file_name']) for image in coco['images']}
         lost = sum(entry['image_id'] not in ids for entry in coco['annotations'])
         if lost or len(names) < len(coco['images']):
             raise RefusedError(f'{file}: {lost} of {len(coco["annotations"])} annotations have no '
@@ -200,16 +202,18 @@ def complete(data: Data, check: bool) -> None:
     shared = [item.path for item in data.items if item.split != owners.setdefault(
         item.digest or os.path.realpath(data.root / item.path), item.split)]
     if shared:
-        raise RefusedError(f'{data.root}: {len(shared)} images are in two splits: {some_of(shared)}')
+        raise RefusedError(f'{data.root}: {len(shared)} images are in two splits: '
+                           f'{some_of(shared)}')
     train, val, test = ({item.label for item in data.of(split)} for split in SPLITS)
     unknown = [] if data.coco else sorted((val | test) - train)
-    data.classes = data.classes or sorted(train, key=lambda name: (name.isdecimal() and int(name), name))
+    data.classes = data.classes or sorted(
+        train, key=lambda name: (int(name) if name.isdecimal() else 0, name))
     sizes = ', '.join(f'{len(data.of(split)):,} {split}' for split in SPLITS)
     data.notes[:0] = [f'{data.root}: {sizes} images',
                       f'classes ({len(data.classes)}): {some_of(data.classes, 10)}']
     if not val or unknown or not data.coco and len(train) < 2:
-        unknown = f' ({some_of(unknown)} are not in train)' if unknown else ''
-        raise RefusedError(f'expected images for train and val, of two classes or more{unknown}; got '
+        lost = f' ({some_of(unknown)} are not in train)' if unknown else ''
+        raise RefusedError(f'expected images for train and val, of two classes or more{lost}; '
                            + '; '.join(data.notes))
 
 

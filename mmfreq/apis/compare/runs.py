@@ -157,7 +157,7 @@ def published_metrics(run: Run) -> dict[str, float]:
     """
     stated: dict[str, float] = {}
     for file, model in metafile_models('mmfreq'):
-        if model['Name'] == run.name:
+        if Path(file.rpartition('::')[2]).stem == run.name:
             config = file if '::' in file else f'mmfreq::{file}'
             for result in model.get('Results', []):
                 stated.update(result['Metrics'])

@@ -3,6 +3,7 @@ import os
 from copy import deepcopy
 from functools import cached_property, partial
 from typing import Any, Callable, Optional, Sequence, Union
+from uuid import uuid4
 
 import cv2
 import numpy as np
@@ -203,7 +204,7 @@ class Model:
 
     @cached_property
     def _visualizer(self) -> Any:
-        name = f'predictions of {id(self)}'  # visualizers of one name are one object
+        name = uuid4().hex  # visualizers of one name are one object
         visualizer = VISUALIZERS.build(dict(self.cfg.visualizer, vis_backends=None, name=name))
         visualizer.dataset_meta = self._meta
         return visualizer

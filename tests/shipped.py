@@ -6,8 +6,10 @@ from typing import Any, Sequence
 
 import torch
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from torch import nn
+
+from mmfreq.apis.measure import build_model
 
 CONFIGS = Path(__file__).parents[1] / 'configs'
 LOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -28,10 +30,8 @@ def shipped(path: str, **options: Any) -> Config:
 def save_untrained(cfg: Config, file: Path, classes: Sequence[str]) -> nn.Module:
     """Build the network of a config, and save its random weights with the names of classes."""
     torch.manual_seed(0)
-    model_cfg = deepcopy(cfg.model)
-    model_cfg.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        model = MODELS.build(model_cfg).eval()
+        model = build_model(deepcopy(cfg)).eval()
     meta = dict(dataset_meta=dict(classes=list(classes)))
     torch.save(dict(state_dict=model.state_dict(), meta=meta), file)
     return model

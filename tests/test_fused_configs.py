@@ -237,7 +237,7 @@ def test_comparison_says_what_the_network_gets_and_what_is_sent(folder: Path, tm
     rows: Any = compare(paths, images=2, repeats=1)
     assert [row.input_shape for row in rows] == [(24, 28, 28)] * 3
     assert [row.input_bytes for row in rows] == [75_264, 18_816, 3 * 224 * 224]
-    assert not any(row.notes for row in rows)
+    assert not any(row.note for row in rows)
 
 
 def test_statistics_of_a_detection_config(tmp_path: Path) -> None:

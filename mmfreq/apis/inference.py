@@ -12,9 +12,10 @@ from mmcv.transforms import LoadImageFromFile
 from mmengine.config import Config
 from mmengine.dataset import Compose, default_collate, pseudo_collate
 from mmengine.device import get_device
-from mmengine.registry import DATASETS, MODELS, VISUALIZERS, DefaultScope
+from mmengine.registry import DATASETS, VISUALIZERS, DefaultScope
 from PIL import Image, ImageOps
 
+from mmfreq.apis.measure import build_model
 from mmfreq.apis.runs import find_checkpoint, read_config
 from mmfreq.config.checks import check_config
 from mmfreq.config.pipelines import datasets_with_pipeline
@@ -128,12 +129,11 @@ class Model:
 
     def __init__(self, cfg: Config, checkpoint: str, device: str) -> None:
         inner, *_ = datasets_with_pipeline(cfg.test_dataloader.dataset)  # without wrappers
-        self.cfg, model = cfg, deepcopy(cfg.model)
-        model.setdefault('data_preprocessor', cfg.get('data_preprocessor'))
+        self.cfg = cfg
         self._scope = partial(DefaultScope.overwrite_default_scope, cfg.default_scope)
         with self._scope():
             dataset = DATASETS.build({**deepcopy(inner), 'lazy_init': True})
-            self.module = MODELS.build(model)
+            self.module = build_model(deepcopy(cfg))
         meta = load_checked(self.module, checkpoint, cfg).get('meta') or {}
         self.module.to(device).eval()
         self._meta = {**dataset.metainfo, **(meta.get('dataset_meta') or {})}

@@ -101,21 +101,21 @@ def pixels(image: ImageLike, channel_order: str = 'bgr',
     """
     if channel_order not in ('bgr', 'rgb'):
         raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
-    bgr = channel_order == 'bgr'
     if isinstance(image, (str, os.PathLike)):
         try:
-            image, bgr = load(dict(img_path=str(image)))['img'], True
-            image = image.astype(np.uint8) if image.dtype == np.float32 else image  # to_float32
+            levels, channel_order = load(dict(img_path=str(image)))['img'], 'bgr'
+            image = levels.astype(np.uint8) if levels.dtype == np.float32 else levels  # to_float32
         except (AssertionError, OSError, cv2.error) as error:  # of the decoders
             raise RefusedError(f'{image} cannot be read: {" ".join(str(error).split())}') from error
     elif isinstance(image, Image.Image):
         if image.mode[0] in 'IF':  # convert() would clip the levels
             raise RefusedError(f'expected an image of 8 bits, got mode {image.mode} of Pillow')
         turns = getattr(load, 'color_type', 'color') in ('color', 'grayscale')
-        image, bgr = (ImageOps.exif_transpose(image) if turns else image).convert('RGB'), False
+        image, channel_order = ImageOps.exif_transpose(image) if turns else image, 'rgb'
+        image = image.convert('RGB')
     image = np.asarray(image)
-    image = np.dstack([image] * 3) if image.ndim == 2 else image
-    return np.ascontiguousarray(dct.check_image(image)[:, :, ::1 if bgr else -1])
+    image = dct.check_image(np.dstack([image] * 3) if image.ndim == 2 else image)
+    return np.ascontiguousarray(image if channel_order == 'bgr' else image[:, :, ::-1])
 
 
 class Model:
@@ -150,7 +150,7 @@ class Model:
         """Predict for one image, or for a list or tuple of images.
 
         Args:
-            images: As for :func:`pixels`, which raises the errors; of any sizes.
+            images: As for :func:`pixels`, which raises the errors. Sizes may differ.
             batch_size (int): Images that the network takes at once. Defaults to 8.
             channel_order (str): ``'bgr'`` or ``'rgb'`` of arrays and tensors. Defaults to ``'bgr'``.
             score_thr (float, optional): Add ``picture``, uint8 BGR (H, W, 3): the image with the
@@ -166,10 +166,10 @@ class Model:
         dct.check_positive_int('batch_size', batch_size)
         items, predictions = images if isinstance(images, (list, tuple)) else [images], []
         for start in range(0, len(items), batch_size):
-            chunk = items[start:start + batch_size]
-            chunk = [pixels(item, channel_order, self._load) for item in chunk]
+            batch = items[start:start + batch_size]
+            batch = [pixels(item, channel_order, self._load) for item in batch]
             with self._scope():
-                for image, sample in zip(chunk, self._samples(chunk)):
+                for image, sample in zip(batch, self._samples(batch)):
                     predictions.append(self._prediction(sample))
                     if score_thr is not None:
                         rgb = draw_sample(self._visualizer, image[:, :, ::-1], sample, score_thr,
@@ -180,9 +180,8 @@ class Model:
     @torch.no_grad()
     def _samples(self, images: Sequence[np.ndarray]) -> list[Any]:
         """Return the host's data samples for uint8 BGR images (H, W, 3), the network's batch."""
-        shapes = [image.shape[:2] for image in images]
-        inputs = [dict(img=image[:, :, self._to_order], img_path=None, img_id=0, img_shape=shape,
-                       ori_shape=shape) for image, shape in zip(images, shapes)]
+        inputs = [dict(img=image[:, :, self._to_order], img_path=None, img_id=0,
+                       img_shape=image.shape[:2], ori_shape=image.shape[:2]) for image in images]
         collate = default_collate if self.cfg.default_scope == 'mmpretrain' else pseudo_collate
         return self.module.test_step(collate([self._pipeline(results) for results in inputs]))
 

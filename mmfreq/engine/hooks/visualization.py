@@ -16,10 +16,7 @@ def array_order(steps: Iterable[Any]) -> str:
 
 
 def loaded_image(dataset: Any, index: int, path: Optional[str] = None) -> np.ndarray:
-    """Return sample ``index`` as its data set loads it, unaugmented: uint8 RGB (H, W, 3).
-
-    ``path`` is the ``img_path`` of the sample, None if the data set has arrays.
-    """
+    """Return sample ``index``, with ``img_path`` if any, as it is loaded: uint8 RGB (H, W, 3)."""
     if hasattr(dataset, '_get_ori_dataset_idx'):  # RepeatDataset, ConcatDataset and others
         index = dataset._get_ori_dataset_idx(index)
         if isinstance(index, tuple):
@@ -39,10 +36,10 @@ def loaded_image(dataset: Any, index: int, path: Optional[str] = None) -> np.nda
 
 def draw_sample(visualizer: Any, image: np.ndarray, sample: Any, score_thr: float,
                 **kwargs: Any) -> np.ndarray:
-    """Draw a data sample of either host on uint8 RGB (H, W, 3), and return the picture.
+    """Draw a data sample on uint8 RGB (H, W, 3) by its host's visualizer, and return the picture.
 
-    ``visualizer`` is the host's. Detections with a score above ``score_thr`` are drawn. ``kwargs``
-    are arguments of ``visualize_cls`` or ``add_datasample``, such as ``name`` and ``draw_gt``.
+    Detections are drawn if their score is above ``score_thr``. ``kwargs`` are arguments of
+    ``visualize_cls`` or ``add_datasample``, such as ``name`` and ``draw_gt``.
     """
     image = np.ascontiguousarray(image)
     if hasattr(visualizer, 'visualize_cls'):
@@ -66,24 +63,23 @@ class FreqVisualizationHook(Hook):
     def __init__(self, enable: bool = False, interval: int = 5000, out_dir: Optional[str] = None,
                  score_thr: float = 0.3, **kwargs: Any) -> None:
         self.enable, self.interval, self.out_dir = enable, interval, out_dir
-        self.draw_args = {**kwargs, 'score_thr': score_thr}
+        self.draw_args = dict(kwargs, score_thr=score_thr)
 
     def _after_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                     outputs: Optional[Sequence] = None, mode: str = 'train') -> None:
         """Draw a batch of a validation (mode 'val') or a test."""
         if not self.enable or mode == 'train':
             return
-        loader, step = runner.test_dataloader, 0
+        loader, step = getattr(runner, f'{mode}_dataloader'), 0
         if mode == 'val':
             by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
-            loader, step = runner.val_dataloader, runner.epoch if by_epoch else runner.iter
+            step = runner.epoch if by_epoch else runner.iter
         if not batch_idx:
             self._numbers = iter(list(islice(loader.sampler, len(loader.dataset))))
         for sample, number in zip(outputs or (), self._numbers):
             if number % self.interval == 0:
                 path = sample.get('img_path') or ''
-                parts = str(number), Path(path).parent.name, Path(path).stem
-                name = '-'.join(filter(None, parts))
+                name = '-'.join(filter(None, (str(number), Path(path).parent.name, Path(path).stem)))
                 out_file = self.out_dir and fileio.join_path(self.out_dir, f'{name}_{step}.png')
                 draw_sample(runner.visualizer, loaded_image(loader.dataset, number, path), sample,
                             name=name, step=step, out_file=out_file, **self.draw_args)

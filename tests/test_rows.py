@@ -269,7 +269,7 @@ def test_entries_are_in_the_collection_of_their_file() -> None:
         assert (ROOT / collection['README']).parent == file.parent
         for entry in content['Models']:
             assert entry['In Collection'] == collection['Name']
-            assert entry['Name'] == Path(entry['Config'].rpartition('::')[2]).stem
+            assert entry['Name'].partition(' (')[0] == Path(entry['Config'].rpartition('::')[2]).stem
 
 
 def test_hosts_read_the_index() -> None:

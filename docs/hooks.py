@@ -1,7 +1,4 @@
-"""Hook of MkDocs: the ``--help`` of every tool on the tools page, and links to files outside docs/ checked.
-
-The tools page cannot fall behind, and a link to a file of the repository that is not there stops the build.
-"""
+"""Hook of MkDocs that adds the ``--help`` of every tool to the tools page and checks links to files outside docs/."""
 import contextlib
 import io
 import os
@@ -18,9 +15,9 @@ ROOT = Path(__file__).parents[1]
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Names files of the repository instead of linking to them; adds one section for each tool to tools.md."""
+    """Replace links to files outside docs/ by their names; add a section for each tool to tools.md."""
     link = r'\[([^\]]+)\]\(\.\./([^)#]+)(#[^)]*)?\)'
-    markdown = re.sub(link, lambda found: named(*found.groups(), page), markdown)
+    markdown = re.sub(link, lambda match: named(*match.groups(), page), markdown)
     if page.file.src_uri != 'tools.md':
         return markdown
     sections = [markdown]
@@ -30,7 +27,7 @@ def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
 
 
 def help_text(tool: Path) -> str:
-    """What a tool prints for ``--help``."""
+    """Return the output of a tool's ``--help``."""
     printed = io.StringIO()
     with mock.patch.object(sys, 'argv', [tool.name, '--help']), mock.patch.dict(os.environ, COLUMNS='100'), \
             contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
@@ -39,10 +36,10 @@ def help_text(tool: Path) -> str:
 
 
 def named(text: str, path: str, anchor: str | None, page: Any) -> str:
-    """Return a link to a file of the repository, which the site does not have, as text.
+    """Return the text of a link to a file that is not part of the site, with the path of the file.
 
     Raises:
-        ValueError: The file is not there, or has no heading of the link's anchor.
+        ValueError: The file does not exist, or none of its headings has the anchor.
     """
     file = ROOT / path
     if not file.exists():

@@ -1,12 +1,19 @@
-"""Tests of mmfreq.files."""
+"""Files appear whole or not at all."""
 import os
-import sys
+import stat
+import threading
 from pathlib import Path
 
 import pytest
 
-from mmfreq import files
-from mmfreq.files import atomic_write_bytes, atomic_write_text, locked
+from mmfreq.errors import RefusedError
+from mmfreq.files import (
+    atomic_write_bytes,
+    atomic_write_text,
+    check_not_input,
+    check_writable,
+    files_below,
+)
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -23,35 +30,45 @@ def test_permissions_follow_the_umask(umask: int, expected: int, tmp_path: Path)
     before = os.umask(umask)
     try:
         atomic_write_text(tmp_path / 'file.txt', 'text')
-        assert os.umask(umask) == umask
     finally:
         os.umask(before)
     assert (tmp_path / 'file.txt').stat().st_mode & 0o777 == expected
 
 
-def test_a_write_never_changes_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Other threads of the process would write files that anybody may change."""
-    monkeypatch.delattr(os, 'umask')
-    atomic_write_text(tmp_path / 'file.txt', 'text')
+def test_links_and_pipes_stay(tmp_path: Path) -> None:
+    (tmp_path / 'target.txt').write_text('old')
+    (tmp_path / 'link.txt').symlink_to('target.txt')
+    atomic_write_text(tmp_path / 'link.txt', 'new')
+    assert (tmp_path / 'link.txt').is_symlink()
+    assert (tmp_path / 'target.txt').read_text() == 'new'
+    os.mkfifo(tmp_path / 'pipe')
+    reader = threading.Thread(target=lambda: received.append((tmp_path / 'pipe').read_bytes()))
+    received: list[bytes] = []
+    reader.start()
+    atomic_write_bytes(tmp_path / 'pipe', b'data')
+    reader.join()
+    assert received == [b'data']
+    assert stat.S_ISFIFO((tmp_path / 'pipe').stat().st_mode)
+    atomic_write_bytes(os.devnull, b'data')
+    assert stat.S_ISCHR(os.stat(os.devnull).st_mode)
 
 
-def test_without_locks_a_folder_is_not_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Windows has none, and opens no folders."""
-    monkeypatch.setattr(files, 'fcntl', None)
-    monkeypatch.delattr(os, 'open')
-    with locked(tmp_path / 'new'):
-        assert (tmp_path / 'new').is_dir()
+def test_outputs_are_checked_before_long_work(tmp_path: Path) -> None:
+    (tmp_path / 'file').touch()
+    check_writable(tmp_path / 'new/x.json')
+    for path in (tmp_path, tmp_path / 'file/x.json'):
+        with pytest.raises(RefusedError, match=str(tmp_path)):
+            check_writable(path)
+    (tmp_path / 'link').symlink_to('file')
+    check_not_input(tmp_path / 'x', tmp_path / 'file')
+    with pytest.raises(RefusedError, match='overwrite the input'):
+        check_not_input(tmp_path / 'link', tmp_path / 'file')
 
 
-def test_a_fork_may_leave_the_block_that_holds_the_lock(tmp_path: Path) -> None:
-    child = None
-    with locked(tmp_path):
-        try:
-            with locked(tmp_path / 'other'):
-                child = os.fork()
-        finally:
-            if child == 0:
-                os._exit(sys.exc_info()[0] is not None)
-        assert os.waitpid(child, 0)[1] == 0
-        with pytest.raises(BlockingIOError):
-            locked(tmp_path).__enter__()
+def test_linked_folders_are_searched(tmp_path: Path) -> None:
+    (tmp_path / 'far').mkdir()
+    (tmp_path / 'far/b.jpg').touch()
+    (tmp_path / 'here').mkdir()
+    (tmp_path / 'here/a.jpg').touch()
+    (tmp_path / 'here/link').symlink_to(tmp_path / 'far')
+    assert files_below(tmp_path / 'here') == [tmp_path / 'here/a.jpg', tmp_path / 'here/link/b.jpg']

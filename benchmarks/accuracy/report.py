@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write the study's tables and pictures from the results that are there.
+"""Write the tables and figures of the accuracy study from the available results.
 
-The tables go between the marks in ../ACCURACY.md; pareto.png has accuracy over training time and over input,
-selections.png what each set of channels reaches, docs/gate_heatmap.png what the gates keep.
+The tables replace the text between the marks in ../ACCURACY.md. pareto.png shows top-1 over training time and over
+input size, selections.png the top-1 of each selection, and docs/gate_heatmap.png the on-rates of the gates.
 """
 import json
 from typing import Any, Optional
@@ -34,9 +34,9 @@ PAIRS = [('learned24', 'random24'), ('learned24', 'dct24s'), ('dct24s', 'random2
          ('dct24s', 'dct24d'), ('dct24s', 'dct24t'), ('dct24s-int8', 'dct24s'), ('dct48s-int8', 'dct48s'),
          ('dct48s', 'dct24s'), ('dct64s', 'dct24s'), ('dct192', 'dct24s'), ('dct24s-17epochs', 'rgb-17epochs'),
          ('late96-17epochs', 'dct24s'), ('late96-17epochs', 'dct24s-17epochs'), ('dct24s-stride1', 'rgb-17epochs'),
-         ('rgb-128', 'dct24s-stride1')]  # differences worth a line
+         ('rgb-128', 'dct24s-stride1')]  # differences to report
 
-# Rows of the Pareto picture: label, and where it stands in both panels: (left or right, points up).
+# Rows of pareto.png: label, and its offset in both panels (-1 for left or 1 for right, points up).
 PICTURED = {
     'rgb': ('RGB 64x64', (1, -2), (1, 3)),
     'rgb-17epochs': ('RGB 64x64, 17 epochs', (1, 5), (1, -4)),
@@ -57,7 +57,7 @@ SELECTIONS = ('rgb', 'ycbcr', 'dct24s', 'dct24d', 'dct24t', 'learned24', 'random
 
 
 def main() -> None:
-    """Write everything."""
+    """Write all tables and figures."""
     results = load_results(RESULTS)
     speed = json.loads((RESULTS / 'speed.json').read_text(encoding='utf-8'))
     rates = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def table(results: Results, speed: dict[str, Any], reference: str) -> str:
-    """Return one line for each row of a reference that has a result; empty without the reference."""
+    """Return a table of all rows that are compared with ``reference``, or an empty string without results for it."""
     rows = [name for name, row in ROWS.items() if row.reference == reference and name in results]
     if reference not in rows:
         return ''
@@ -99,24 +99,30 @@ def table(results: Results, speed: dict[str, Any], reference: str) -> str:
 
 
 def costs(cost: dict[str, Any], batches: float, longer: float) -> list[str]:
-    """Return what an epoch, an image, and a training of ``longer`` times the reference's epochs cost, and the input."""
+    """Return the cells for the costs of an epoch, an image and a training, and for the input.
+
+    Args:
+        cost (dict): Entry of speed.json.
+        batches (float): Batches of 64 images per epoch.
+        longer (float): Number of epochs relative to the reference.
+    """
     seconds = (cost['load_ms'] + cost['step_ms']) * 64 * batches / 1e3
     return [f'{seconds:.1f}', f'{cost["time_ratio"]:.2f}', f'{cost["time_ratio"] * longer:.2f}',
             f'{cost["multiply_adds"] / 1e6:.1f}', f'{cost["values"]:,}', f'{cost["bytes"]:,}']
 
 
 def pairs_table(results: Results) -> str:
-    """Return paired differences between two rows each."""
+    """Return a table of the paired differences of ``PAIRS``."""
     lines = [markdown(['difference', 'points of top-1 ± standard error (pairs)']), markdown(['---'] * 2)]
     for row, reference in PAIRS:
-        found = difference(results, row, reference)
-        if found is not None:
-            lines.append(markdown([f'{ROWS[row].label} - {ROWS[reference].label}', paired(found)]))
+        value = difference(results, row, reference)
+        if value is not None:
+            lines.append(markdown([f'{ROWS[row].label} - {ROWS[reference].label}', paired(value)]))
     return '\n'.join(lines) + '\n'
 
 
 def gate_table(rates: list[OnRates], longer: list[OnRates]) -> str:
-    """Return what each gate keeps, and the mean of them, after ten epochs and after more."""
+    """Return a table of the selections of single gates and of their mean, after 10 and after 17 epochs."""
     head = ('gate', 'kept per image', 'Y', 'Cb', 'Cr', 'in 24S', 'in 24D', 'rank correlation, Y')
     lines = [markdown(head), markdown(['---'] * len(head))]
     gates = {f'seed {i}': rate for i, rate in enumerate(rates)}
@@ -132,7 +138,7 @@ def gate_table(rates: list[OnRates], longer: list[OnRates]) -> str:
 
 
 def mean_rates(rates: list[OnRates]) -> OnRates:
-    """Return the mean of several gates over all channels."""
+    """Return the mean on-rates and probabilities of several gates."""
     on_rate = np.mean([rate.on_rate for rate in rates], axis=0)
     probability = np.mean([rate.probability for rate in rates], axis=0)
     return OnRates(rates[0].channels, on_rate, probability, sum(rate.images for rate in rates))
@@ -144,17 +150,17 @@ def markdown(cells: Any) -> str:
 
 
 def plus_minus(value: Estimate, form: str, spread: Optional[float]) -> str:
-    """Return a mean with what it is uncertain by."""
+    """Return a mean and its uncertainty."""
     return f'{value.mean:{form}}' + ('' if spread is None else f' ± {spread:.2f}')
 
 
 def paired(value: Optional[Estimate]) -> str:
-    """Return a paired difference with its standard error and the number of pairs; empty for None."""
+    """Return a paired difference, its standard error and the number of pairs, or an empty string for None."""
     return '' if value is None else f'{plus_minus(value, "+.2f", value.error)} ({value.count})'
 
 
 def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
-    """Draw top-1 over training time and over input, with the standard error of the mean over seeds."""
+    """Draw top-1 over training time and over input size, with the standard error of the mean over seeds."""
     figure = Figure(figsize=(11.5, 5), layout='constrained')
     axes = figure.subplots(1, 2, sharey=True)
     base = any_seed(results, 'rgb')['epochs']
@@ -182,7 +188,7 @@ def draw_pareto(results: Results, speed: dict[str, Any], path: str) -> None:
 
 
 def draw_selections(results: Results, path: str) -> None:
-    """Draw what each set of channels reaches after the same ten epochs, best first, with standard errors."""
+    """Draw the top-1 of each selection after ten epochs, best first, with standard errors."""
     rows = [row for row in SELECTIONS if row in results]
     rows.sort(key=lambda row: reached(results, row).mean)
     figure = Figure(figsize=(8, 0.36 * len(rows) + 0.9), layout='constrained')
@@ -202,7 +208,7 @@ def draw_selections(results: Results, path: str) -> None:
 
 
 def draw_gates(rates: list[OnRates], path: str) -> None:
-    """Draw the mean probability of each channel over several gates, and below it the standard deviation."""
+    """Draw the mean probability of each channel over several gates, with its standard deviation below."""
     probability = np.array([rate.probability for rate in rates])
     parts = [('probability of being kept, mean', probability.mean(axis=0), 1.)]
     if len(rates) > 1:

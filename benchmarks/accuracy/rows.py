@@ -1,4 +1,4 @@
-"""The rows of the study: which config each one trains, and what its name means in words."""
+"""The rows of the study: the config of each row, and its label in tables and figures."""
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,13 +10,13 @@ class Row:
     """One row of the table, trained once for each seed.
 
     Args:
-        label (str): What a reader of the table and the pictures sees.
+        label (str): Label in tables and figures.
         config (str): Name of a config in ``configs/``, without ``.py``.
-        channels (str): Selection that replaces the config's own, ``{seed}`` filled in: a name, or a file in this
-            folder. Empty for the config's own.
-        needs (str): Row whose result of the same seed must be there first.
-        reference (str): Row that this one is compared with. Rows of one reference make one table.
-        metric (str): What the table shows, as the evaluator calls it.
+        channels (str): Selection that replaces the one in the config: a name, or a file in this folder with ``{seed}``
+            as a placeholder. Defaults to an empty string: no replacement.
+        needs (str): Row that must be finished first, with the same seed.
+        reference (str): Row to compare with. All rows with the same reference form one table.
+        metric (str): Metric of the table, named as by the evaluator.
     """
     label: str
     config: str
@@ -26,7 +26,7 @@ class Row:
     metric: str = 'accuracy/top1'
 
     def options(self, seed: int) -> list[str]:
-        """Return what ``--cfg-options`` gets for ``seed``."""
+        """Return the arguments of ``--cfg-options`` for ``seed``."""
         options = [f'randomness.seed={seed}']
         if self.channels:
             channels = self.channels.format(seed=seed)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Run the accuracy study: train every row with every seed, then write the table and the pictures.
+"""Run the accuracy study: train every row with every seed. Then run report.py for tables and figures.
 
-A finished training leaves results/ROW-seedN.json and is not repeated; an interrupted one goes on from its last
-checkpoint. To run one row anew, delete its files in results/ and in the work dir.
+A finished training writes results/ROW-seedN.json and is not repeated. An interrupted training continues from its last
+checkpoint. To repeat a row, delete its files in results/ and its work dir.
 """
 import argparse
 import json
@@ -30,13 +30,13 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--rows', nargs='+', default=list(ROWS), choices=ROWS, metavar='ROW',
                         help='rows to train, in this order (default: all of rows.py)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
-    parser.add_argument('--jobs', type=int, default=2, help='trainings at a time (default: 2)')
+    parser.add_argument('--jobs', type=int, default=2, help='number of parallel trainings (default: 2)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/accuracy'), help='logs and checkpoints')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Train what is missing, seed by seed."""
+    """Run the missing trainings, seed by seed."""
     args = parse_args()
     threads = max(os.cpu_count() // args.jobs, 1)
     tasks: dict[tuple[str, int], Future] = {}
@@ -50,19 +50,19 @@ def main() -> None:
 
 
 def result_file(row: str, seed: int) -> Path:
-    """Return where the result of one training is kept."""
+    """Return the path of the result of one training."""
     return RESULTS / f'{row}-seed{seed}.json'
 
 
 def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[Future]) -> None:
-    """Train one row with one seed after what it needs, unless its result is there, and write the result."""
+    """Train one row with one seed and write the result, unless it exists; first wait for the training ``needed``."""
     target = result_file(row, seed)
     if target.is_file():
         return
     if needed is not None:
         needed.result()
     if ROWS[row].needs and not result_file(ROWS[row].needs, seed).is_file():
-        print(f'{row}, seed {seed}: left out, it needs the result of {ROWS[row].needs}', flush=True)
+        print(f'{row}, seed {seed}: skipped, because {ROWS[row].needs} has no result', flush=True)
         return
     work_dir = work_dirs / f'{row}-seed{seed}'
     if not train(row, seed, work_dir, threads):
@@ -80,12 +80,12 @@ def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[
 
 
 def keep_selection(rates: Path, row: str, seed: int) -> None:
-    """Keep how often a gate used each channel, and the 24 best channels of row gate for the static training on them."""
-    found = load_on_rates(str(rates))
-    found.meta['config'] = f'{ROWS[row].config}.py'
-    save_on_rates(found, str(HERE / f'selections/{row}-rates-{seed}.json'))
+    """Save the on-rates of a gate and, for the row gate, its 24 best channels for the row learned24."""
+    on_rates = load_on_rates(str(rates))
+    on_rates.meta['config'] = f'{ROWS[row].config}.py'
+    save_on_rates(on_rates, str(HERE / f'selections/{row}-rates-{seed}.json'))
     if row == 'gate':
-        save_selection(found, found.top(24), str(HERE / f'selections/learned-{seed}.json'))
+        save_selection(on_rates, on_rates.top(24), str(HERE / f'selections/learned-{seed}.json'))
 
 
 def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:

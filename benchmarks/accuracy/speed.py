@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure what one image of each row costs in training: loading, and a step of forward, backward and update.
+"""Measure the time per image of each row in training: loading, and a step of forward, backward and update.
 
-Processor time of one thread, so that other programs on the machine disturb little; the rows take turns, and each turn's
-ratio to the row's reference is taken, of which the median counts.
+Times are processor times of one thread, so that other programs on the machine have little effect. The rows take turns.
+The result is the median over the turns of the ratio to the row's reference.
 """
 import argparse
 import json
@@ -27,13 +27,13 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--rows', nargs='+', default=list(ROWS), choices=ROWS, metavar='ROW')
-    parser.add_argument('--turns', type=int, default=15, help='turns of all rows (default: 15)')
+    parser.add_argument('--turns', type=int, default=15, help='number of turns (default: 15)')
     parser.add_argument('--out', type=Path, default=HERE / 'results/speed.json', help='default: %(default)s')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure and write."""
+    """Measure, and update the file of results."""
     args = parse_args()
     torch.set_num_threads(1)
     rows = [row for row in args.rows if ROWS[row].metric == 'accuracy/top1']  # detectors: tools/compare.py
@@ -41,9 +41,9 @@ def main() -> None:
     configs = list(dict.fromkeys([*reference.values(), *reference]))
     subjects = {name: Subject(name) for name in configs}
     turns = []
-    for _ in range(args.turns + 1):  # the first one warms up
+    for _ in range(args.turns + 1):  # the first turn warms up
         turns.append({name: (seconds(subject.load), seconds(subject.step)) for name, subject in subjects.items()})
-    result = json.loads(args.out.read_text(encoding='utf-8')) if args.out.is_file() else {}  # other rows stay
+    result = json.loads(args.out.read_text(encoding='utf-8')) if args.out.is_file() else {}  # keeps other rows
     for name in configs:
         result[name] = subjects[name].summary(name, turns[1:], reference.get(name, name))
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -60,7 +60,7 @@ def seconds(work: Callable[[], None]) -> float:
 
 
 class Subject:
-    """The network and the training images of one config."""
+    """The network and the training data of one config."""
 
     def __init__(self, name: str) -> None:
         cfg = Config.fromfile(HERE / f'configs/{name}.py')
@@ -74,13 +74,13 @@ class Subject:
         self.at = 0
 
     def load(self) -> None:
-        """Load a batch, the next one each time."""
+        """Load the next batch."""
         indices = [(self.at + 101 * i) % len(self.images) for i in range(BATCH)]
         self.batch = [self.images[index] for index in indices]
         self.at += 1
 
     def step(self) -> None:
-        """Train on the batch that was loaded last."""
+        """Train on the last batch."""
         inputs = torch.stack([sample['inputs'] for sample in self.batch])
         data = self.model.data_preprocessor(
             dict(inputs=inputs, data_samples=[sample['data_samples'] for sample in self.batch]), True)
@@ -88,7 +88,7 @@ class Subject:
         self.optimizer.update_params(self.model.parse_losses(losses)[0])
 
     def summary(self, name: str, turns: list[dict[str, tuple[float, float]]], reference: str) -> dict:
-        """Return milliseconds per image, ratios to the reference, and what goes into the network."""
+        """Return milliseconds per image, ratios to the reference, multiply-adds and the size of the input."""
         load, step = zip(*(turn[name] for turn in turns))
         ratios = [sum(turn[name]) / sum(turn[reference]) for turn in turns]
         network = [turn[name][1] / turn[reference][1] for turn in turns]

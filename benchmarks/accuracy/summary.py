@@ -1,4 +1,4 @@
-"""Statistics over seeds: means, deviations, paired differences, and how a gate ranks frequencies."""
+"""Statistics over seeds (means, deviations, paired differences) and of a gate's ranking of frequencies."""
 import json
 import math
 import statistics
@@ -11,7 +11,7 @@ import numpy as np
 from mmfreq.apis.compare.runs import METRICS
 from mmfreq.dct.channels import channel_indices, zigzag_order
 
-Results = dict[str, dict[int, dict[str, Any]]]  # results of the trainings by row, then by seed
+Results = dict[str, dict[int, dict[str, Any]]]  # results by row and seed
 
 
 @dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Estimate:
 
     Attributes:
         mean (float): The mean.
-        deviation (float | None): Standard deviation of the single values (n - 1); None for one value.
-        count (int): How many seeds.
+        deviation (float | None): Sample standard deviation, or None for one value.
+        count (int): Number of seeds.
     """
     mean: float
     deviation: Optional[float]
@@ -29,49 +29,49 @@ class Estimate:
 
     @property
     def error(self) -> Optional[float]:
-        """Standard error of the mean; None for one value."""
+        """Standard error of the mean, or None for one value."""
         return None if self.deviation is None else self.deviation / math.sqrt(self.count)
 
 
 def estimate(values: list[float]) -> Estimate:
-    """Return mean and deviation of at least one value."""
+    """Return mean and deviation of one or more values."""
     return Estimate(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 def reached(results: Results, row: str, metric: str = 'accuracy/top1') -> Estimate:
-    """Return what a row's last epochs reached, in percent."""
+    """Return a metric after the last epoch of a row, in percent."""
     return estimate(list(by_seed(results, row, metric).values()))
 
 
 def difference(results: Results, row: str, reference: str, metric: str = 'accuracy/top1') -> Optional[Estimate]:
-    """Return the paired difference in points over the seeds that both rows have; None without any."""
+    """Return the paired difference in points over the common seeds of two rows, or None without any."""
     first, second = by_seed(results, row, metric), by_seed(results, reference, metric)
     pairs = [first[seed] - second[seed] for seed in sorted(first.keys() & second.keys())]
     return estimate(pairs) if pairs else None
 
 
 def any_seed(results: Results, row: str) -> dict[str, Any]:
-    """Return one result of a row, for what does not depend on the seed."""
+    """Return one result of a row, for values that do not depend on the seed."""
     return next(iter(results[row].values()))
 
 
 def by_seed(results: Results, row: str, metric: str) -> dict[int, float]:
-    """Return what a row reached with each seed, in percent."""
+    """Return a metric of a row for each seed, in percent."""
     factor = METRICS[metric][2]
     return {seed: factor * result['metrics'][metric] for seed, result in results.get(row, {}).items()}
 
 
 def load_results(folder: Path) -> Results:
     """Return the results of all finished trainings in ``folder``."""
-    found: Results = {}
+    results: Results = {}
     for path in sorted(folder.glob('*-seed*.json')):
         result = json.loads(path.read_text(encoding='utf-8'))
-        found.setdefault(result['row'], {})[result['seed']] = result
-    return found
+        results.setdefault(result['row'], {})[result['seed']] = result
+    return results
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
-    """Return Spearman's rank correlation; ties get their mean rank."""
+    """Return Spearman's rank correlation. Ties share their mean rank."""
     ranks = [_ranks(np.asarray(values)) for values in (first, second)]
     return float(np.corrcoef(*ranks)[0, 1])
 
@@ -81,12 +81,12 @@ def _ranks(values: np.ndarray) -> np.ndarray:
 
 
 def frequency_correlation(probability: np.ndarray, component: int = 0) -> float:
-    """Return the rank correlation of zigzag index and probability in Y, Cb or Cr (0, 1, 2), of 192 channels."""
+    """Return the rank correlation of zigzag index and probability (of 192 channels) in Y, Cb or Cr (0, 1 or 2)."""
     zigzag = np.argsort(zigzag_order())
     return rank_correlation(zigzag, probability[64 * component:64 * component + 64])
 
 
 def describe_selection(channels: list[int]) -> dict[str, int]:
-    """Return how many channels are of Y, Cb and Cr, and how many are also in 24S and in 24D."""
+    """Return how many channels belong to Y, Cb and Cr, and how many are in 24S and in 24D."""
     parts = {name: sum(channel // 64 == i for channel in channels) for i, name in enumerate(('Y', 'Cb', 'Cr'))}
     return dict(**parts, **{name: len(set(channels) & set(channel_indices(name))) for name in ('24S', '24D')})

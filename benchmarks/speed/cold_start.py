@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Measure what a start costs: imports, the first image with and without compiled loops, a worker, eight processes.
+"""Measure start-up times: imports, the first image with and without compiled loops, a worker, eight processes.
 
-Every figure is of a new process; stock and frequency-domain ones take turns. The table is printed and written.
+Every figure comes from a new process. Stock and frequency-domain processes take turns. The table is printed and written
+to a file.
 """
 import argparse
 import os
@@ -24,7 +25,7 @@ IMPORTS = {'import mmpretrain': 'import mmpretrain.datasets', 'import mmfreq': '
 
 
 class Images:
-    """One image through a config's training pipeline, as a data set."""
+    """A data set of one image that runs through the training pipeline of a config."""
 
     def __init__(self, config: str, image: str) -> None:
         from mmcv.transforms import Compose
@@ -41,30 +42,34 @@ class Images:
         return self.steps(dict(img_path=self.image, gt_label=0))['inputs']
 
 
-def measure_here(what: str, config: str, image: str) -> float:
-    """Return seconds: to build a pipeline and load an image, or for a new worker to hand over its first batch."""
+def measure_here(kind: str, config: str, image: str) -> float:
+    """Return the seconds to build a pipeline and load an image, or to get the first batch of a new worker."""
     import mmpretrain.datasets  # noqa: F401
 
     import mmfreq  # noqa: F401
     start = time.perf_counter()
     images = Images(config, image)
-    if what == 'first image':
+    if kind == 'first image':
         images[0]
     else:
         start = time.perf_counter()
-        next(iter(DataLoader(images, num_workers=1, multiprocessing_context=what)))
+        next(iter(DataLoader(images, num_workers=1, multiprocessing_context=kind)))
     return time.perf_counter() - start
 
 
-def start(what: str, config: str, image: str, cache: str) -> subprocess.Popen:
-    """Start a process that measures; its loops are kept in ``cache``."""
-    command = [sys.executable, __file__, '--measure', what, config, image]
+def start(kind: str, config: str, image: str, cache: str) -> subprocess.Popen:
+    """Start a process that measures and stores its compiled loops in ``cache``."""
+    command = [sys.executable, __file__, '--measure', kind, config, image]
     environment = {**os.environ, 'NUMBA_CACHE_DIR': cache, 'OMP_NUM_THREADS': '1'}
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def seconds(process: subprocess.Popen) -> float:
-    """Return what a process measured; raise RuntimeError with its last line if it failed."""
+    """Return the seconds that a process measured.
+
+    Raises:
+        RuntimeError: The process failed; the message is its last line.
+    """
     output, errors = process.communicate()
     if process.returncode:
         raise RuntimeError(errors.strip().splitlines()[-1])
@@ -72,13 +77,13 @@ def seconds(process: subprocess.Popen) -> float:
 
 
 def measure(image: str, repeats: int) -> dict[str, list[float]]:
-    """Return seconds by name, of ``repeats`` rounds; the crowd and the empty cache are measured once."""
-    found: dict[str, list[float]] = {}
+    """Return the seconds of ``repeats`` rounds by name; an empty cache and eight processes are measured once."""
+    times: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory() as empty, tempfile.TemporaryDirectory() as crowd, \
             tqdm(total=repeats * (3 + 3 * len(CONFIGS)) + 3, unit='process', disable=None) as bar:
 
         def add(name: str, value: float) -> None:
-            found.setdefault(name, []).append(value)
+            times.setdefault(name, []).append(value)
             bar.update()
 
         add('first image, nothing compiled: DCT-24S', seconds(start('first image', CONFIGS['DCT-24S'], image, empty)))
@@ -87,21 +92,21 @@ def measure(image: str, repeats: int) -> dict[str, list[float]]:
                 begin = time.perf_counter()
                 subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)
                 add(name, time.perf_counter() - begin)
-            for what in ('first image', 'fork', 'spawn'):
-                title = what if what == 'first image' else f"a worker's first batch, {what}"
+            for kind in ('first image', 'fork', 'spawn'):
+                title = kind if kind == 'first image' else f"a worker's first batch, {kind}"
                 for name, config in CONFIGS.items():
-                    add(f'{title}: {name}', seconds(start(what, config, image, empty)))
+                    add(f'{title}: {name}', seconds(start(kind, config, image, empty)))
         begin = time.perf_counter()
         processes = [start('first image', CONFIGS['DCT-24S'], image, crowd) for _ in range(8)]
         for process in processes:
             seconds(process)
         add('eight processes at once, nothing compiled', time.perf_counter() - begin)
         add('first image after these eight: DCT-24S', seconds(start('first image', CONFIGS['DCT-24S'], image, crowd)))
-    return found
+    return times
 
 
 def main() -> None:
-    """Measure, print, write; or measure one thing in this process."""
+    """Measure, print and write, or take one measurement in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--repeats', type=int, default=5, help='rounds (default: %(default)s)')
     parser.add_argument('--out', default='work_dirs/cold_start.md', help='(default: %(default)s)')
@@ -114,10 +119,10 @@ def main() -> None:
 
     from mmfreq.files import atomic_write_text
     with tempfile.TemporaryDirectory() as folder:
-        found = measure(make_images(folder, 1)[0], args.repeats)
+        times = measure(make_images(folder, 1)[0], args.repeats)
     lines = [f'{key}: {value}' for key, value in machine().items() if key != 'versions']
     lines += ['', '| | s | range |', '| :-- | --: | --: |']
-    for name, values in found.items():
+    for name, values in times.items():
         middle, low, high = (number(f(values)) for f in (statistics.median, min, max))
         lines.append(f'| {name} | {middle} | {low} to {high} |')
     text = '\n'.join(lines) + '\n'

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Measure tools/dataset_stats.py against decoding the same images alone, in turns.
+"""Measure the time of tools/dataset_stats.py relative to decoding the same images.
 
-Both read a folder of images in class folders. Decoding is OpenCV's, in a data loader with as many workers.
+Both read a folder of class folders and take turns. OpenCV decodes, in a data loader with the same number of workers.
 """
 import argparse
 import statistics
@@ -18,7 +18,7 @@ from mmfreq.config.paths import config_path
 
 
 class Decoded(Dataset):
-    """Decode images, and keep nothing of them."""
+    """A data set that decodes images and returns their heights."""
 
     def __init__(self, paths: list[str]) -> None:
         self.paths = paths
@@ -31,7 +31,7 @@ class Decoded(Dataset):
 
 
 def seconds(cfg: Config, images: int, workers: int) -> tuple[float, float]:
-    """Return what decoding and the statistics take."""
+    """Return the seconds of decoding and of the statistics."""
     dataset = coefficient_dataset(cfg)
     order = torch.randperm(len(dataset))[:images].tolist()
     paths = [dataset.get_data_info(i)['img_path'] for i in order]
@@ -48,9 +48,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('folder', help='images in class folders')
     parser.add_argument('--config', default='mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py', help='default: %(default)s')
-    parser.add_argument('--images', type=int, default=1000, help='how many of them (default: %(default)s)')
-    parser.add_argument('--workers', type=int, nargs='+', default=[0, 1, 2], help='(default: 0 1 2)')
-    parser.add_argument('--repeats', type=int, default=3, help='rounds (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=1000, help='number of images (default: %(default)s)')
+    parser.add_argument('--workers', type=int, nargs='+', default=[0, 1, 2], help='numbers of workers (default: 0 1 2)')
+    parser.add_argument('--repeats', type=int, default=3, help='number of rounds (default: %(default)s)')
     args = parser.parse_args()
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
@@ -58,13 +58,13 @@ def main() -> None:
     pipeline = cfg.train_dataloader.dataset.pipeline
     cfg.train_dataloader.dataset = dict(type='CustomDataset', data_prefix=args.folder, pipeline=pipeline)
     images = min(args.images, len(coefficient_dataset(cfg)))
-    found = {workers: [] for workers in args.workers}
+    turns = {workers: [] for workers in args.workers}
     for _ in tqdm(range(args.repeats), unit='round'):
         for workers in args.workers:
-            found[workers].append(seconds(cfg, images, workers))
+            turns[workers].append(seconds(cfg, images, workers))
     print('| workers | decoding alone, images/s | statistics, images/s | time, decoding = 1 |')
     print('| --: | --: | --: | --: |')
-    for workers, times in found.items():
+    for workers, times in turns.items():
         decoding, whole = (images / statistics.median(column) for column in zip(*times))
         ratio = statistics.median(both / alone for alone, both in times)
         print(f'| {workers} | {decoding:,.0f} | {whole:,.0f} | {ratio:.1f} |')

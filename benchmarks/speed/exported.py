@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure exported files with onnxruntime on the CPU, from decoded pixels to results, one image at a time.
+"""Measure files of "mmfreq export" with onnxruntime on the CPU, from decoded pixels to results, image by image.
 
-The files are those of "mmfreq export"; the first is the baseline of the ratios. They take turns.
-PREFIX.md and PREFIX.json are written. Results do not depend on the weights, so that untrained ones do.
+The files take turns. The first is the baseline of the ratios. Untrained models suffice, because the times of a
+classifier do not depend on its weights. The tables are written to PREFIX.md and PREFIX.json.
 """
 import argparse
 import json
@@ -26,17 +26,17 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add('files', nargs='+', metavar='MODEL.onnx', help='exported with --input image')
-    add('--images', metavar='FOLDER', help='JPEG files to read (default: 500x375 pixels, made of the photographs '
-        'of scikit-image)')
-    add('--image-count', type=int, default=4, help='how many of them (default: %(default)s)')
-    add('--repeats', type=int, default=15, help='rounds (default: %(default)s)')
+    add('--images', metavar='FOLDER', help='folder of JPEG files (default: 500x375 pixels, made from the '
+        'photographs in scikit-image)')
+    add('--image-count', type=int, default=4, help='number of images (default: %(default)s)')
+    add('--repeats', type=int, default=15, help='number of rounds (default: %(default)s)')
     add('--threads', type=int, default=1, help='threads of onnxruntime (default: %(default)s)')
     add('--out', metavar='PREFIX', default='work_dirs/exported', help='(default: %(default)s)')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write."""
     args = parse_args()
     torch.set_num_threads(args.threads)  # for the report
     with scratch_folder() as scratch:
@@ -52,14 +52,14 @@ def main() -> None:
 
 
 def session(file: str, threads: int) -> onnxruntime.InferenceSession:
-    """Return a session on the CPU with so many threads."""
+    """Return a session on the CPU with ``threads`` threads."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     return onnxruntime.InferenceSession(file, options, providers=['CPUExecutionProvider'])
 
 
 def run_all(model: onnxruntime.InferenceSession, images: list[np.ndarray]) -> None:
-    """Run a file on images, uint8 (1, H, W, 3)."""
+    """Run a model on each of the images, uint8 (1, H, W, 3)."""
     for image in images:
         model.run(None, {'input': image})
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Measure on a GPU what RESULTS.md has from a CPU, in one call: networks, AMP, the DCT on the device against copying,
-# transfer, training with 1 to 16 workers. Results: work_dirs/gpu/. A section that fails does not stop the others.
-# Usage: benchmarks/speed/gpu.sh [quick]    (quick: small, without AMP and detectors, also without a GPU: shows that it runs)
+# Take the measurements of RESULTS.md on a GPU in one call: networks, AMP, the DCT on the device, transfer, and training
+# with 1 to 16 workers. The results are in work_dirs/gpu/. A section that fails does not stop the others.
+# Usage: benchmarks/speed/gpu.sh [quick]
+# "quick" checks that everything runs, without a GPU too: small networks, no AMP, no detectors.
 set -u
 cd "$(dirname "$0")/../.."
 OUT=${OUT:-work_dirs/gpu}

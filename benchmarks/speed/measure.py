@@ -1,6 +1,6 @@
-"""Measure the frequency input against RGB pixels: pipeline, transfer, network, training step.
+"""Measure DCT channels against RGB pixels: pipeline, transfer, network, training step.
 
-Times are interleaved: in each round every candidate runs once, after one round to warm up.
+The candidates take turns: each runs once per round, after one round to warm up.
 """
 import datetime
 import importlib.metadata
@@ -25,13 +25,13 @@ from peers import available_peers
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from demo.images import IMAGES, load_image
 from mmfreq.apis.measure import Entry, build_model, peak_memory, synchronize, time_interleaved
 from mmfreq.config.checks import check_channels
-from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.config.paths import config_path
+from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
-from demo.images import IMAGES, load_image
 from mmfreq.models.dct_layer import BlockDCTLayer
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
@@ -43,28 +43,28 @@ _PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 
 
 @dataclass
 class Section:
-    """A table of figures of one unit; the first entry is the baseline of the ratios."""
+    """A table of results in one unit. The first entry is the baseline of the ratios."""
     title: str
     unit: str
     entries: list[Entry]
     notes: list[str] = field(default_factory=list)
 
     def ratio(self, entry: Entry) -> float:
-        """Return how many times the baseline's figure."""
+        """Return an entry relative to the baseline."""
         return entry.median / self.entries[0].median if self.entries[0].median else float('nan')
 
 
 @dataclass
 class Settings:
-    """How much to measure.
+    """The settings of a run.
 
     Attributes:
-        repeats (int): Rounds.
-        batch (int): Images of a batch.
-        images (list[str]): JPEG files.
-        device (str): Where the networks run, ``'cpu'`` or ``'cuda'``.
-        seed (int): Of the augmentation; the same for all configs.
-        dataloader (str): Whose pipelines load the images.
+        repeats (int): Number of rounds.
+        batch (int): Images per batch.
+        images (list[str]): Paths of JPEG files.
+        device (str): Device of the networks, ``'cpu'`` or ``'cuda'``.
+        seed (int): Seed of the augmentation, the same for all configs.
+        dataloader (str): Loader whose pipelines are measured.
     """
     repeats: int
     batch: int
@@ -75,7 +75,7 @@ class Settings:
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, GPU, versions, date, and the load average before the measurements."""
+    """Return the processor, GPU, versions, date and current load average."""
     cpu, info = platform.machine(), Path('/proc/cpuinfo')
     for line in info.read_text(encoding='utf-8').splitlines() if info.exists() else ():
         if line.startswith('model name'):
@@ -98,7 +98,7 @@ def machine() -> dict[str, Any]:
 
 
 def make_images(folder: str, count: int) -> list[str]:
-    """Write ``count`` different JPEG files of 500x375 pixels, quality 95, from scikit-image's."""
+    """Write ``count`` different JPEG files of 500x375 pixels at quality 95, from scikit-image's images."""
     width, height = IMAGE_SIZE
     paths, sources = [], [load_image(name) for name in IMAGES]
     for i in range(count):
@@ -114,12 +114,12 @@ def make_images(folder: str, count: int) -> list[str]:
 
 
 class Subject:
-    """A config, and what of it is measured: a pipeline, its collation, its network.
+    """The measured parts of a config: a pipeline, its collation, its network.
 
     Args:
         config (str): A path, or ``package::file``.
-        device (str): Where the network runs.
-        dataloader (str): Whose pipeline loads the images.
+        device (str): Device of the network.
+        dataloader (str): Loader whose pipeline is measured.
     """
 
     def __init__(self, config: str, device: str = 'cpu', dataloader: str = 'train_dataloader'
@@ -129,10 +129,10 @@ class Subject:
         self.name = self.path.stem
         self.device = device
         check_channels(self.cfg)
-        found = pipelines(self.cfg, dataloader)
-        if not found:
+        candidates = pipelines(self.cfg, dataloader)
+        if not candidates:
             raise ValueError(f'{config}: expected a {dataloader} with a pipeline')
-        self.pipeline: list[dict] = found[0]
+        self.pipeline: list[dict] = candidates[0]
 
     @cached_property
     def steps(self) -> list[Callable[[dict], dict]]:
@@ -142,7 +142,7 @@ class Subject:
 
     @cached_property
     def collate(self) -> Callable[[list], dict]:
-        """Return the collation that ``tools/train.py`` gives the loader."""
+        """Return the collate function that ``tools/train.py`` uses."""
         stated = self.cfg.train_dataloader.get('collate_fn')
         if stated is not None:
             arguments = {key: value for key, value in stated.items() if key != 'type'}
@@ -165,21 +165,21 @@ class Subject:
         init_default_scope(self.cfg.get('default_scope', 'mmengine'))
 
     def load(self, image: str) -> dict:
-        """Put one image through the pipeline."""
+        """Run one image through the pipeline."""
         results = self.start(image)
         for step in self.steps:
             results = step(results)
         return results
 
     def load_batch(self, settings: Settings) -> dict:
-        """Return a collated batch of images, the same crops for every config."""
+        """Return a collated batch of images, with the same crops for every config."""
         np.random.seed(settings.seed)
         picked = [settings.images[i % len(settings.images)] for i in range(settings.batch)]
         return self.collate([self.load(image) for image in picked])
 
     @staticmethod
     def start(image: str) -> dict:
-        """Return what a data set hands to the pipeline: a label, two boxes, two masks."""
+        """Return a sample as from a data set: an image path, a label, two boxes and two masks."""
         width, height = IMAGE_SIZE
         boxes = [(0.1, 0.2, 0.6, 0.9), (0.5, 0.1, 0.9, 0.5)]
         instances = []
@@ -193,7 +193,7 @@ class Subject:
 
 def measure_preprocessing(settings: Settings, channels: str = '24S',
                           stats: str = 'photos-448') -> Section:
-    """Measure one image of 448x448 to normalised channels: our transforms and peers."""
+    """Measure the way from one 448x448 image to normalised channels: our transforms and peers."""
     image = cv2.resize(cv2.imread(settings.images[0]), (448, 448), interpolation=cv2.INTER_AREA)
     indices, loaded = channel_indices(channels), load_stats(stats)
     fused = FusedBlockDCT(channels, stats)
@@ -220,7 +220,7 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the pipelines, image by image interleaved: whole, and by step."""
+    """Measure the whole pipelines and their steps. The configs take turns for each image."""
     rounds = settings.repeats + 1
     seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
     for turn in tqdm(range(rounds), 'Pipeline', unit='round', leave=False, disable=None):
@@ -232,7 +232,7 @@ def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[S
                     start = time.perf_counter()
                     results = step(results)
                     table[turn, number, i] = time.perf_counter() - start
-    # the median over the images of a round; slow outliers are other processes
+    # The median over the images of a round ignores slow outliers, which other processes cause
     per_round = [1e3 * np.median(table[1:], axis=1) for table in seconds]
     whole = [1e3 * np.median(table[1:].sum(axis=2), axis=1) for table in seconds]
     size = np.mean([os.path.getsize(image) for image in settings.images])
@@ -248,13 +248,13 @@ def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[S
 
 
 def tensor_bytes(inputs: Any) -> int:
-    """Return the bytes of a tensor, or of all tensors in a list."""
+    """Return the bytes of a tensor or of a list of tensors."""
     tensors = [inputs] if torch.is_tensor(inputs) else inputs
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def _received(subject: Subject, samples: list[dict], batch: int, batches: int) -> float:
-    """Return seconds per image from one worker to the main process, without its start-up."""
+    """Return the seconds per image from a worker to the main process, without the start-up."""
     loader = DataLoader(samples * batches, batch, num_workers=1, collate_fn=subject.collate)
     received = iter(loader)
     next(received)
@@ -265,7 +265,7 @@ def _received(subject: Subject, samples: list[dict], batch: int, batches: int) -
 
 def measure_transfer(subjects: Sequence[Subject], settings: Settings,
                      batches: int = 8) -> list[Section]:
-    """Measure an image's bytes, its collation, its way to the main process and to the device."""
+    """Measure the bytes of an image, collation, and transfer to the main process and the device."""
     packed = []
     for subject in subjects:
         np.random.seed(settings.seed)
@@ -300,7 +300,7 @@ def _to_device(inputs: Any, device: str) -> None:
 
 
 def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the data preprocessors on batches on the device, and their memory bandwidth."""
+    """Measure the data preprocessors for batches on the device, and their memory bandwidth."""
     works, notes = {}, []
     bandwidth = copy_bandwidth(settings)
     for subject in subjects:
@@ -327,7 +327,7 @@ def _preprocess(subject: Subject, batch: dict, device: str) -> None:
 
 
 def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
-    """Return GB/s that the device reads and writes while it copies memory."""
+    """Return the GB/s that the device reads and writes while it copies memory."""
     source = torch.zeros(megabytes << 20, dtype=torch.uint8, device=settings.device)
     target = torch.empty_like(source)
 
@@ -341,7 +341,7 @@ def copy_bandwidth(settings: Settings, megabytes: int = 256) -> float:
 
 def measure_networks(subjects: Sequence[Subject], settings: Settings,
                      amp: bool = False) -> Iterator[Section]:
-    """Measure forward and backward passes, in float32 or under AMP, and training memory."""
+    """Measure forward and backward passes in float32 or with AMP, and the memory of training."""
     batches = [s.model.data_preprocessor(s.load_batch(settings), True) for s in subjects]
     precision = 'AMP' if amp else 'float32'
     for title, run in ((f'Network forward, {precision}', _forward),
@@ -381,7 +381,7 @@ def _backward(subject: Subject, batch: dict, amp: bool) -> None:
 
 
 def _training_memory(subject: Subject, batch: dict, amp: bool) -> int:
-    """Return bytes: the peak on a GPU; on the CPU what forward keeps for the backward pass."""
+    """Return the peak bytes on a GPU, or the bytes kept for the backward pass on a CPU."""
     if subject.device != 'cpu':
         return peak_memory(partial(_backward, subject, batch, amp), subject.device)
     parameters = {p.untyped_storage().data_ptr() for p in subject.model.parameters()}
@@ -419,7 +419,7 @@ def resident_memory() -> float:
 
 
 def measure_memory(subjects: Sequence[Subject], settings: Settings, images: int) -> list[Section]:
-    """Measure the process's memory over ``images`` images of each pipeline, as in a worker."""
+    """Measure the memory of the process over ``images`` images of each pipeline, as in a worker."""
     sections = []
     for subject in subjects:
         marks = sorted({1, max(1, images // 10), images // 2, images} - {0})
@@ -449,25 +449,25 @@ SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], Iterable[Section]]] 
 
 
 def jpeg_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
-    """Return ``count`` JPEG files: the first of ``folder``, or new ones in ``scratch``."""
+    """Return ``count`` JPEG files: the first ones of ``folder``, or new ones in ``scratch``."""
     if folder is None:
         return make_images(scratch, count)
-    found = sorted(str(path) for path in Path(folder).rglob('*')
+    paths = sorted(str(path) for path in Path(folder).rglob('*')
                    if path.suffix.lower() in ('.jpg', '.jpeg'))
-    if not found:
+    if not paths:
         raise ValueError(f'{folder}: expected JPEG files, found none')
-    return found[:count]
+    return paths[:count]
 
 
 def benchmark(configs: Sequence[str], sections: Sequence[str], settings: Settings,
               memory: int = 0) -> Iterator[Section]:
-    """Measure configs against the first of them, section by section.
+    """Measure configs relative to the first of them, section by section.
 
     Args:
-        configs (Sequence[str]): Paths or ``package::file``; the first is the baseline.
-        sections (Sequence[str]): Some of ``SECTIONS``.
-        settings (Settings): How much to measure.
-        memory (int): Images to watch a worker's memory over. Defaults to 0: not measured.
+        configs (Sequence[str]): Paths or ``package::file``. The first is the baseline.
+        sections (Sequence[str]): Names from ``SECTIONS``.
+        settings (Settings): Settings of the run.
+        memory (int): Number of images for the memory of a worker. Defaults to 0: not measured.
     """
     subjects = [Subject(config, settings.device, settings.dataloader) for config in configs]
     for name in sections:
@@ -478,20 +478,20 @@ def benchmark(configs: Sequence[str], sections: Sequence[str], settings: Setting
 
 @dataclass
 class Report:
-    """All figures of a run, and what they hold for."""
+    """All results of a run, with its machine and command."""
     machine: dict[str, Any]
     command: str
     sections: list[Section]
 
     def as_dict(self) -> dict[str, Any]:
-        """Return plain values for JSON."""
+        """Return the report as plain values for JSON."""
         return dict(machine=self.machine, command=self.command, sections=[
             dict(title=s.title, unit=s.unit, notes=s.notes,
                  entries=[dict(vars(entry), ratio=s.ratio(entry)) for entry in s.entries])
             for s in self.sections])
 
     def markdown(self) -> str:
-        """Return tables of medians, quartiles and ratios."""
+        """Return Markdown tables of medians, quartiles and ratios."""
         versions = ', '.join(map(' '.join, self.machine['versions'].items()))
         lines = [f'{self.machine["date"]}, {self.machine["cpu"]}, GPU: {self.machine["gpu"]}, '
                  f'{self.machine["threads"]} thread(s), load average '
@@ -507,10 +507,10 @@ class Report:
 
 
 def number(value: float) -> str:
-    """Format a figure with three digits or more, grouped."""
+    """Format a number with at least three digits, and with thousands separators."""
     return f'{value:,.0f}' if value >= 1000 else f'{value:.3g}'
 
 
 def scratch_folder() -> tempfile.TemporaryDirectory:
-    """Make a folder for images that goes when the run ends."""
+    """Return a temporary folder for images."""
     return tempfile.TemporaryDirectory(prefix='mmfreq_benchmark_')

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure networks alone: RGB against DCT channels that enter at stage 1 or 2, channels_last, torch.compile.
+"""Measure networks alone: RGB, DCT channels that enter at stage 1 or 2, channels_last and torch.compile.
 
-The input stands for one crop: 224x224 pixels for RGB, twice that size for the channels (MobileNetV2: four times). 24S
-in blocks of 8x8 pixels is the same band as 96 channels in blocks of 16x16, which enter one stage later. Weights and
-inputs are random; the variants of a network take turns; RGB is the baseline of the ratios. PREFIX.md and PREFIX.json
-are written.
+All inputs correspond to the same crop: 224x224 pixels for RGB, twice this size for the channels (MobileNetV2: four
+times). 24S in blocks of 8x8 pixels holds the same frequencies as 96 channels in blocks of 16x16, which enter one stage
+later. Weights and inputs are random. The variants of a network take turns. RGB is the baseline of the ratios. The
+tables are written to PREFIX.md and PREFIX.json.
 """
 import argparse
 import json
@@ -26,17 +26,17 @@ EARLY, LATE = {'24S': 24, '48S': 48, '64S': 64}, {'24S': 96, '48S': 192, '64S': 
 
 
 def variants(family: str, depth: int, size: int) -> dict[str, tuple[dict, tuple[int, int, int]]]:
-    """Return backbone configs and input shapes (C, H, W) by name, RGB first; ``size`` in pixels of the RGB crop."""
+    """Return backbone configs and input shapes (C, H, W) by name, RGB first. ``size`` is the side of the RGB crop."""
     stem = 2 if family == 'MobileNetV2' else 4
     depths = {} if family == 'MobileNetV2' else dict(depth=depth)
-    found = {'RGB': (dict(type=family, **depths), (3, size, size))}
+    subjects = {'RGB': (dict(type=family, **depths), (3, size, size))}
     for name, count in EARLY.items():
-        found[name] = dict(type=f'Freq{family}', in_channels=count, **depths), (count, size // stem, size // stem)
-    if depths:  # MobileNetV2 has no stages to enter later
+        subjects[name] = dict(type=f'Freq{family}', in_channels=count, **depths), (count, size // stem, size // stem)
+    if depths:  # MobileNetV2 has no late entry
         for name, count in LATE.items():
             cfg = dict(type=f'Freq{family}', in_channels=count, entry_stage=2, **depths)
-            found[f'{name}, stage 2'] = cfg, (count, size // 8, size // 8)
-    return found
+            subjects[f'{name}, stage 2'] = cfg, (count, size // 8, size // 8)
+    return subjects
 
 
 def parse_args() -> argparse.Namespace:
@@ -45,19 +45,19 @@ def parse_args() -> argparse.Namespace:
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     add = parser.add_argument
     add('--networks', nargs='+', default=['ResNet-18', 'ResNet-50', 'MobileNetV2'], help='(default: %(default)s)')
-    add('--size', type=int, default=224, help='pixels of the RGB crop (default: %(default)s)')
-    add('--batch', type=int, default=8, help='images (default: %(default)s)')
-    add('--repeats', type=int, default=9, help='rounds (default: %(default)s)')
+    add('--size', type=int, default=224, help='side of the RGB crop in pixels (default: %(default)s)')
+    add('--batch', type=int, default=8, help='images per batch (default: %(default)s)')
+    add('--repeats', type=int, default=9, help='number of rounds (default: %(default)s)')
     add('--threads', type=int, default=1, help='threads of torch (default: %(default)s)')
     add('--device', choices=['cpu', 'cuda'], default=device, help='(default: %(default)s)')
-    add('--channels-last', action='store_true', help='measure RGB and 24S in both memory formats')
-    add('--compile', action='store_true', help='measure RGB and 24S with torch.compile too')
+    add('--channels-last', action='store_true', help='also measure RGB and 24S in the memory format channels_last')
+    add('--compile', action='store_true', help='also measure RGB and 24S with torch.compile')
     add('--out', metavar='PREFIX', default='work_dirs/networks', help='(default: %(default)s)')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write."""
     args = parse_args()
     torch.set_num_threads(args.threads)
     init_default_scope('mmpretrain')
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def measure(network: str, subjects: dict, args: argparse.Namespace) -> list[Section]:
-    """Return multiply-adds, times of forward, and of forward and backward, and peak memory of the latter."""
+    """Return multiply-adds, times of forward and of forward and backward, and peak memory of the latter."""
     works, macs = {}, []
     for name, (cfg, shape) in subjects.items():
         model = MODELS.build(cfg).to(args.device)
@@ -106,7 +106,7 @@ def forward(model: torch.nn.Module, inputs: torch.Tensor, device: str) -> None:
 
 
 def backward(model: torch.nn.Module, inputs: torch.Tensor, device: str) -> None:
-    """Run the network and the backward pass of its last output."""
+    """Run the network, and the backward pass from its last output."""
     model.train()
     model.zero_grad(set_to_none=True)
     model(inputs)[-1].sum().backward()

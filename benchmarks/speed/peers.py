@@ -1,8 +1,8 @@
-"""Other ways from an image to the same DCT channels, to measure FusedBlockDCT against.
+"""Other implementations of FusedBlockDCT, to compare its speed with.
 
-Each is a function of an image, uint8 BGR (H, W, 3) with sides that are multiples of 8, and gives
-float32 channels of the same numbers: (h, w, C), or (C, h, w) where that is how it computes them.
-None of them is slowed down on purpose.
+Each is a function that takes an image, uint8 BGR (H, W, 3) with sides that are multiples of 8, and
+returns the same normalised channels in float32: (h, w, C), or (C, h, w) if it computes them in this
+order. Each is as fast as its library allows.
 """
 import importlib.util
 import os
@@ -21,7 +21,7 @@ Peer = Callable[[np.ndarray], np.ndarray]
 
 
 def scipy_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
-    """All 192 coefficients with scipy's ``dctn`` in float32, then selection and normalisation."""
+    """Return scipy's ``dctn`` of all 192 channels in float32, followed by selection and normalisation."""
     from scipy.fft import dctn
     mean, std = stats.mean[channels].astype(np.float32), stats.std[channels].astype(np.float32)
 
@@ -43,21 +43,21 @@ def torch_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
     bias = torch.tensor(block_map.bias, dtype=torch.float32)
 
     def transform(image: np.ndarray) -> np.ndarray:
-        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()  # stays (H, W, 3) in memory
+        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float()  # still (H, W, 3) in memory
         return torch.conv2d(tensor, weight, bias, stride=8)[0].numpy()
 
     return transform
 
 
 def jpeg_peer(channels: Sequence[int], stats: FreqStats) -> Peer:
-    """The route of the released DCTNet code: coefficients out of JPEG files.
+    """Return the route of the released DCTNet code, which reads coefficients from JPEG files.
 
-    The image is encoded at quality 100 with 4:2:0 subsampling for its Y, and once more at twice the
-    size for Cb and Cr, whose subsampled planes then have the image's size. OpenCV encodes
-    (libjpeg-turbo), pyjpegio (libjpeg-turbo too) reads the coefficients back, through a file in
-    memory since it takes no bytes. At quality 100 they are those of
-    :func:`mmfreq.dct.blocks.block_dct`, rounded to integers; chroma differs by the resizing and
-    subsampling.
+    Y comes from the image encoded at quality 100 with 4:2:0 subsampling. Cb and Cr come from the
+    image encoded at twice the size, so that their subsampled planes have the size of the image.
+    OpenCV encodes the image, and pyjpegio reads the coefficients from a file in memory; both use
+    libjpeg-turbo. At quality 100, the coefficients of Y are those of
+    :func:`mmfreq.dct.blocks.block_dct`, rounded to integers. Chroma also differs by the resizing
+    and subsampling.
     """
     import jpegio
     mean, std = stats.mean[channels].astype(np.float32), stats.std[channels].astype(np.float32)
@@ -89,13 +89,13 @@ _PEERS = {
 
 
 def available_peers(channels: Sequence[int], stats: FreqStats) -> tuple[dict[str, Peer], list[str]]:
-    """The peers whose libraries are installed, by name, and a note for each of the others."""
-    found: dict[str, Optional[Peer]] = {}
+    """Return the peers whose libraries are installed, by name, and a note for each of the others."""
+    peers: dict[str, Optional[Peer]] = {}
     notes = []
     for name, (make, module, package) in _PEERS.items():
         if importlib.util.find_spec(module):
-            found[name] = make(channels, stats)
+            peers[name] = make(channels, stats)
         else:
             notes.append(f'{name}: not measured, {package} is not installed '
                          f'(pip install {package})')
-    return found, notes
+    return peers, notes

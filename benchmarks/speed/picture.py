@@ -1,4 +1,4 @@
-"""The figures of a benchmark as a picture."""
+"""Draw the results of a benchmark."""
 from typing import Sequence
 
 from matplotlib.figure import Figure
@@ -8,7 +8,7 @@ from mmfreq.apis.pictures import draw_bars, save_figure
 
 
 def plot_benchmark(sections: Sequence[Section], path: str) -> None:
-    """Draw one bar chart for each table of a benchmark; the first bar, the baseline, is grey."""
+    """Draw one bar chart per table of a benchmark. The first bar is the baseline and grey."""
     columns = 2
     lines = [sections[i:i + columns] for i in range(0, len(sections), columns)]
     heights = [0.75 + 0.3 * max(len(section.entries) for section in line) for line in lines]

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure what the frequency input costs against RGB pixels, on this machine.
+"""Measure the cost of DCT channels relative to RGB pixels on this machine.
 
-The first config is the baseline. Timing is interleaved; medians, quartiles and ratios are printed
-and written as PREFIX.md, PREFIX.json and PREFIX.png. Nothing is trained and no data set is needed:
-images come from scikit-image unless --images names a folder. Peers that are not installed are left
-out (pip install scipy pyjpegio).
+The configs take turns. The first is the baseline of the ratios. Medians, quartiles and ratios are
+printed and written to PREFIX.md, PREFIX.json and PREFIX.png. No training and no data set is needed:
+the images come from scikit-image unless --images names a folder. Other implementations of the DCT
+are measured if they are installed (pip install scipy pyjpegio).
 """
 import argparse
 import json
@@ -31,28 +31,28 @@ def parse_args() -> argparse.Namespace:
     add('configs', nargs='*', default=CONFIGS, metavar='CONFIG',
         help=f'config files, the baseline first (default: {" ".join(CONFIGS)})')
     add('--sections', nargs='+', choices=[*SECTIONS, 'none'], default=list(SECTIONS),
-        help='what to measure (default: all; amp is slow on a processor without bfloat16)')
+        help='sections to measure (default: all; amp is slow on a processor without bfloat16)')
     add('--out', metavar='PREFIX', default='work_dirs/benchmark', help='(default: %(default)s)')
-    add('--repeats', type=int, default=15, help='rounds (default: %(default)s)')
-    add('--batch', type=int, default=8, help='images of a batch (default: %(default)s)')
-    add('--images', metavar='FOLDER', help='JPEG files to read (default: 500x375 pixels, quality '
-        '95, made of the photographs of scikit-image)')
-    add('--image-count', type=int, default=24, help='how many of them (default: %(default)s)')
-    add('--memory', type=int, default=0, metavar='N', help='watch the memory of the process over N '
-        'images of each training pipeline (default: do not)')
+    add('--repeats', type=int, default=15, help='number of rounds (default: %(default)s)')
+    add('--batch', type=int, default=8, help='images per batch (default: %(default)s)')
+    add('--images', metavar='FOLDER', help='folder of JPEG files (default: 500x375 pixels, quality '
+        '95, made from the photographs in scikit-image)')
+    add('--image-count', type=int, default=24, help='number of images (default: %(default)s)')
+    add('--memory', type=int, default=0, metavar='N', help='also measure the memory of the process over '
+        'N images of each pipeline (default: do not)')
     add('--dataloader', choices=['train_dataloader', 'test_dataloader'], default='train_dataloader',
-        help='whose pipelines are measured (default: %(default)s)')
+        help='loader whose pipelines are measured (default: %(default)s)')
     add('--threads', type=int, default=1, help='threads of torch (default: %(default)s)')
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    add('--device', choices=['cpu', 'cuda'], default=device, help='where the networks run '
+    add('--device', choices=['cpu', 'cuda'], default=device, help='device of the networks '
         '(default: the GPU if there is one)')
-    add('--quick', action='store_true', help='one round over two images: shows that it runs, '
-        'measures nothing')
+    add('--quick', action='store_true', help='one round over two images, to check that '
+        'everything runs')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write."""
     args = parse_args()
     if args.quick:
         args.repeats, args.batch, args.image_count = 1, 2, 2
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 def write(report: Report, prefix: str) -> None:
-    """Write what has been measured, also when it is interrupted."""
+    """Write all finished sections, even after an interruption."""
     if report.sections:
         atomic_write_text(f'{prefix}.md', report.markdown())
         atomic_write_text(f'{prefix}.json', json.dumps(report.as_dict(), indent=1) + '\n')

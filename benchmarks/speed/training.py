@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure training from image files to the optimizer, with worker processes that load.
+"""Measure training with worker processes that load, from the image files to the optimizer.
 
-Each round gives every config a loader with fresh workers; the batches that the workers have prepared
-before the clock starts are not counted. The first config is the baseline of the ratios. PREFIX.md
-and PREFIX.json are written after each number of workers.
+In each round, every config gets a loader with new workers. The clock starts after the batches that
+the workers have prepared in advance. The first config is the baseline of the ratios. The tables are
+written to PREFIX.md and PREFIX.json after each number of workers.
 """
 import argparse
 import json
@@ -27,7 +27,7 @@ CONFIGS = ['mmpretrain::resnet/resnet50_8xb32_in1k.py',
 
 
 class Images(Dataset):
-    """Endless repetitions of some image files through a training pipeline."""
+    """A data set of ``length`` samples that runs the same image files through a training pipeline."""
 
     def __init__(self, subject: Subject, images: list[str], length: int) -> None:
         self.subject, self.images, self.length = subject, images, length
@@ -46,19 +46,19 @@ def parse_args() -> argparse.Namespace:
     add = parser.add_argument
     add('configs', nargs='*', default=CONFIGS, metavar='CONFIG',
         help=f'config files, the baseline first (default: {" ".join(CONFIGS)})')
-    add('--workers', type=int, nargs='+', default=[1, 2, 4, 8, 16], help='processes that load (default: %(default)s)')
-    add('--batch', type=int, default=64, help='images of a batch (default: %(default)s)')
-    add('--batches', type=int, default=20, help='batches that are timed in a round (default: %(default)s)')
-    add('--rounds', type=int, default=3, help='(default: %(default)s)')
-    add('--amp', action='store_true', help='train under AMP in float16, which needs a GPU')
-    add('--images', metavar='FOLDER', help='JPEG files to read (default: 500x375 pixels, made of photographs)')
+    add('--workers', type=int, nargs='+', default=[1, 2, 4, 8, 16], help='numbers of workers (default: %(default)s)')
+    add('--batch', type=int, default=64, help='images per batch (default: %(default)s)')
+    add('--batches', type=int, default=20, help='timed batches per round (default: %(default)s)')
+    add('--rounds', type=int, default=3, help='number of rounds (default: %(default)s)')
+    add('--amp', action='store_true', help='train with AMP in float16 on a GPU')
+    add('--images', metavar='FOLDER', help='folder of JPEG files (default: 500x375 pixels, made from photographs)')
     add('--device', choices=['cpu', 'cuda'], default=device, help='(default: %(default)s)')
     add('--out', metavar='PREFIX', default='work_dirs/training', help='(default: %(default)s)')
     return parser.parse_args()
 
 
 def main() -> None:
-    """Measure, print, write."""
+    """Measure, print and write."""
     args = parse_args()
     if args.amp and args.device == 'cpu':
         raise SystemExit('training: --amp: expected a GPU')
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def trainer(subject: Subject, amp: bool) -> partial:
-    """Return a function that trains on a batch, with the config's optimizer."""
+    """Return a function that trains on a batch with the optimizer of the config."""
     cfg = dict(subject.cfg.optim_wrapper)
     if amp:
         cfg.update(type='AmpOptimWrapper', dtype='float16')
@@ -94,7 +94,7 @@ def trainer(subject: Subject, amp: bool) -> partial:
 
 def seconds_per_image(subject: Subject, train: partial, images: list[str], workers: int,
                       args: argparse.Namespace) -> float:
-    """Return the time of an image, once what was loaded in advance is used up."""
+    """Return the seconds per image, after the batches that were loaded in advance."""
     ahead = 2 * workers + 1  # two batches wait at each worker
     data = Images(subject, images, (ahead + args.batches) * args.batch)
     loader = DataLoader(data, args.batch, num_workers=workers, collate_fn=subject.collate,

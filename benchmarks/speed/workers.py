@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Measure what a data loader's workers add to the memory in use, forked and spawned, over a config's training pipeline.
+"""Measure the memory of a data loader's workers, forked and spawned, with the training pipeline of a config.
 
-The figures are the kernel's, of one worker among two after its share of the images, in MB (Linux):
-resident: all pages that it sees, also those that it shares with its parent;
-shared out (PSS): a shared page counts for each process that shares it by its part;
-its own (USS): what would be free without it.
+The figures come from the Linux kernel, in MB, for one of two workers after its share of the images:
+resident: all pages of the worker, including those that it shares with its parent;
+shared out (PSS): each page divided by the number of processes that share it;
+its own (USS): the pages that no other process has.
 """
 import argparse
 import subprocess
@@ -29,7 +29,7 @@ def memory() -> list[float]:
 
 
 class Watched(Images):
-    """Images, one file many times; with each comes the memory of the process that made it."""
+    """A data set that repeats one image and returns the memory of the loading process with each."""
 
     def __init__(self, config: str, image: str, count: int) -> None:
         super().__init__(config, image)
@@ -43,7 +43,7 @@ class Watched(Images):
 
 
 def measure(config: str, image: str, count: int, context: str) -> list[float]:
-    """Return the memory of a worker after ``count`` images, of the last batch."""
+    """Return the memory of a worker after ``count`` images, taken with its last batch."""
     import mmpretrain.datasets  # noqa: F401
 
     import mmfreq  # noqa: F401
@@ -54,9 +54,9 @@ def measure(config: str, image: str, count: int, context: str) -> list[float]:
 
 
 def main() -> None:
-    """Measure each in a new process and print; or measure one in this process."""
+    """Measure every variant in a new process and print, or measure one variant in this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--images', type=int, default=200, help='of each worker (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=200, help='images per worker (default: %(default)s)')
     parser.add_argument('--measure', nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.measure:

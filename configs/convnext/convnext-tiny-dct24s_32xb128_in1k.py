@@ -1,6 +1,6 @@
-# ConvNeXt-T on 24 channels of a 448x448 crop, 24 x 56 x 56: a cell for each 4x4 patch.
-# RandAugment and RandomErasing work on pixels, before FusedBlockDCT; Mixup and CutMix on the batch commute with the DCT
-# (both are the same for each channel, and CutMix cuts whole blocks: the labels get the exact share).
+# ConvNeXt-T on 24 channels of a 448x448 crop, 24 x 56 x 56, one block for each 4x4 patch.
+# RandAugment and RandomErasing work on pixels, before FusedBlockDCT. Mixup and CutMix work on the batch of channels.
+# They commute with the DCT: both treat all channels alike, and CutMix pastes whole blocks.
 _base_ = 'mmpretrain::convnext/convnext-tiny_32xb128_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

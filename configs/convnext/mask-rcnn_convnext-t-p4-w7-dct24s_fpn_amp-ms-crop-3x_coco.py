@@ -1,4 +1,5 @@
-# Mask R-CNN with ConvNeXt-T on 24 channels: 800x1333 pixels, enlarged twice, 24 x 200 x 334, a cell for each 4x4 patch.
+# Mask R-CNN with ConvNeXt-T on 24 channels: 800x1333 pixels, upscaled by two, 24 x 200 x 334. Each 4x4
+# patch is one block.
 _base_ = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls', 'mmfreq.models.det'])

@@ -1,4 +1,4 @@
-# The same network without its stem, on 24 DCT channels of the photo enlarged twice: one block covers 4x4 pixels.
+# The same network without its stem, on 24 DCT channels of the image upscaled by two: one block covers 4x4 pixels.
 _base_ = './mask-rcnn_r18_demo.py'
 
 model = dict(

@@ -1,5 +1,5 @@
-# The stock Mask R-CNN at reduced size, from scratch, on shapes cut from the photographs of scikit-image
-# (tools/make_demo_data.py --task detection).
+# The stock Mask R-CNN at reduced size, from scratch, on shapes cut from the photographs in scikit-image
+# (python -m demo --task detection).
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.det'])

@@ -1,4 +1,4 @@
-# 24 DCT channels of a 224x224 crop: a 28x28 grid, the size at which the RGB demo's first stage works.
+# 24 DCT channels of a 224x224 crop: a grid of 28x28 blocks, the size of the first stage's features in the RGB demo.
 _base_ = './resnet18_demo.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

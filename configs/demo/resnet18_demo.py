@@ -1,4 +1,4 @@
-# The stock RGB baseline at reduced size, on the photographs of scikit-image (tools/make_demo_data.py).
+# The stock RGB baseline at reduced size, on the photographs in scikit-image (python -m demo).
 _base_ = 'mmpretrain::resnet/resnet18_8xb32_in1k.py'
 
 model = dict(head=dict(num_classes=12, topk=(1, )))

@@ -1,4 +1,4 @@
-# Faster R-CNN with DCT-24S of Xu et al. 2020: 800x1333 pixels, enlarged twice, 24 x 200 x 334.
+# Faster R-CNN with DCT-24S of Xu et al. 2020: 800x1333 pixels, upscaled by two, 24 x 200 x 334.
 _base_ = 'mmdet::faster_rcnn/faster-rcnn_r50_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.det'])

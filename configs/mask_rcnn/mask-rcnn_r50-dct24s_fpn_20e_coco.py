@@ -1,4 +1,4 @@
-# The recipe of the released DCTNet code: 20 epochs, learning rate 0.0025 for each two images, gradients clipped at 35.
+# The recipe of the released DCTNet code: 20 epochs, learning rate 0.0025 for two images, gradients clipped at 35.
 _base_ = './mask-rcnn_r50-dct24s_fpn_1x_coco.py'
 
 train_cfg = dict(max_epochs=20)

@@ -1,5 +1,5 @@
-# ResNeSt-50 on 24 channels of a 448x448 crop, 24 x 56 x 56; tested, as the stock model, on a larger crop: 24 x 64 x 64.
-# RandAugment, ColorJitter and Lighting work on pixels, before FusedBlockDCT.
+# ResNeSt-50 on 24 channels of a 448x448 crop, 24 x 56 x 56. As in the stock config, testing uses a larger
+# crop: 24 x 64 x 64. RandAugment, ColorJitter and Lighting work on pixels, before FusedBlockDCT.
 _base_ = 'mmpretrain::resnest/resnest50_32xb64_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

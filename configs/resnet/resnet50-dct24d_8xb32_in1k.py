@@ -1,4 +1,4 @@
-# DCT-24D of Xu et al. 2020, Table 1: 24 x 56 x 56, those that the learned gate keeps most often.
+# DCT-24D of Xu et al. 2020, Table 1: 24 x 56 x 56, the channels that the learned gate keeps most often.
 _base_ = './resnet50-dct24s_8xb32_in1k.py'
 
 freq = [dict(_base_.freq[0], channels='24D')]

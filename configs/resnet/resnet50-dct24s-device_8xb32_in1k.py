@@ -1,4 +1,4 @@
-# DCT-24S, made of uint8 photos on the network's device.
+# DCT-24S, computed from uint8 pixels on the device of the network.
 _base_ = './resnet50-dct24s_8xb32_in1k.py'
 
 data_preprocessor = dict(

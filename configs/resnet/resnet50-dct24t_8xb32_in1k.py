@@ -1,4 +1,4 @@
-# DCT-24T of Xu et al. 2020, Table 1: 24 x 56 x 56, the first of the zigzag.
+# DCT-24T of Xu et al. 2020, Table 1: 24 x 56 x 56, the first channels in zigzag order.
 _base_ = './resnet50-dct24s_8xb32_in1k.py'
 
 freq = [dict(_base_.freq[0], channels='24T')]

@@ -1,4 +1,4 @@
-# DCT-48T of Xu et al. 2020, Table 1: 48 x 56 x 56, the first of the zigzag.
+# DCT-48T of Xu et al. 2020, Table 1: 48 x 56 x 56, the first channels in zigzag order.
 _base_ = './resnet50-dct24s_8xb32_in1k.py'
 
 model = dict(backbone=dict(in_channels=48))

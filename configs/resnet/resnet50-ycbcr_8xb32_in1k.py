@@ -3,7 +3,7 @@ _base_ = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])
 data_preprocessor = dict(
-    # ImageNet's RGB mean in YCbCr; deviations of the pixels behind the statistics photos-448
+    # The mean is ImageNet's RGB mean in YCbCr, the deviation is that of the images of photos-448
     mean=[117.04, 120.38, 132.73],
     std=[60.33, 16.52, 23.67],
     to_rgb=False)

@@ -1,4 +1,4 @@
-# Mask R-CNN with ResNeXt-101 on 24 channels: 800x1333 pixels, enlarged twice, 24 x 200 x 334.
+# Mask R-CNN with ResNeXt-101 on 24 channels: 800x1333 pixels, upscaled by two, 24 x 200 x 334.
 _base_ = 'mmdet::mask_rcnn/mask-rcnn_x101-32x4d_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.det'])

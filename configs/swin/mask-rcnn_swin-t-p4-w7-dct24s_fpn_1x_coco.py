@@ -1,4 +1,4 @@
-# Mask R-CNN with Swin-T on 24 channels: 800x1333 pixels, enlarged twice, 24 x 200 x 334, a cell for each 4x4 patch.
+# Mask R-CNN with Swin-T on 24 channels: 800x1333 pixels, upscaled by two, 24 x 200 x 334, one block for each 4x4 patch.
 _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.det'])

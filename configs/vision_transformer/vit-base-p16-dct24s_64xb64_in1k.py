@@ -1,5 +1,5 @@
-# ViT-B/16 on 24 channels of a 448x448 crop, 24 x 56 x 56: 4x4 cells for each 16x16 patch, 196 tokens.
-# AutoAugment works on pixels, before FusedBlockDCT; Mixup on the batch commutes with the DCT.
+# ViT-B/16 on 24 channels of a 448x448 crop, 24 x 56 x 56: 4x4 blocks for each 16x16 patch, 196 tokens.
+# AutoAugment works on pixels, before FusedBlockDCT; Mixup works on the batch of channels, which is equivalent.
 _base_ = 'mmpretrain::vision_transformer/vit-base-p16_64xb64_in1k.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

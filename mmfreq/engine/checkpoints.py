@@ -38,8 +38,8 @@ def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
         model (nn.Module): The network, without wrappers, which gets the weights.
 
     Raises:
-        RefusedError: The input differs; a weight or running statistic is missing, or the backbone has
-            others. A host would only log that.
+        RefusedError: The input differs; a weight or running statistic is missing, NaN or Inf; or the
+            backbone has others. A host would only log that.
         RuntimeError: A weight has another shape.
     """
     trained = InputSpec.from_checkpoint(checkpoint)
@@ -57,6 +57,10 @@ def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
     missing, unexpected = model.load_state_dict(state, strict=False)
     learned = {name for name, _ in model.named_parameters()}
     learned.update(name for name in model.state_dict() if '.running_' in name)
+    broken = [name for name, value in model.state_dict().items()
+              if name in learned and not value.isfinite().all()]
+    if broken:
+        raise RefusedError(f'weights contain NaN or Inf: {some_of(broken)}')
     missing = [key for key in missing if key in learned]
     unexpected = [key for key in unexpected if key.startswith('backbone.')]
     if missing or unexpected:

@@ -1,4 +1,4 @@
-# 48S, as in dct48s.py, on 1,000 photos of clothes: sixty epochs are 960 iterations, near the 1,100 of rgb.py.
+# 48S, as in dct48s.py, on 1,000 images of clothes. Sixty epochs are 960 iterations, about the 1,100 of rgb.py.
 _base_ = './dct48s.py'
 
 epochs = 60

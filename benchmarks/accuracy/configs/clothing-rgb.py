@@ -1,4 +1,4 @@
-# The network of rgb.py on 1,000 photos of clothes: sixty epochs are 960 iterations, near the 1,100 of rgb.py.
+# The network of rgb.py on 1,000 images of clothes. Sixty epochs are 960 iterations, about the 1,100 of rgb.py.
 _base_ = './rgb.py'
 
 epochs = 60

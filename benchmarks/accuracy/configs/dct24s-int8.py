@@ -1,4 +1,4 @@
-# 24 channels, one byte a value.
+# 24 channels as int8: one byte per value.
 _base_ = './dct24s.py'
 
 data_preprocessor = dict(mean=[0], std=[8])

@@ -1,4 +1,5 @@
-# 24 DCT channels of 128x128 crops, twice as large as the RGB network's: a 16x16 grid, the size of its first stage.
+# 24 DCT channels of 128x128 crops, twice the size of the RGB crops: a grid of 16x16 blocks, the size of the
+# first stage's features in the RGB network.
 _base_ = './rgb.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

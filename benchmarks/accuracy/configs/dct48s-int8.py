@@ -1,4 +1,4 @@
-# 48 channels, one byte a value.
+# 48 channels as int8: one byte per value.
 _base_ = './dct48s.py'
 
 data_preprocessor = dict(mean=[0], std=[8])

@@ -1,4 +1,4 @@
-# The gate of gate.py with more time to decide.
+# The gate of gate.py, trained for 17 epochs.
 _base_ = './gate.py'
 
 epochs = 17

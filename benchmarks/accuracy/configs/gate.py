@@ -1,8 +1,9 @@
-# All 192 channels behind a gate that ends with 24 of them.
+# All 192 channels behind a gate that learns to keep 24 of them.
 _base_ = './dct192.py'
 
 model = dict(backbone=dict(gate=dict()))
-# The logits of the gate learn faster than the rest, without decay (OneCycleLR knows one rate for all).
+# The gate's logits learn faster than the other weights and without weight decay. OneCycleLR is replaced because it
+# sets one learning rate for all weights.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=10, decay_mult=0)}))
 epochs = _base_.epochs
 param_scheduler = [

@@ -1,4 +1,4 @@
-# Entry at stage 2: all 192 channels of the RGB network's own 64x64 crop, an 8x8 grid.
+# Late entry at stage 2: all 192 channels of 64x64 crops, the RGB network's size: a grid of 8x8 blocks.
 _base_ = './dct24s.py'
 
 model = dict(backbone=dict(in_channels=192, entry_stage=2))

@@ -1,4 +1,4 @@
-# Late entry for 17 epochs, which take about as long as 10 of the RGB network.
+# Late entry for 17 epochs, which take about as long as 10 epochs of the RGB network.
 _base_ = './late96.py'
 
 epochs = 17

@@ -1,4 +1,5 @@
-# Entry at stage 2: what 24S holds, in 96 channels of 16x16 pixels (Y 8x8, Cb and Cr 4x4), an 8x8 grid of 128x128 crops.
+# Late entry at stage 2: the frequencies of 24S in blocks of 16x16 pixels, which makes 96 channels (8x8 of Y, 4x4 of Cb
+# and Cr). A 128x128 crop has a grid of 8x8 blocks.
 _base_ = './dct24s.py'
 
 luma = [16 * row + column for row in range(8) for column in range(8)]

@@ -1,4 +1,4 @@
-# The same on 48 DCT channels.
+# Mask R-CNN of `make demo-detection` on 48 DCT channels.
 _base_ = './mask-rcnn-dct24s.py'
 
 model = dict(backbone=dict(in_channels=48))

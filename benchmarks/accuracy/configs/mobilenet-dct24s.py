@@ -1,4 +1,5 @@
-# MobileNetV2 on 24 DCT channels of 256x256 crops, four times as large as the RGB network's: the 32x32 grid behind its stem.
+# MobileNetV2 on 24 DCT channels of 256x256 crops, four times the size of the RGB crops: a grid of 32x32 blocks, as
+# after the stem of the RGB network.
 _base_ = './mobilenet-rgb.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

@@ -1,4 +1,4 @@
-# 128x128 pixels: what the DCT rows transform, as RGB.
+# RGB crops of 128x128, the size that the DCT rows transform.
 _base_ = './rgb.py'
 
 train_pipeline = [_base_.train_pipeline[0], dict(_base_.train_pipeline[1], scale=128), *_base_.train_pipeline[2:]]

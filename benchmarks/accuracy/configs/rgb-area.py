@@ -1,4 +1,4 @@
-# Crops resized by averaging over areas: bilinear resizing to 64x64 aliases, and DCT crops are shrunk half as much.
+# Crops resized by area averaging. Bilinear resizing to 64x64 aliases, and the DCT rows shrink their crops half as much.
 _base_ = './rgb.py'
 
 resize = dict(interpolation='area')

@@ -1,4 +1,4 @@
-# YCbCr pixels, mean and deviation measured on the training images.
+# YCbCr pixels. Mean and deviation were measured on the training images.
 _base_ = './rgb.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls'])

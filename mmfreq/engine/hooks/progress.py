@@ -115,8 +115,8 @@ class ProgressHook(Hook):
         self._print(
             f'network   {type(getattr(model, "backbone", model)).__name__} in {type(model).__name__}, '
             f'{count / 1e6:.1f} M weights',
-            f'data      {" + ".join(sizes)} images in {root}; {len(classes)} classes: '
-            f'{some_of(classes)}',
+            f'data      {" + ".join(sizes)} images in {root}'
+            + (f'; {len(classes)} classes: {some_of(classes)}' if classes else ''),
             f'input     {specs[0] if specs else "?"}; batches of {data.get("batch_size")}',
             f'run       {length}, on {next(model.parameters()).device.type}',
             f'folder    {_short(runner.work_dir)}; log: {_short(runner.logger.log_file)}')

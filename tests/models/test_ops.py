@@ -12,7 +12,10 @@ import torch
 import torchvision
 from numpy.testing import assert_allclose
 
-import mmfreq  # noqa: F401  before mmcv.ops, which finds its functions through it
+from mmfreq.models.ops import provide_ops
+
+provide_ops()  # before mmcv.ops looks for its functions
+
 from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
 
 
@@ -202,15 +205,24 @@ def test_other_ops_name_themselves_and_the_way_out() -> None:
 MMDET_AFTER = '''
 import sys, mmfreq
 assert not {'mmcv.ops', 'mmcv._ext', 'mmdet', 'mmpretrain', 'torchvision'} & set(sys.modules)
-import mmdet.models, mmcv._ext
-print(mmcv._ext.__file__, mmdet.models.dense_heads.base_dense_head.batched_nms.__module__)
+import mmfreq.models.det, mmdet.models
+print(sys.modules['mmcv._ext'].__file__, mmdet.models.dense_heads.base_dense_head.batched_nms.__module__)
+'''
+
+SET_UP = '''
+import sys, mmfreq
+mmfreq.setup()
+import mmdet.models
+print(sys.modules['mmcv._ext'].__file__, mmdet.models.dense_heads.base_dense_head.batched_nms.__module__)
 '''
 
 COMPILED_WINS = '''
 import pathlib, sys, mmcv
 mmcv.__path__.append(sys.argv[1])
 pathlib.Path(sys.argv[1], '_ext.py').touch()
-import mmfreq, mmcv._ext
+import mmfreq
+mmfreq.setup()
+import mmcv._ext
 print(mmcv._ext.__file__)
 '''
 
@@ -219,11 +231,13 @@ import sys, types, warnings
 sys.modules['mmdet.models'] = types.ModuleType('mmdet.models')  # as mmdet leaves it without ops
 warnings.showwarning = lambda message, *args: print(message)
 import mmfreq
+mmfreq.setup()
 '''
 
 
 @pytest.mark.parametrize(('code', 'expected'), [
-    (MMDET_AFTER, 'ops.py mmcv.ops.nms'), (MMDET_BEFORE, 'Import mmfreq first'),
+    (MMDET_AFTER, 'ops.py mmcv.ops.nms'), (SET_UP, 'ops.py mmcv.ops.nms'),
+    (MMDET_BEFORE, 'Import mmfreq.models.det first'),
     (COMPILED_WINS, '_ext.py')])
 def test_order_of_imports(code: str, expected: str, tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, '-c', code, str(tmp_path)], capture_output=True,

@@ -1,0 +1,124 @@
+"""The terminal of a run: what it is, how far it is, how it ended; the log file has everything."""
+import logging
+import re
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.model import BaseModel
+from mmengine.registry import MODELS, RUNNERS
+from torch import nn
+
+from mmfreq.apis.runs import train
+from mmfreq.apis.terminal import run_tool
+from mmfreq.engine.hooks import progress
+from mmfreq.engine.hooks.progress import ProgressHook
+from mmfreq.errors import RefusedError
+
+
+@MODELS.register_module()
+class Line(BaseModel):
+    """Learn to double a number."""
+
+    def __init__(self, value: float = 2.) -> None:
+        super().__init__()
+        self.layer, self.value = nn.Linear(1, 1, bias=False), value
+
+    def forward(self, inputs: torch.Tensor, mode: str = 'tensor') -> Any:
+        return dict(loss=((self.layer(inputs) - self.value * inputs)**2).mean())
+
+
+def config(work_dir: Path, **options: Any) -> Config:
+    """Three epochs of four steps."""
+    data = [dict(inputs=torch.ones(1) * i) for i in (1, 2, 3, 4)]
+    loader = dict(dataset=data, batch_size=1, collate_fn=dict(type='default_collate'),
+                  sampler=dict(type='DefaultSampler', shuffle=False))
+    return Config(dict(
+        model=dict(type='Line'), work_dir=str(work_dir), train_dataloader=loader,
+        train_cfg=dict(by_epoch=True, max_epochs=3), optim_wrapper=dict(optimizer=dict(type='SGD', lr=0.01)),
+        runner_type='QuietRunner', default_hooks=dict(progress=dict(type='ProgressHook')),
+        experiment_name=f'{work_dir.name}-{time.monotonic_ns()}', **options))
+
+
+def test_a_quiet_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    runner = RUNNERS.build(config(tmp_path))
+    train(runner)
+    output = capsys.readouterr().out
+    lines = [line for line in output.splitlines() if 'WARNING' not in line]
+    assert [line.split()[0] for line in lines] == ['network', 'data', 'input', 'run', 'folder', 'last:', 'checkpoint:']
+    assert 'Line' in lines[0]
+    assert '3 epochs of 4 steps, on cpu' in lines[3]
+    assert lines[-1].endswith(f'{tmp_path}/epoch_3.pth')
+    log = next(tmp_path.glob('*/*.log')).read_text()
+    assert 'loss: ' in log
+    assert 'loss: ' not in output
+    runner.logger.warning('the disk is nearly full')
+    assert 'nearly full' in capsys.readouterr().out
+    assert runner.logger.level <= logging.INFO
+
+
+def test_an_interrupted_training_names_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                      capsys: pytest.CaptureFixture) -> None:
+    for done, words in ((0, 'before the first checkpoint'), (1, 'epoch_1.pth; .*--resume')):
+        step = Mock(side_effect=[None] * 4 * done + [KeyboardInterrupt])
+        monkeypatch.setattr(ProgressHook, 'after_train_iter', lambda *_, step=step, **__: step())
+        with pytest.raises(SystemExit) as stopped:
+            train(RUNNERS.build(config(tmp_path)))
+        assert stopped.value.code == 130
+        assert re.search(words, capsys.readouterr().err)
+
+
+def test_a_training_that_diverges_is_said_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                               capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(ProgressHook, '_is_due', lambda _: True)
+    cfg = config(tmp_path)
+    cfg.model.value = float('inf')
+    hook = ProgressHook()
+    hook._loss = 1.
+    runner = RUNNERS.build(cfg)
+    runner._hooks = [hook if isinstance(other, ProgressHook) else other for other in runner._hooks]
+    runner.train()
+    assert capsys.readouterr().out.count('training has diverged') == 1
+
+
+def test_progress_depends_on_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    now = [0.]
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
+    hook = ProgressHook()
+    hook._draws = False  # no terminal
+    hook._begin(100, 0)
+    shown = []
+    loop = SimpleNamespace(train_loop=None, iter=0, max_iters=100)
+    for _ in range(100):
+        now[0] += 4  # seconds a step
+        hook.after_train_iter(loop, 0, outputs=dict(loss=torch.tensor(0.5)))
+        if 'loss 0.5' in capsys.readouterr().out:
+            shown.append(now[0])
+    assert shown[0] == 8  # the first multiple of 4 that is 5 seconds or more
+    assert max(b - 1.25 * a for a, b in zip(shown, shown[1:])) <= 8
+    assert len(shown) < 20
+
+
+@pytest.mark.parametrize(('error', 'code', 'line'), [
+    (RefusedError('x.py: no such file'), 2, 'new.py: error: x.py: no such file\n'),
+    (SystemExit('expected a .py file'), 2, 'new.py: error: expected a .py file\n'),
+    (KeyboardInterrupt(), 130, 'new.py: interrupted\n'), (SystemExit(3), 3, '')])
+def test_a_tool_refuses_in_one_line(error: BaseException, code: int, line: str, monkeypatch: pytest.MonkeyPatch,
+                                    capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.setattr(sys, 'argv', ['tools/new.py'])
+    with pytest.raises(SystemExit) as stopped:
+        run_tool(Mock(side_effect=error))
+    assert (stopped.value.code, capsys.readouterr().err) == (code, line)
+
+
+@pytest.mark.parametrize('error', [RuntimeError('in a model'), ValueError('in a head'), OSError(28, 'No space left')])
+def test_errors_of_a_users_code_pass_unchanged(error: Exception) -> None:
+    with pytest.raises(type(error)) as passed:
+        run_tool(Mock(side_effect=error))
+    assert passed.value is error

@@ -22,33 +22,29 @@ from mmfreq.files import atomic_write_text, check_not_input
 
 def freqify(config: str, channels: str,
             stats: Optional[str] = None) -> tuple[dict[str, Any], list[str]]:
-    """Return the frequency-domain version of a stock config.
+    """Return the frequency-domain version of a stock config, and sentences for its reader.
 
     A block of 8x8 pixels must cover ``input_stride`` pixels of the stock image, mostly 4x4, for
     MobileNetV2 2x2. Images therefore become larger: in classification, all sizes in pixels are
     multiplied; in detection, the DCT upscales. It precedes the packer in every pipeline.
 
     Args:
-        config (str): ``mmpretrain::...``, ``mmdet::...``, or the path of a text-style config of
-            either.
+        config (str): ``mmpretrain::...``, ``mmdet::...``, or the path of a text-style config.
         channels (str): A named selection, such as ``'24S'``.
         stats (str, optional): Statistics of the channels. Defaults to None: the shipped ones for
             detection, or for the size nearest to that of the training crops.
-
-    Returns:
-        tuple[dict, list[str]]: The config as plain dicts, and sentences for its reader.
 
     Raises:
         RefusedError: The config cannot be converted; the message has the reason.
     """
     path = config_path(config)
     if Config._is_lazy_import(str(path)):
-        raise RefusedError(f'{config} is a Python-style config, which text-style ones cannot inherit; '
-                           'expected a text-style one, such as package::folder/name.py')
+        raise RefusedError(f'expected a text-style config, got {config}, a Python-style one, which '
+                           'text-style configs cannot inherit')
     target, notes = plain_config(path), []
     scope = target.get('default_scope')
     if scope not in MODULES:
-        raise RefusedError(f'expected default_scope to be one of {", ".join(MODULES)}, got {scope!r}')
+        raise RefusedError(f'expected default_scope in {", ".join(MODULES)}, got {scope!r}')
     count = len(channel_indices(channels))
     modules, stride = convert_backbone(target.get('model') or {}, count, scope)
     convert_preprocessors(target, stride, notes)
@@ -88,20 +84,19 @@ def _convert_hooks_and_datasets(target: dict[str, Any]) -> None:
 
 def write_freqified(config: str, channels: str, out: Path,
                     stats: Optional[str] = None) -> list[str]:
-    """Try the frequency-domain version of a stock config, and write it as a config that inherits it.
+    """Try the frequency-domain version of a stock config; write it as a config that inherits it.
 
-    Arguments are those of :func:`freqify`, and the file ``out``. Return the sentences for the
-    config's reader, which its comment has, too.
+    Arguments are those of :func:`freqify`, and the file ``out``. Return the sentences for its
+    reader, which it has as a comment. If anything raises an error, nothing is written.
 
     Raises:
-        RefusedError: The config cannot be converted, or does not fit the stock model. Nothing is
-            written, nor if the trial of a transform or of the model raises another error.
+        RefusedError: The config cannot be converted, or does not fit the stock model.
     """
     path = config_path(config)
     check_not_input(out, path)
     target, notes = freqify(config, channels, stats)
-    head = f'{config.rpartition("/")[2]} on the DCT channels {channels}, written by tools/freqify.py.'
-    comment = wrapped((head, *notes))
+    name = config.rpartition('/')[2]
+    comment = wrapped((f'{name} on the DCT channels {channels}, by tools/freqify.py.', *notes))
     with tempfile.TemporaryDirectory() as folder:
         draft = Path(folder, 'draft.py')
         draft.write_text(child_text(config, target, comment, draft.parent), encoding='utf-8')
@@ -110,15 +105,6 @@ def write_freqified(config: str, channels: str, out: Path,
         try_config(Config.fromfile(str(draft)), Config.fromfile(str(path)))
     atomic_write_text(out, child_text(config, target, comment, out.parent))
     return notes
-
-
-def freq_name(config: str, channels: str) -> str:
-    """Return a name: ``resnet50_8xb32_in1k`` becomes ``resnet50-dct24s_8xb32_in1k``."""
-    path = config_path(config)
-    parts = path.stem.split('_')
-    detection = Config.fromfile(str(path)).get('default_scope') == 'mmdet'
-    parts[1 if detection and len(parts) > 1 else 0] += f'-dct{channels.lower()}'
-    return '_'.join(parts)
 
 
 def _transform(target: dict[str, Any], channels: str, stats: Optional[str], upscale: int,
@@ -142,8 +128,7 @@ def _crop_side(target: dict[str, Any]) -> int:
     side = 224
     loader = next((target[name] for name in DATALOADERS if target.get(name)), None)
     for step in iter_dicts(loader):
-        kind = transform_type(step)
-        for name in (*RESIZES.get(kind, ()), *CROPS.get(kind, ()))[:1]:
-            size = step.get(name) or side
+        if transform_type(step) in (*RESIZES, *CROPS):
+            size = step.get('scale') or step.get('crop_size') or step.get('size') or side
             side = max(size) if isinstance(size, (list, tuple)) else size
     return side

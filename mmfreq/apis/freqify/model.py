@@ -7,7 +7,7 @@ from mmengine.registry import MODELS
 
 from mmfreq.config.pipelines import DEFAULT_STRIDE, iter_dicts, transform_type
 from mmfreq.errors import RefusedError
-from mmfreq.models.stem import FreqMixin, PatchMixin
+from mmfreq.models.stem import PatchMixin
 
 BLOCK_SIZE = 8
 MODULES = {'mmpretrain': 'mmfreq.models.cls', 'mmdet': 'mmfreq.models.det'}
@@ -31,15 +31,19 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
     prefix, _, kind = backbone['type'].rpartition('.')
     owner = prefix or scope
     modules = [MODULES[name] for name in dict.fromkeys((scope, owner)) if name in MODULES]
-    network = _freq_network(kind, owner, modules)
+    for module in modules:  # each registers its backbones
+        importlib.import_module(module)
+    network = owner in MODELS.children and MODELS.children[owner].module_dict.get(f'Freq{kind}')
+    if not network:
+        raise RefusedError(f'model.backbone is {kind}, but mmfreq has no Freq{kind} for {owner}: '
+                           'docs/new_backbone.md')
     backbone.update(type=f'{prefix}.Freq{kind}' if prefix else f'Freq{kind}', in_channels=channels)
     patch = backbone.get('patch_size', network.input_stride)
     if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
         backbone['input_stride'] = 2  # patches of 14 pixels are no multiple of 4
     stride = backbone.get('input_stride', network.input_stride)
     if BLOCK_SIZE % stride:
-        raise RefusedError(f'model.backbone: expected input_stride of Freq{kind} to divide {BLOCK_SIZE}, '
-                           f'got {stride}')
+        raise RefusedError(f'model.backbone: input_stride must divide {BLOCK_SIZE}, got {stride}')
     if backbone.get('frozen_stages', network.unfrozen) > network.unfrozen:
         backbone['frozen_stages'] = network.unfrozen  # the first layers start anew
     return modules, stride
@@ -49,26 +53,13 @@ def _only_backbone(model: dict[str, Any]) -> dict[str, Any]:
     """Return the backbone's config; refuse a model in which other networks take the same input."""
     backbone = model.get('backbone')
     if not isinstance(backbone, dict):
-        raise RefusedError(f'expected model.backbone, got a {model.get("type")} with '
-                           f'{", ".join(sorted(model))}')
+        raise RefusedError(f'expected model.backbone, got {", ".join(model) or "no model"}')
     others = [key for node in iter_dicts(model) for key, child in node.items()
               if 'backbone' in key and isinstance(child, dict) and 'type' in child
               and child is not backbone or key.startswith('teacher') and not key.endswith('ckpt')]
     if others:
-        raise RefusedError(f'expected one network, but {", ".join(others)} would take the same input as '
-                           'model.backbone')
+        raise RefusedError(f'expected no network besides model.backbone, got {", ".join(others)}')
     return backbone
-
-
-def _freq_network(kind: str, owner: str, modules: list[str]) -> type[FreqMixin]:
-    """Return the frequency-domain version of a host's backbone, which ``modules`` register."""
-    for module in modules:
-        importlib.import_module(module)
-    network = owner in MODELS.children and MODELS.children[owner].module_dict.get(f'Freq{kind}')
-    if not network:
-        raise RefusedError(f'model.backbone is {kind}, but mmfreq has no Freq{kind} for {owner}; see '
-                           'docs/new_backbone.md')
-    return network
 
 
 def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str]) -> None:
@@ -90,16 +81,15 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
         if node and detection:
             _convert_detection_preprocessor(node, stride, notes)
         elif node.get('pad_size_divisor', 1) != 1:
-            raise RefusedError(f'{name}: pad_size_divisor={node["pad_size_divisor"]} would pad blocks '
-                               'instead of pixels; pad in the pipeline')
+            raise RefusedError(f'{name}: pad_size_divisor would count blocks; pad in the pipeline')
         elif node:
             node.update(mean=None, std=None, to_rgb=False)
     for name, node in {**places, 'model.train_cfg': model.get('train_cfg') or {}}.items():
         for augment in iter_dicts([node.get('augments'), node.get('batch_augments')]):
             kind = transform_type(augment)
             if kind and kind not in _BATCH_AUGMENTS:
-                raise RefusedError(f'{name}: the batch augmentation {kind} may resize pixels, but the '
-                                   f'batch holds DCT channels; {", ".join(_BATCH_AUGMENTS)} do not')
+                raise RefusedError(f'{name}: expected batch augmentations that do not resize, '
+                                   f'{", ".join(_BATCH_AUGMENTS)}, got {kind}')
 
 
 def _convert_detection_preprocessor(node: dict[str, Any], stride: int, notes: list[str]) -> None:
@@ -107,8 +97,8 @@ def _convert_detection_preprocessor(node: dict[str, Any], stride: int, notes: li
     kept = [augment for augment in augments if transform_type(augment) != _DROPPED_AUGMENT]
     if kept != augments:
         node['batch_augments'] = kept or None
-        notes.append(f'batch_augments is without {_DROPPED_AUGMENT}, which resizes pixels: training '
-                     'images keep the size that the pipeline sets.')
+        notes.append(f'batch_augments is without {_DROPPED_AUGMENT}, which resizes pixels: '
+                     'training images keep the size that the pipeline sets.')
     node.update(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False,
                 pad_size_divisor=math.lcm(node.get('pad_size_divisor', 1), stride))
     unset = dict(rgb_to_bgr=False, pad_value=0)

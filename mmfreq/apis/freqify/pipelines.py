@@ -27,21 +27,20 @@ def convert_pipelines(node: Any, freq: dict, scale: int, path: str, rounds: bool
     """Convert every pipeline inside ``node``: a list or tuple of transforms that ends in a packer.
 
     Args:
-        node (Any): A value of the config. Dicts are changed in place. Lists and tuples are returned
-            anew and keep their type.
+        node (Any): A value of the config. Dicts are changed in place.
         freq (dict): Config of the transform to insert before the packer.
         scale (int): Factor for sizes in pixels.
         path (str): Key of ``node`` in the config, for errors.
         rounds (bool): Whether earlier steps may return other pixels than uint8. Defaults to False.
 
     Raises:
-        RefusedError: The image is not BGR, or a transform sets its size in a way that is not listed
-            here.
+        RefusedError: The image is not BGR, or an unknown transform sets its size.
     """
     if isinstance(node, dict):
         wraps = _has_other_pixels(node.get('dataset'))
         for key, child in node.items():
-            if transform_type(node) == 'TestTimeAug' and key == 'transforms' and _packs(child[-1][0]):
+            is_views = key == 'transforms' and transform_type(node) == 'TestTimeAug'
+            if is_views and _packs(child[-1][0]):
                 node[key] = _with_dct(child, freq, scale, path, rounds)
             else:
                 rounds_child = wraps and key == 'pipeline'
@@ -60,11 +59,10 @@ def _with_dct(steps: Any, freq: dict, scale: int, path: str, rounds: bool) -> An
     if scale != 1:
         _scale_sizes(steps, scale, path)
     rounding = [dict(type='RoundPixels')] if rounds or _has_other_pixels(steps) else []
-    dct = [*rounding, dict(freq)]
+    before, dct = list(steps[:-1]), [*rounding, dict(freq)]
     if not isinstance(steps[-1], dict):
-        return type(steps)([*steps[:-1], *([step] for step in dct), steps[-1]])
-    before = list(steps[:-1])
-    if not rounding:
+        dct = [[step] for step in dct]
+    elif not rounding:
         _resize_lazily(before)
     return type(steps)([*before, *dct, steps[-1]])
 
@@ -96,13 +94,12 @@ def _check_colors(steps: Any, path: str) -> None:
         rgb ^= bool(kind in ('NumpyToPIL', 'ToPIL') and step.get('to_rgb') or
                     kind in ('PILToNumpy', 'ToNumpy') and step.get('to_bgr'))
     if rgb:
-        raise RefusedError(f'{path}: the DCT expects BGR, but NumpyToPIL(to_rgb) or PILToNumpy(to_bgr) '
-                           'without the other leaves the image in RGB')
+        raise RefusedError(f'{path}: the DCT expects BGR, but NumpyToPIL or PILToNumpy leave RGB')
 
 
 def _scale_sizes(steps: Any, scale: int, path: str) -> None:
     """Multiply the sizes in pixels of the first resize and of all later transforms, in place."""
-    resized, expected = False, f'{path}: expected a transform that resizes, one of {", ".join(RESIZES)}'
+    resized, expected = False, f'{path}: expected a transform that resizes, in {", ".join(RESIZES)}'
     for step in iter_dicts(steps):
         kind = transform_type(step)
         resized = resized or kind in RESIZES

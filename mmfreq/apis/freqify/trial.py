@@ -1,7 +1,6 @@
 """Try a config: its pipelines on an image of noise, its backbone on their results."""
 import random
 from copy import deepcopy
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -17,36 +16,31 @@ from mmfreq.apis.measure import build_model
 from mmfreq.config.pipelines import DATALOADERS
 from mmfreq.errors import RefusedError
 
-_SHAPE = (480, 640)  # pixels of the image
 _CELLS = 64  # side of the corner of a detector's input that its backbone gets
 
 
 class NoiseImages(BaseDataset):
-    """The image of :func:`write_noise`, four times, with invented ground truth for either host."""
+    """An image of noise, four times, with invented ground truth for either host."""
     METAINFO = dict(classes=('noise', ))
 
     def load_data_list(self) -> list[dict]:
-        """Return samples with a label, two boxes with masks, and proposals if these are loaded."""
+        """Write the files to ``data_root``; return samples with a label, two boxes and masks."""
+        noise = np.random.default_rng(0).integers(0, 256, (480, 640, 3), dtype=np.uint8)
+        image, segments = f'{self.data_root}/image.png', f'{self.data_root}/segments.png'
+        cv2.imwrite(image, cv2.GaussianBlur(noise, (0, 0), 2))
+        cv2.imwrite(segments, np.zeros_like(noise[..., 0]))
         boxes = [[40., 60., 384., 336.], [192., 20., 610., 450.]]
-        instances = [dict(bbox=[x0, y0, x1, y1], mask=[[x0, y0, x1, y0, x1, y1, x0, y1]], bbox_label=0,
-                          ignore_flag=0) for x0, y0, x1, y1 in boxes]
-        sample: dict[str, Any] = dict(
-            img_path=f'{self.data_root}/image.png', height=_SHAPE[0], width=_SHAPE[1], gt_label=0,
-            instances=instances, seg_map_path=f'{self.data_root}/segments.png')
+        instances = [dict(bbox=[x0, y0, x1, y1], mask=[[x0, y0, x1, y0, x1, y1, x0, y1]],
+                          bbox_label=0, ignore_flag=0) for x0, y0, x1, y1 in boxes]
+        sample: dict[str, Any] = dict(img_path=image, seg_map_path=segments, height=480, width=640,
+                                      gt_label=0, instances=instances)
         if any(type(step).__name__ == 'LoadProposals' for step in self.pipeline.transforms):
-            sample['proposals'] = dict(bboxes=np.array(boxes, np.float32), scores=np.ones(2, np.float32))
-        return [dict(deepcopy(sample), img_id=i) for i in range(4)]
+            sample['proposals'] = dict(bboxes=np.float32(boxes), scores=np.ones(2, np.float32))
+        return [dict(sample, img_id=i) for i in range(4)]
 
     def get_cat_ids(self, idx: int) -> list[int]:
         """Return the one category."""
         return [0]
-
-
-def write_noise(folder: Path) -> None:
-    """Write ``image.png``, soft coloured noise, and ``segments.png``, all of class 0."""
-    noise = np.random.default_rng(0).integers(0, 256, (*_SHAPE, 3), dtype=np.uint8)
-    cv2.imwrite(str(folder / 'image.png'), cv2.GaussianBlur(noise, (0, 0), 2))
-    cv2.imwrite(str(folder / 'segments.png'), np.zeros(_SHAPE, dtype=np.uint8))
 
 
 def on_noise(node: Any, folder: str) -> Any:
@@ -68,7 +62,6 @@ def try_config(cfg: Config, stock: Config) -> None:
             freezes its whole backbone. Errors of transforms and models pass unchanged.
     """
     with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
-        write_noise(Path(folder))
         model = build_model(deepcopy(cfg)).eval()
         for name in filter(cfg.get, DATALOADERS):
             sample = _sample(cfg, name, folder)
@@ -90,9 +83,8 @@ def _check_grid(sample: dict, stock: dict, stride: int, dataloader: str) -> None
     """Refuse a grid that does not cover the stock input, up to one cell."""
     cells, pixels = sample['inputs'].shape[-2:], stock['inputs'].shape[-2:]
     if any(abs(stride * a - b) > stride for a, b in zip(cells, pixels)):
-        raise RefusedError(f'{dataloader}: expected a cell for each {stride}x{stride} pixels of the '
-                           f'stock input {tuple(pixels)}, got {tuple(cells)} cells: a transform sets '
-                           'sizes in an unknown way')
+        raise RefusedError(f'{dataloader}: expected a cell for {stride}x{stride} pixels of the '
+                           f'stock input {tuple(pixels)}, got {tuple(cells)} cells')
 
 
 @torch.no_grad()
@@ -100,14 +92,13 @@ def _check_features(backbone: nn.Module, stock: nn.Module, inputs: torch.Tensor)
     """Refuse features of other sizes than those of the stock backbone, and a frozen one."""
     stock.train()  # some freeze their stages here
     if not any(weight.requires_grad for weight in stock.parameters()):
-        raise RefusedError('the stock config freezes its whole backbone, but features of DCT channels '
-                           'must be trained')
+        raise RefusedError('the stock config freezes its whole backbone, but it must be trained')
     stock.eval()  # some return None for it
     sides = [backbone.input_stride * side for side in inputs.shape[-2:]]
     expected, shapes = _shapes(stock(torch.zeros(1, 3, *sides))), _shapes(backbone(inputs))
     if shapes != expected:
-        raise RefusedError(f'the backbone returns features of shape {shapes}, but the rest of the model '
-                           f'expects {expected}')
+        raise RefusedError(f'the backbone returns features of shape {shapes}, but the stock one of '
+                           f'{expected}')
 
 
 def _shapes(features: Any) -> Any:

@@ -153,7 +153,9 @@ class InputSpec:
 
     @property
     def selection(self) -> str:
-        """Name of the channels, such as ``'24S'``, or their numbers."""
+        """Name of the channels, such as ``'24S'``, or their numbers; ``'none'`` for pixels."""
+        if not self.channels:
+            return 'none'
         if self.block_size == 8:
             for name in CHANNEL_NAMES:
                 if tuple(channel_indices(name)) == self.channels:

@@ -79,7 +79,8 @@ def load_config(args: argparse.Namespace) -> Config:
         cfg.setdefault('runner_type', 'QuietRunner')
         hooks.setdefault('progress', dict(type='ProgressHook'))
     elif cfg.get('runner_type') == 'QuietRunner':  # the config of an earlier run
-        del cfg['runner_type'], hooks['progress']
+        cfg.pop('runner_type')
+        hooks.pop('progress', None)
     if cfg.get('default_scope') == 'mmpretrain':  # as mmpretrain's own tools do
         for loader in filter(None, map(cfg.get, DATALOADERS)):
             loader.setdefault('collate_fn', dict(type='default_collate'))

@@ -134,7 +134,7 @@ class InputSpec:
         mean, std = np.zeros(3 * self.block_size**2), np.ones(3 * self.block_size**2)
         mean[list(self.channels)] = self.mean
         std[list(self.channels)] = np.array(self.std) / (self.scale or 1)
-        order = 'rgb' if self.colors == 'ycbcr-from-rgb' else 'bgr'
+        order = self.colors.removeprefix('ycbcr-from-') if '-' in self.colors else 'bgr'
         return BlockMap(self.channels, mean, std, self.block_size, self.upscale, order)
 
     def __eq__(self, other: Any) -> bool:

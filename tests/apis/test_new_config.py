@@ -201,7 +201,7 @@ def test_coco_without_a_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('part', 'entry', 'message'), [
     ('annotations', dict(image_id=5), '1 of 3 annotations .*image_id'),
-    ('images', dict(file_name='1.png'), '3 images have 2 file names'),
+    ('images', dict(file_name='1.png'), '3 images have 2 files'),
     ('images', dict(width=40), '1 images do not have the size .*0.png'),
     ('images', dict(width=None), '1 images do not have the size'),
     ('images', dict(file_name='x.png'), 'got none; --images')])

@@ -78,6 +78,9 @@ def load_config(args: argparse.Namespace) -> Config:
     if not args.verbose:
         cfg.setdefault('runner_type', 'QuietRunner')
         hooks.setdefault('progress', dict(type='ProgressHook'))
+    elif cfg.get('runner_type') == 'QuietRunner':  # the config of an earlier run
+        cfg.pop('runner_type')
+        hooks.pop('progress', None)
     if cfg.get('default_scope') == 'mmpretrain':  # as mmpretrain's own tools do
         for loader in filter(None, map(cfg.get, DATALOADERS)):
             loader.setdefault('collate_fn', dict(type='default_collate'))

@@ -131,7 +131,7 @@ def published_metrics(run: Run) -> dict[str, float]:
     """
     stated: dict[str, float] = {}
     for file, model in metafile_models('mmfreq'):
-        if model['Name'] == run.name:
+        if Path(file.rpartition('::')[2]).stem == run.name:
             shipped = config_path(file if '::' in file else f'mmfreq::{file}')
             if _data(run.cfg) == _data(Config.fromfile(str(shipped))):
                 for result in model.get('Results', []):

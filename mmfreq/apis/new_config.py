@@ -61,14 +61,14 @@ def write_config(config: str, data_path: str, out: Path, *,
     stem, images = os.path.abspath(out.with_suffix('')), len(data.of('train'))
     texts = {split: text for split in SPLITS if (text := data.text(split))}
     lists = {split: f'{stem}-{split}.{"json" if data.coco else "txt"}' for split in texts}
+    for source in (path, *data.files.values()):
+        for file in (out, *lists.values()):
+            check_not_input(file, source)
     _set_classes(target, data)
     _set_data(target, data, lists)
     _set_hooks(target, f'mmfreq.models.{"det" if data.coco else "cls"}')
     notes = [*data.notes, *start, _set_batch(target, path, images, batch_size),
              *_set_schedule(target, images, epochs)]
-    for source in (path, *data.files.values()):
-        for file in (out, *lists.values()):
-            check_not_input(file, source)
     out.unlink(missing_ok=True)  # other lists would change the meaning of an older config
     for split, file in lists.items():
         atomic_write_text(file, texts[split])
@@ -78,16 +78,21 @@ def write_config(config: str, data_path: str, out: Path, *,
         notes.append(f'statistics of {measured.meta["images"]:,} images: {stem}-stats.json')
         for node in dct:
             node['stats'] = f'{stem}-stats.json'
-    names = {f'_base_.{place}.pipeline': node['pipeline'] for node, place in (
-        _leaf(plain_config(path), loader) for loader in DATALOADERS)}
-    for file in (*lists.values(), f'{stem}-stats.json'):  # mmengine knows the config's own folder
+    comment = wrapped((f'{packaged_name(path)} on own data, written by mmfreq new.', *notes))
+    atomic_write_text(out, child_text(packaged_name(path), target, comment, Path(stem).parent,
+                                      _names(path, data, [*lists.values(), f'{stem}-stats.json'])))
+    return notes
+
+
+def _names(path: Path, data: Data, files: list[str]) -> dict[str, Any]:
+    """Return values by the Python text that stands for them in the config."""
+    leaves = [_leaf(plain_config(path), loader) for loader in DATALOADERS]
+    names = {f'_base_.{place}.pipeline': node['pipeline'] for node, place in leaves}
+    for file in files:  # mmengine puts the folder of the config in this place
         names[f"'{{{{fileDirname}}}}/{os.path.basename(file)}'"] = file
     for file in map(str, data.files.values()):
         names[f'data_root + {file.removeprefix(str(data.root))!r}'] = file
-    base = packaged_name(path)
-    comment = wrapped((f'{base} on own data, written by mmfreq new.', *notes))
-    atomic_write_text(out, child_text(base, target, comment, Path(stem).parent, names))
-    return notes
+    return names
 
 
 def _leaf(target: dict[str, Any], loader: str) -> tuple[dict[str, Any], str]:

@@ -154,9 +154,10 @@ def _read_coco(source: Path, files: dict[str, Path], folders: Mapping[str, str])
         names = {os.path.normpath(image['file_name']) for image in coco['images']}
         lost = sum(entry['image_id'] not in ids for entry in coco['annotations'])
         if lost or len(names) < len(coco['images']):
-            raise RefusedError(f'{file}: {lost} of {len(coco["annotations"])} annotations have no '
-                               f'image with their image_id, and {len(coco["images"])} images have '
-                               f'{len(names)} file names')
+            raise RefusedError(f'{file}: expected an image for each annotation and a file for each '
+                               f'image; {lost} of {len(coco["annotations"])} annotations have an '
+                               f'image_id of none, {len(coco["images"])} images have {len(names)} '
+                               'files')
         folder = Path(os.path.abspath(folders[split])) if split in folders else _image_folder(
             data.root, file, split, names)
         data.prefixes[split] = '' if folder == data.root else _below(folder, data.root)

@@ -45,7 +45,7 @@ def coco(root: Path, file: str = 'annotations/train.json', folder: str = 'train'
          names: tuple[str, ...] = ('0.png', '1.png', '2.png'), **changes: Any) -> Path:
     """Write images, and a COCO file with a cat in the first of them and a dog in the others."""
     images(root / folder, *names)
-    content: dict[str, Any] = dict(
+    content = dict(
         images=[dict(id=i, file_name=name, width=60, height=40) for i, name in enumerate(names)],
         annotations=[dict(id=i, image_id=i, category_id=7 if i else 3, bbox=[5., 5., 30., 20.],
                           area=600., iscrowd=0, segmentation=[[5., 5., 35., 5., 35., 25.]])
@@ -53,7 +53,7 @@ def coco(root: Path, file: str = 'annotations/train.json', folder: str = 'train'
         categories=[dict(id=3, name='cat'), dict(id=7, name='dog')])
     (root / file).parent.mkdir(exist_ok=True)
     (root / file).write_text(json.dumps({**content, **changes}))
-    return root / file if '/train.json' in file else root
+    return root / file
 
 
 def read(path: Path, check: bool = True, **image_folders: Path) -> Data:
@@ -171,7 +171,7 @@ def test_each_coco_split_has_its_own_images(parent: str, tmp_path: Path) -> None
 
 
 def test_ambiguous_image_folders_are_named(tmp_path: Path) -> None:
-    file = coco(tmp_path, 'all.json', 'small') / 'all.json'
+    file = coco(tmp_path, 'all.json', 'small')
     images(tmp_path / 'large', '0.png', '1.png', '2.png')
     with pytest.raises(ValueError, match='large, .*small; --images train=DIR'):
         read(file)
@@ -201,7 +201,7 @@ def test_coco_without_a_split(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('part', 'entry', 'message'), [
     ('annotations', dict(image_id=5), '1 of 3 annotations .*image_id'),
-    ('images', dict(file_name='1.png'), '3 images have 2 file names'),
+    ('images', dict(file_name='1.png'), '3 images have 2 files'),
     ('images', dict(width=40), '1 images do not have the size .*0.png'),
     ('images', dict(width=None), '1 images do not have the size'),
     ('images', dict(file_name='x.png'), 'got none; --images')])
@@ -232,8 +232,8 @@ def test_images_that_exif_turns(size: tuple[int, int], is_told: bool, tmp_path: 
 @pytest.mark.parametrize('check', [False, True])
 def test_images_of_two_splits_are_refused(check: bool, tmp_path: Path) -> None:
     data = folders(tmp_path / 'folders', train__a=3, train__b=3, val__a=2, val__b=2)
-    coco(tmp_path / 'coco')
-    boxes = coco(tmp_path / 'coco', 'annotations/val.json', 'val')
+    boxes = coco(tmp_path / 'coco').parents[1]
+    coco(boxes, 'annotations/val.json', 'val')
     for source, image in ((data / 'train/a/0.png', data / 'val/b/1.png'),
                           (boxes / 'train/0.png', boxes / 'val/1.png')):
         image.unlink()

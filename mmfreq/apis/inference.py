@@ -91,7 +91,7 @@ def pixels(image: ImageLike, channel_order: str = 'bgr',
     """Return the pixels of an image: uint8 BGR (H, W, 3).
 
     Args:
-        image (str | Path | PIL.Image.Image | np.ndarray | torch.Tensor): A file, an image of Pillow,
+        image (str | Path | PIL.Image.Image | np.ndarray | torch.Tensor): A file, a Pillow image,
             or uint8 (H, W, 3) or (H, W). The first two are turned as their EXIF orientation says.
         channel_order (str): ``'bgr'`` or ``'rgb'`` of an array or tensor. Defaults to ``'bgr'``.
         load (Callable): The transform that reads files; its ``color_type`` decides on turning.
@@ -152,7 +152,7 @@ class Model:
         Args:
             images: As for :func:`pixels`, which raises the errors. Sizes may differ.
             batch_size (int): Images that the network takes at once. Defaults to 8.
-            channel_order (str): ``'bgr'`` or ``'rgb'`` of arrays and tensors. Defaults to ``'bgr'``.
+            channel_order (str): ``'bgr'`` or ``'rgb'`` of arrays, tensors. Defaults to ``'bgr'``.
             score_thr (float, optional): Add ``picture``, uint8 BGR (H, W, 3): the image with the
                 prediction. Detections are drawn if their score is higher. Defaults to None.
 
@@ -213,8 +213,8 @@ def load_model(config: Union[str, os.PathLike, Config], checkpoint: Union[str, o
                device: Optional[str] = None) -> Model:
     """Load a trained model.
 
-    The function calls :func:`mmfreq.setup`, so that the checkpoint is read weights-only. If mmcv has
-    no compiled ops, call :func:`mmfreq.setup` before anything that imports mmdet.
+    It calls :func:`mmfreq.setup`, so that the checkpoint is read weights-only. If mmcv has no
+    compiled ops, call :func:`mmfreq.setup` yourself before anything that imports mmdet.
 
     Args:
         config (str | Path | Config): As for :func:`mmfreq.config.paths.config_path`, or a Config.

@@ -16,8 +16,8 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     Folders are searched with their subfolders, except ``out_dir``, the folder for results.
 
     Raises:
-        RefusedError: A path does not exist, a folder holds no images, or the picture of ``a/1.jpg``,
-            ``out_dir/a/1.jpg.png``, would overwrite another image.
+        RefusedError: A path does not exist, a folder holds no images, or a picture, such as
+            ``out_dir/a/1.jpg.png`` of ``a/1.jpg``, would overwrite another image.
     """
     out, images = Path(os.path.abspath(out_dir)), []
     for path in map(Path, map(os.path.abspath, paths)):

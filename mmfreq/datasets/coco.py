@@ -17,9 +17,9 @@ class CheckedCocoDataset(CocoDataset):
 
     Arguments and samples are those of :class:`mmdet.datasets.CocoDataset`. One log line counts the
     images and annotations in use, and the annotations that are left out, by reason. An area is
-    usable if it lies in the image, is not smaller than a pixel and, if the pipeline loads masks, has
-    a polygon of some extent. The line is a warning if annotations other than crowds are left out, or
-    if boxes reach beyond their image, as corners do that are taken for x, y, width, height.
+    usable if it lies in the image, is not smaller than a pixel and, if the pipeline loads masks,
+    has a polygon of some extent. The line is a warning if annotations other than crowds are left
+    out, or if boxes reach beyond their image, as corners do that are taken for x, y, width, height.
 
     Raises:
         RefusedError: The classes are not the file's categories in the file's order, which labels

@@ -19,7 +19,8 @@ CONFIG = 'resnet18-dct24s_demo'
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained model and two images."""
     folder = tmp_path_factory.mktemp('prediction')
-    save_untrained(shipped(f'demo/{CONFIG}.py'), folder / 'x.pth', [f'class {i}' for i in range(12)])
+    classes = [f'class {i}' for i in range(12)]
+    save_untrained(shipped(f'demo/{CONFIG}.py'), folder / 'x.pth', classes)
     for name in ('a/1.png', 'b/1.png'):
         (folder / 'images' / name).parent.mkdir(parents=True)
         cv2.imwrite(str(folder / 'images' / name), np.full((80, 60, 3), 99, np.uint8))

@@ -25,7 +25,7 @@ def noise(path: Path, height: int, width: int) -> str:
     return str(path)
 
 
-# sizes at which resizing is the identity and cropping takes equally much from the left and the right
+# sizes at which resizing is the identity and cropping takes as much from the left as from the right
 @pytest.mark.parametrize(('name', 'height', 'width'), [
     ('mask-rcnn_r18-dct24s', 192, 256), ('resnet18-dct24s', 256, 320), ('resnet18', 128, 160)])
 def test_second_view_is_the_input_of_the_mirrored_image(name: str, height: int, width: int,

@@ -67,7 +67,6 @@ class FreqVisualizationHook(Hook):
 
     def _after_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                     outputs: Optional[Sequence] = None, mode: str = 'train') -> None:
-        """Draw a batch of a validation (mode 'val') or a test."""
         if not self.enable or mode == 'train':
             return
         loader, step = getattr(runner, f'{mode}_dataloader'), 0
@@ -79,7 +78,8 @@ class FreqVisualizationHook(Hook):
         for sample, number in zip(outputs or (), self._numbers):
             if number % self.interval == 0:
                 path = sample.get('img_path') or ''
-                name = '-'.join(filter(None, (str(number), Path(path).parent.name, Path(path).stem)))
+                file = Path(path)
+                name = '-'.join(filter(None, (str(number), file.parent.name, file.stem)))
                 out_file = self.out_dir and fileio.join_path(self.out_dir, f'{name}_{step}.png')
                 draw_sample(runner.visualizer, loaded_image(loader.dataset, number, path), sample,
                             name=name, step=step, out_file=out_file, **self.draw_args)

@@ -12,7 +12,7 @@ import torch
 import yaml
 from mmcv.transforms import Compose
 from mmengine.config import Config
-from mmengine.registry import MODELS, DefaultScope
+from mmengine.registry import DefaultScope
 from mmengine.structures import InstanceData
 from modelindex.load_model_index import load as load_model_index
 from numpy.testing import assert_allclose
@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import mmfreq.models.cls
 import mmfreq.models.det  # noqa: F401  (registers the backbones)
+from mmfreq.apis.measure import build_model
 from mmfreq.config.paths import config_path
 from mmfreq.config.pipelines import pipelines, transform_type
 
@@ -96,23 +97,11 @@ NO_ROWS = {  # variants of the rows
 }
 
 
-def other(family: str, name: str, recipe: str) -> str:
-    return f'configs/{family}/{name}-dct24s_{recipe}.py'
-
-
-OTHERS = {  # families that the paper does not have
-    **dict.fromkeys((
-        other('convnext', 'convnext-tiny', '32xb128_in1k'), other('regnet', 'regnetx-3.2gf', '8xb64_in1k'),
-        other('res2net', 'res2net50-w26-s8', '8xb32_in1k'),
-        other('resnext', 'resnext50-32x4d', '8xb32_in1k'), other('resnext', 'resnext101-32x4d', '8xb32_in1k'),
-        other('seresnet', 'seresnet50', '8xb32_in1k'), other('swin_transformer', 'swin-tiny', '16xb64_in1k'),
-        other('vision_transformer', 'vit-base-p16', '64xb64_in1k')), Row(24, (56, 56), 0.5)),
-    other('resnest', 'resnest50', '32xb64_in1k'): Row(24, (64, 64), 0.653),  # tested on a larger crop, as stock
-    **dict.fromkeys((
-        other('convnext', 'mask-rcnn_convnext-t-p4-w7', 'fpn_amp-ms-crop-3x_coco'),
-        other('resnext', 'mask-rcnn_x101-32x4d', 'fpn_1x_coco'),
-        other('swin', 'mask-rcnn_swin-t-p4-w7', 'fpn_1x_coco')), Row(24, (200, 334))),
-}
+OTHERS = {  # families that the paper does not have; ResNeSt is tested on a larger crop, as stock
+    name: Row(24, (200, 334)) if 'coco' in name else Row(24, (64, 64), 0.653) if 'resnest' in name
+    else Row(24, (56, 56), 0.5)
+    for name in sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob('configs/*/*-dct24s_*_*.py'))
+    if name not in ROWS | NO_ROWS}
 METRICS = {
     'Image Classification': ['Top 1 Accuracy', 'Top 5 Accuracy'],
     'Object Detection': [f'box AP{kind}' for kind in ('', '50', '75', 'S', 'M', 'L')],
@@ -144,11 +133,9 @@ def load(name: str) -> Config:
 
 def build(cfg: Config) -> nn.Module:
     """Build the model as mmengine's Runner does, without pretrained weights."""
-    if cfg.get('data_preprocessor') is not None:
-        cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     cfg.model.backbone.init_cfg = None
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
-        return MODELS.build(cfg.model)
+        return build_model(cfg)
 
 
 # Inputs
@@ -259,13 +246,12 @@ def test_hosts_read_the_index() -> None:
     """Mmpretrain reads its own metafiles by the same package, model-index."""
     index = load_model_index(str(ROOT / 'model-index.yml'))
     index.build_models_with_collections()
-    assert {model.name: model.config for model in index.models} == {
-        entry['Name']: entry['Config'] for entry in entries()}
-    for model, entry in zip(index.models, entries()):
-        assert model.metadata.flops == entry['Metadata']['FLOPs']
-        assert model.metadata.parameters == entry['Metadata']['Parameters']
-        assert [result.metrics for result in model.results or []] == [
-            result['Metrics'] for result in entry.get('Results', [])]
+    for model, entry in zip(index.models, entries(), strict=True):
+        meta = entry['Metadata']
+        assert (model.name, model.config) == (entry['Name'], entry['Config'])
+        assert (model.metadata.flops, model.metadata.parameters) == (meta['FLOPs'], meta['Parameters'])
+        metrics = [result['Metrics'] for result in entry.get('Results', [])]
+        assert [result.metrics for result in model.results or []] == metrics
 
 
 def multiply_adds(model: nn.Module, shape: tuple[int, ...]) -> int:

@@ -1,0 +1,171 @@
+"""The pixels that the DCT channels of a block stand for, as a stock network takes them.
+
+Every step from pixels to channels is affine (:mod:`mmfreq.dct.block_map`), and so is the way back.
+That is how a network that was trained on RGB pixels takes channels without training: the way back
+is folded into its patch embedding, or it unpacks the channels in front of the network.
+"""
+from typing import Any, Optional
+
+import numpy as np
+import torch
+
+from mmfreq.dct.block_map import upscale_matrix
+from mmfreq.dct.blocks import LEVEL_SHIFT, check_positive_int, color_matrix, dct_matrix
+from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.stats import block_stats
+from mmfreq.input_spec import InputSpec
+
+# Prior of an image that is upscaled before the DCT: correlation of neighbouring pixels, and the
+# variance of noise in a coefficient in units of the pixels' variance.
+CORRELATION, NOISE = 0.95, 1e-3
+_CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
+
+
+class BlockPixels:
+    """Affine map from the C channels of a block to the S x S pixels of the stock image under it.
+
+    Channels that are not selected count as their mean. If blocks have S x S pixels, the map inverts
+    the DCT. If they are larger, the image was upscaled for the DCT, and the map is the linear
+    estimate of least mean squared error for an upscaled image with the stationary prior of
+    ``CORRELATION`` and ``NOISE``.
+
+    Args:
+        freq (dict): Config of the pipeline's FusedBlockDCT: ``channels``, ``stats``, and
+            ``block_size`` and ``channel_order`` if they are not the defaults.
+        pixels (dict): Config of the stock preprocessor. ``mean``, ``std``, ``to_rgb`` (mmpretrain)
+            or ``bgr_to_rgb`` and ``rgb_to_bgr`` (mmdet), ``pad_value`` and ``pad_size_divisor``
+            count.
+        stride (int): Side S in pixels of the stock network's image.
+
+    Attributes:
+        freq (InputSpec): The channels.
+        pixels (InputSpec): The stock network's input.
+        stride (int): S.
+        weight (torch.Tensor): float64 (3, S, S, C). Normalised pixels, in the stock network's order
+            of colours, are this times the normalised channels, plus ``bias``.
+        bias (torch.Tensor): float64 (3, S, S).
+        padding (torch.Tensor | None): float32 (C, 1, 1), channels of a block of padding, or None if
+            the stock preprocessor does not pad.
+
+    Raises:
+        ValueError: Unknown channels or statistics, or ``block_size`` is not a multiple of S.
+    """
+
+    def __init__(self, freq: dict[str, Any], pixels: dict[str, Any], stride: int) -> None:
+        self.freq, self.stride = InputSpec.of(freq), stride
+        size, order = self.freq.block_size, freq.get('channel_order', 'bgr')
+        stats = block_stats(freq['stats'], size)
+        gain, level = _ycbcr_of_channels(channel_indices(freq['channels'], size), size, stride,
+                                         stats.mean, stats.std)
+        matrix = color_matrix(order)
+        level += np.array([LEVEL_SHIFT, LEVEL_SHIFT, LEVEL_SHIFT])[:, None] - matrix[:, 3:]
+        inverse = np.linalg.inv(matrix[:, :3])
+        if any(pixels.get(key) for key in _CONVERSIONS):
+            inverse, order = inverse[::-1], order[::-1]
+        mean, std = (np.reshape(pixels.get(key) or default, (-1, 1)).astype(float)
+                     for key, default in (('mean', 0), ('std', 1)))
+        gain = np.einsum('oc,cpk->opk', inverse, gain) / std[..., None]
+        level = (inverse @ level - mean) / std
+        self.weight = torch.from_numpy(gain).view(3, stride, stride, -1)
+        self.bias = torch.from_numpy(level).view(3, stride, stride)
+        self.pixels = InputSpec(mean=tuple(pixels.get('mean') or ()),
+                                std=tuple(pixels.get('std') or ()), colors=order)
+        self.padding = None
+        if pixels.get('pad_size_divisor', 1) > 1:
+            flat = gain.reshape(-1, gain.shape[2])
+            missing = pixels.get('pad_value', 0) - level.reshape(-1)
+            padding = np.linalg.lstsq(flat, missing, rcond=None)[0]
+            self.padding = torch.tensor(padding, dtype=torch.float32).view(-1, 1, 1)
+
+    def fold(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compose a convolution of patches that do not overlap with this map.
+
+        Args:
+            weight (torch.Tensor): (O, 3, k * S, k * S) of the stock convolution.
+            bias (torch.Tensor): (O,).
+
+        Returns:
+            tuple[torch.Tensor, torch.Tensor]: The weight (O, C, k, k) and the bias (O,) of a
+            convolution of channels, in the dtype of ``weight``.
+        """
+        rows, columns = (side // self.stride for side in weight.shape[2:])
+        blocks = weight.double().reshape(len(weight), 3, rows, self.stride, columns, self.stride)
+        folded = torch.einsum('opaubv,puvc->ocab', blocks, self.weight.to(blocks))
+        constant = torch.einsum('opaubv,puv->o', blocks, self.bias.to(blocks))
+        return folded.to(weight), (bias.double() + constant).to(weight)
+
+
+class PixelsMixin:
+    """Mixin for a frequency-domain backbone that may keep the function of stock RGB weights.
+
+    Blocks of padding, whose channels are all 0, become the padding of the stock network. (Where a
+    detector's image ends inside a block, the rest of the block repeats the edge.)
+
+    Args:
+        freq (dict, optional): Config of the pipeline's FusedBlockDCT, to keep the stock weights.
+            Defaults to None: they are trained anew where they take the channels.
+        pixels (dict, optional): Config of the stock preprocessor, needed with ``freq``.
+        input_stride (int): Pixels of the stock network's image that one block covers: 4 for blocks
+            of 4x4 pixels, or of 8x8 pixels if the image is upscaled twofold. Defaults to 4.
+        *args: Arguments of :class:`~mmfreq.models.stem.FreqMixin` and of the stock class.
+        **kwargs: As well.
+
+    Raises:
+        ValueError: As :class:`BlockPixels`; ``input_stride`` is not an integer >= 1; ``freq`` or
+            ``pixels`` lacks the other.
+    """
+    block_pixels: Optional[BlockPixels] = None
+
+    def __init__(self, *args: Any, freq: Optional[dict[str, Any]] = None,
+                 pixels: Optional[dict[str, Any]] = None, input_stride: int = 4,
+                 **kwargs: Any) -> None:
+        name = type(self).__name__
+        self.input_stride = check_positive_int(f'{name}: input_stride', input_stride)
+        if (freq is None) != (pixels is None):
+            raise ValueError(f'{name}: expected both of freq and pixels or none, got freq={freq!r}, '
+                             f'pixels={pixels!r}')
+        if freq is not None:
+            self.block_pixels = BlockPixels(freq, pixels, input_stride)
+            self.keeps_stock_weights = True
+        super().__init__(*args, **kwargs)
+        padding = self.block_pixels and self.block_pixels.padding
+        self.register_buffer('block_padding', padding, persistent=False)
+
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the channels, gated if there is a gate, with the stock network's padding."""
+        channels = super().enter(x)
+        if self.block_padding is None:
+            return channels
+        inside = x.abs().amax(1, keepdim=True) > 0
+        return torch.where(inside, channels, self.block_padding.to(channels))
+
+
+def _ycbcr_of_channels(channels: list[int], size: int, stride: int, mean: np.ndarray,
+                       std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the affine map from normalised channels to the YCbCr pixels of a block.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: float64 (3, S*S, C) and (3, S*S), level-shifted.
+    """
+    basis = dct_matrix(size) @ upscale_matrix(size, size // stride)
+    window = basis.shape[1]
+    basis = np.kron(basis, basis)
+    inner = np.zeros((window, window), dtype=bool)
+    margin = (window - stride) // 2
+    inner[margin:margin + stride, margin:margin + stride] = True
+    inner = inner.ravel()
+    prior, noise = np.eye(window**2), 0.
+    if size != stride:
+        distance = np.abs(np.subtract.outer(np.arange(window), np.arange(window)))
+        prior, noise = np.kron(CORRELATION**distance, CORRELATION**distance), NOISE
+    gain, level = np.zeros((3, stride**2, len(channels))), np.zeros((3, stride**2))
+    for component, means in enumerate(mean.reshape(3, -1)):
+        own = [i for i, channel in enumerate(channels) if channel // size**2 == component]
+        numbers = np.array([channels[i] for i in own], dtype=int)
+        rows = basis[numbers % size**2]
+        covariance = rows @ prior @ rows.T + noise * np.eye(len(own))
+        estimate = np.linalg.solve(covariance, rows @ prior[:, inner]).T  # (S*S, channels)
+        average = np.linalg.pinv(basis) @ means
+        gain[component][:, own] = estimate * std[numbers]
+        level[component] = average[inner] + estimate @ (mean[numbers] - rows @ average)
+    return gain, level

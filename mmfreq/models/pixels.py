@@ -9,6 +9,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
+from mmfreq.config.pipelines import transform_type
 from mmfreq.dct.block_map import upscale_matrix
 from mmfreq.dct.blocks import LEVEL_SHIFT, check_positive_int, color_matrix, dct_matrix
 from mmfreq.dct.channels import channel_indices
@@ -33,8 +34,8 @@ class BlockPixels:
         freq (dict): Config of the pipeline's FusedBlockDCT: ``channels``, ``stats``, and
             ``block_size`` and ``channel_order`` if they are not the defaults.
         pixels (dict): Config of the stock preprocessor. ``mean``, ``std``, ``to_rgb`` (mmpretrain)
-            or ``bgr_to_rgb`` and ``rgb_to_bgr`` (mmdet), ``pad_value`` and ``pad_size_divisor``
-            count.
+            or ``bgr_to_rgb`` and ``rgb_to_bgr`` (mmdet) count, and ``pad_value`` if it pads: with
+            the type of a detector's, or with a ``pad_size_divisor``.
         stride (int): Side S in pixels of the stock network's image.
 
     Attributes:
@@ -71,7 +72,7 @@ class BlockPixels:
         self.pixels = InputSpec(mean=tuple(pixels.get('mean') or ()),
                                 std=tuple(pixels.get('std') or ()), colors=order)
         self.padding = None
-        if pixels.get('pad_size_divisor', 1) > 1:
+        if 'Det' in transform_type(pixels) or pixels.get('pad_size_divisor', 1) > 1:
             flat = gain.reshape(-1, gain.shape[2])
             missing = pixels.get('pad_value', 0) - level.reshape(-1)
             padding = np.linalg.lstsq(flat, missing, rcond=None)[0]

@@ -32,8 +32,8 @@ def main() -> None:
     args = parse_args()
     try:
         files = make_demo_data(**vars(args))['files']
-    except (ImportError, OSError, ValueError) as error:
-        raise SystemExit(str(error)) from None
+    except (FileExistsError, ImportError, ValueError) as error:
+        raise SystemExit(str(error)) from error
     print(f'wrote {len(files)} images to {args.out}')
 
 

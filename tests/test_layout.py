@@ -19,17 +19,21 @@ for file in sorted(PACKAGE.rglob('*.py')):
 
 # The rooms that each room may import, besides itself.
 ALLOWED = {
-    'dct': set(),
-    'files': set(),
+    'errors': set(),
     'version': set(),
-    'hosts': {'files'},
-    'config': {'dct', 'files'},
-    'transforms': {'dct'},
-    'selection': {'config', 'dct', 'files'},
-    'models': {'config', 'dct', 'hosts', 'selection'},
-    'demo_data': {'dct', 'files'},
-    'apis': {'config', 'dct', 'files', 'hosts', 'models', 'selection', 'transforms', 'version'},
-    '__main__': {'apis', 'version'},
+    'files': {'errors'},
+    'dct': set(),
+    'input_spec': {'dct'},
+    'transforms': {'dct', 'input_spec'},
+    'config': {'dct', 'errors', 'files', 'input_spec'},
+    'selection': {'config', 'dct', 'errors', 'files', 'input_spec'},
+    'datasets': {'errors'},
+    'models': {'config', 'datasets', 'dct', 'errors', 'input_spec', 'selection'},
+    'engine': {'config', 'errors', 'input_spec', 'selection'},
+    'hosts': {'config', 'errors', 'models'},
+    'apis': {'config', 'dct', 'engine', 'errors', 'files', 'hosts', 'input_spec', 'models', 'selection', 'transforms',
+             'version'},
+    '__main__': {'apis', 'errors', 'version'},
 }
 
 

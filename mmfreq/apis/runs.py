@@ -15,7 +15,6 @@ from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner, find_latest_checkpoint
 
-import mmfreq.engine.runner  # noqa: F401  registers QuietRunner
 from mmfreq.apis.terminal import say
 from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path
@@ -71,6 +70,9 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     default = str(Path('work_dirs', config_path(args.config).stem))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default
+    imports = (cfg.get('custom_imports') or {}).get('imports') or []
+    imports = [imports] if isinstance(imports, str) else list(imports)
+    cfg.custom_imports = dict(cfg.get('custom_imports') or {}, imports=[*imports, 'mmfreq.engine'])
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('input_spec', dict(type='InputSpecHook'))
     if not args.verbose:

@@ -5,13 +5,17 @@ Name this module under ``custom_imports`` in a config.
 from functools import partial
 from typing import Any
 
-from mmpretrain.models import backbones
-from mmpretrain.models.utils import ClsDataPreprocessor
-from mmpretrain.registry import MODELS
+from mmfreq.models.ops import provide_ops
 
-from mmfreq.models.dct_layer import PlacementMixin
-from mmfreq.models.pretrained import StateDict
-from mmfreq.models.stem import (
+provide_ops()  # before mmpretrain imports mmdet, if it is installed
+
+from mmpretrain.models import backbones  # noqa: E402
+from mmpretrain.models.utils import ClsDataPreprocessor  # noqa: E402
+from mmpretrain.registry import MODELS  # noqa: E402
+
+from mmfreq.models.dct_layer import PlacementMixin  # noqa: E402
+from mmfreq.models.pretrained import StateDict  # noqa: E402
+from mmfreq.models.stem import (  # noqa: E402
     PatchMixin,
     PlainStemMixin,
     ProjectionMixin,

@@ -54,9 +54,9 @@ def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in weights.items())
     state._metadata = getattr(weights, '_metadata', OrderedDict())
     for name, module in model.named_modules():
-        report = hasattr(module, 'fit_stock_state_dict') and module.fit_stock_state_dict(
+        report = not getattr(module, 'keeps_stock_weights', True) and module.fit_stock_state_dict(
             dict(state), f'{name}.' if name else '')
-        if report and not module.keeps_stock_weights:
+        if report:
             raise RefusedError(f'stock RGB weights, which {type(module).__name__} takes for training '
                                f'only ({report})')
     missing, unexpected = model.load_state_dict(state, strict=False)

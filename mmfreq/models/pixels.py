@@ -45,8 +45,7 @@ class BlockPixels:
         weight (torch.Tensor): float64 (3, S, S, C). Normalised pixels, in the stock network's order
             of colours, are this times the normalised channels, plus ``bias``.
         bias (torch.Tensor): float64 (3, S, S).
-        padding (torch.Tensor | None): float32 (C, 1, 1), channels of a block of padding, or None if
-            the stock preprocessor does not pad.
+        pad_value (float | None): Pixels of the stock network's padding, None if there is none.
 
     Raises:
         ValueError: Unknown channels or statistics, or ``block_size`` is not a multiple of S.
@@ -71,12 +70,14 @@ class BlockPixels:
         self.bias = torch.from_numpy(level).view(3, stride, stride)
         self.pixels = InputSpec(mean=tuple(pixels.get('mean') or ()),
                                 std=tuple(pixels.get('std') or ()), colors=order)
-        self.padding = None
-        if 'Det' in transform_type(pixels) or pixels.get('pad_size_divisor', 1) > 1:
-            flat = gain.reshape(-1, gain.shape[2])
-            missing = pixels.get('pad_value', 0) - level.reshape(-1)
-            padding = np.linalg.lstsq(flat, missing, rcond=None)[0]
-            self.padding = torch.tensor(padding, dtype=torch.float32).view(-1, 1, 1)
+        pads = 'Det' in transform_type(pixels) or pixels.get('pad_size_divisor', 1) > 1
+        self.pad_value = float(pixels.get('pad_value', 0)) if pads else None
+
+    def padding(self) -> torch.Tensor:
+        """Return the channels (C, 1, 1) that come nearest to a block of the stock padding."""
+        missing = (self.pad_value - self.bias).flatten()[:, None]
+        padding = torch.linalg.lstsq(self.weight.flatten(0, 2), missing).solution
+        return padding[..., None].float()
 
     def fold(self, weight: torch.Tensor, bias: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Compose a convolution of patches that do not overlap with this map.
@@ -99,8 +100,8 @@ class BlockPixels:
 class PixelsMixin:
     """Mixin for a frequency-domain backbone that may keep the function of stock RGB weights.
 
-    Blocks of padding, whose channels are all 0, become the padding of the stock network. (Where a
-    detector's image ends inside a block, the rest of the block repeats the edge.)
+    Blocks of padding, whose channels are all 0, then become the padding of the stock network. Where
+    an image ends inside a block, the rest of the block repeats the edge.
 
     Args:
         freq (dict, optional): Config of the pipeline's FusedBlockDCT, to keep the stock weights.
@@ -129,16 +130,13 @@ class PixelsMixin:
             self.block_pixels = BlockPixels(freq, pixels, input_stride)
             self.keeps_stock_weights = True
         super().__init__(*args, **kwargs)
-        padding = self.block_pixels and self.block_pixels.padding
-        self.register_buffer('block_padding', padding, persistent=False)
 
-    def enter(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the channels, gated if there is a gate, with the stock network's padding."""
-        channels = super().enter(x)
-        if self.block_padding is None:
-            return channels
-        inside = x.abs().amax(1, keepdim=True) > 0
-        return torch.where(inside, channels, self.block_padding.to(channels))
+    def with_padding(self, channels: torch.Tensor, values: torch.Tensor,
+                     padding: Any) -> torch.Tensor:
+        """Return the ``values`` of blocks, and ``padding`` where all ``channels`` are 0."""
+        if self.block_pixels is None or self.block_pixels.pad_value is None:
+            return values
+        return torch.where(channels.abs().amax(1, keepdim=True) > 0, values, padding)
 
 
 def _ycbcr_of_channels(channels: list[int], size: int, stride: int, mean: np.ndarray,

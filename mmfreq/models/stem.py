@@ -423,6 +423,15 @@ class PatchMixin(PixelsMixin, ProjectionMixin):
     """
     projection = 'patch_embed.projection'
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        pads = self.block_pixels is not None and self.block_pixels.pad_value is not None
+        self.register_buffer('block_padding', self.block_pixels.padding() if pads else None, False)
+
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the channels, gated if there is a gate, with the stock network's padding."""
+        return self.with_padding(x, super().enter(x), self.block_padding)
+
     def make_projection(self, stock: nn.Module) -> nn.Module:
         """Return the projection of groups of cells that replaces the convolution of patches."""
         name = type(self).__name__

@@ -55,6 +55,7 @@ class UnpackMixin(PixelsMixin, FreqMixin):
     def enter(self, x: torch.Tensor) -> torch.Tensor:
         """Return the pixels (N, 3, S * h, S * w) of the channels (N, C, h, w)."""
         pixels = F.conv2d(super().enter(x), self.unpack_weight, self.unpack_bias)
+        pixels = self.with_padding(x, pixels, self.block_pixels.pad_value)
         return F.pixel_shuffle(pixels, self.input_stride)
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:

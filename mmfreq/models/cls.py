@@ -24,7 +24,7 @@ from mmfreq.models.stem import (  # noqa: E402
     StemlessResNetMixin,
     register_backbone,
 )
-from mmfreq.models.unpack import register_unpacked
+from mmfreq.models.unpack import register_unpacked  # noqa: E402
 
 register = partial(register_backbone, MODELS, __name__)
 

@@ -12,27 +12,25 @@ import torch
 from mmfreq.config.pipelines import transform_type
 from mmfreq.dct.block_map import upscale_matrix
 from mmfreq.dct.blocks import LEVEL_SHIFT, check_positive_int, color_matrix, dct_matrix
-from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import block_stats
 from mmfreq.input_spec import InputSpec
 
-# Prior of an image that is upscaled before the DCT: correlation of neighbouring pixels, and the
-# variance of noise in a coefficient in units of the pixels' variance.
-CORRELATION, NOISE = 0.95, 1e-3
+# Prior of an image that the DCT upscales: the correlation of neighbouring pixels, and the variance
+# of noise in a coefficient in units of the pixels' variance.
+CORRELATION, NOISE = 0.95, 1e-6
 _CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
 
 
 class BlockPixels:
     """Affine map from the C channels of a block to the S x S pixels of the stock image under it.
 
-    Channels that are not selected count as their mean. If blocks have S x S pixels, the map inverts
-    the DCT. If they are larger, the image was upscaled for the DCT, and the map is the linear
-    estimate of least mean squared error for an upscaled image with the stationary prior of
-    ``CORRELATION`` and ``NOISE``.
+    Channels that are not selected count as their mean. Blocks of S x S pixels are inverted exactly.
+    Larger blocks of a larger image are inverted and averaged down to S x S pixels. If the DCT itself
+    upscales the image (``upscale``), the map is the linear estimate of least mean squared error,
+    with the stationary prior of ``CORRELATION`` and ``NOISE``: it also undoes the blur of upscaling.
 
     Args:
-        freq (dict): Config of the pipeline's FusedBlockDCT: ``channels``, ``stats``, and
-            ``block_size`` and ``channel_order`` if they are not the defaults.
+        freq (dict): Config of the pipeline's FusedBlockDCT.
         pixels (dict): Config of the stock preprocessor. ``mean``, ``std``, ``to_rgb`` (mmpretrain)
             or ``bgr_to_rgb`` and ``rgb_to_bgr`` (mmdet) count, and ``pad_value`` if it pads: with
             the type of a detector's, or with a ``pad_size_divisor``.
@@ -48,17 +46,20 @@ class BlockPixels:
         pad_value (float | None): Pixels of the stock network's padding, None if there is none.
 
     Raises:
-        ValueError: Unknown channels or statistics, or ``block_size`` is not a multiple of S.
+        ValueError: Unknown channels or statistics; ``block_size`` is not a multiple of S, nor with
+            ``upscale`` the product of both.
     """
 
     def __init__(self, freq: dict[str, Any], pixels: dict[str, Any], stride: int) -> None:
         self.freq, self.stride = InputSpec.of(freq), stride
         size, order = self.freq.block_size, freq.get('channel_order', 'bgr')
+        if self.freq.stride != stride if self.freq.upscale > 1 else size % stride:
+            raise ValueError(f'input_stride: expected a block of {size}x{size} pixels, upscaled '
+                             f'{self.freq.upscale} times, to cover {stride}x{stride} pixels')
         stats = block_stats(freq['stats'], size)
-        gain, level = _ycbcr_of_channels(channel_indices(freq['channels'], size), size, stride,
-                                         stats.mean, stats.std)
+        gain, level = _ycbcr_of_channels(self.freq, stride, stats.mean, stats.std)
         matrix = color_matrix(order)
-        level += np.array([LEVEL_SHIFT, LEVEL_SHIFT, LEVEL_SHIFT])[:, None] - matrix[:, 3:]
+        level += LEVEL_SHIFT - matrix[:, 3:]
         inverse = np.linalg.inv(matrix[:, :3])
         if any(pixels.get(key) for key in _CONVERSIONS):
             inverse, order = inverse[::-1], order[::-1]
@@ -139,32 +140,38 @@ class PixelsMixin:
         return torch.where(channels.abs().amax(1, keepdim=True) > 0, values, padding)
 
 
-def _ycbcr_of_channels(channels: list[int], size: int, stride: int, mean: np.ndarray,
+def _ycbcr_of_channels(freq: InputSpec, stride: int, mean: np.ndarray,
                        std: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the affine map from normalised channels to the YCbCr pixels of a block.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: float64 (3, S*S, C) and (3, S*S), level-shifted.
     """
-    basis = dct_matrix(size) @ upscale_matrix(size, size // stride)
-    window = basis.shape[1]
-    basis = np.kron(basis, basis)
-    inner = np.zeros((window, window), dtype=bool)
-    margin = (window - stride) // 2
-    inner[margin:margin + stride, margin:margin + stride] = True
-    inner = inner.ravel()
-    prior, noise = np.eye(window**2), 0.
-    if size != stride:
-        distance = np.abs(np.subtract.outer(np.arange(window), np.arange(window)))
-        prior, noise = np.kron(CORRELATION**distance, CORRELATION**distance), NOISE
+    size = freq.block_size
+    forward, prior, inner = _upscaled(size, freq.upscale) if freq.upscale > 1 else (
+        dct_matrix(size), np.eye(size), _averages(size, stride))
+    forward, prior, inner = (np.kron(matrix, matrix) for matrix in (forward, prior, inner))
+    channels = np.array(freq.channels)
     gain, level = np.zeros((3, stride**2, len(channels))), np.zeros((3, stride**2))
     for component, means in enumerate(mean.reshape(3, -1)):
-        own = [i for i, channel in enumerate(channels) if channel // size**2 == component]
-        numbers = np.array([channels[i] for i in own], dtype=int)
-        rows = basis[numbers % size**2]
-        covariance = rows @ prior @ rows.T + noise * np.eye(len(own))
-        estimate = np.linalg.solve(covariance, rows @ prior[:, inner]).T  # (S*S, channels)
-        average = np.linalg.pinv(basis) @ means
+        own = np.flatnonzero(channels // size**2 == component)
+        rows, numbers = forward[channels[own] % size**2], channels[own]
+        noise = NOISE * (freq.upscale > 1) * np.eye(len(own))
+        estimate = np.linalg.solve(rows @ prior @ rows.T + noise, rows @ prior @ inner.T).T
+        average = np.linalg.pinv(forward) @ means
         gain[component][:, own] = estimate * std[numbers]
-        level[component] = average[inner] + estimate @ (mean[numbers] - rows @ average)
+        level[component] = inner @ average + estimate @ (mean[numbers] - rows @ average)
     return gain, level
+
+
+def _averages(size: int, stride: int) -> np.ndarray:
+    """Return the weights (S, N) that average a side of N pixels down to S."""
+    return np.kron(np.eye(stride), np.full((1, size // stride), stride / size))
+
+
+def _upscaled(size: int, upscale: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the DCT (N, window) of an upscaled side, the prior and the selection of inner pixels."""
+    forward = dct_matrix(size) @ upscale_matrix(size, upscale)
+    pixels = np.arange(forward.shape[1])
+    prior = CORRELATION**np.abs(np.subtract.outer(pixels, pixels))
+    return forward, prior, np.eye(len(pixels))[1:-1]

@@ -127,9 +127,10 @@ BACKBONES = STEMLESS | PATCHES | FURTHER
 def build(name: str, prefix: str = '', **changes: Any) -> nn.Module:
     """A stock backbone, or the frequency-domain version whose name has the ``prefix``."""
     host, _, kind = name.partition('.')
-    arguments = dict(BACKBONES[name], type=f'{host}.{prefix}{kind}', **changes)
+    arguments = dict(BACKBONES[name], type=f'{host}.{prefix}{kind}')
     if prefix != 'Freq':
         arguments.pop('input_stride', None)
+    arguments.update(changes)
     with DefaultScope.overwrite_default_scope(host):
         return MODELS.build(ConfigDict(arguments))
 

@@ -14,13 +14,13 @@ from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import load_checkpoint
+from mmfreq.hosts.checkpoints import RefusedCheckpointError
 from numpy.testing import assert_allclose
 from tool_runs import Reduces
 
 from mmfreq.apis.convert_checkpoint import convert_dctnet, dctnet_channels, read_weights
 from mmfreq.dct import blocks as dct
 from mmfreq.dct.stats import load_stats
-from mmfreq.hosts.checkpoints import RefusedCheckpointError
 
 StateDict = dict[str, torch.Tensor]
 

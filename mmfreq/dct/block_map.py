@@ -26,7 +26,7 @@ from mmfreq.dct.blocks import (
 from mmfreq.dct.lazy_image import LazyImage
 
 
-def _upscale_matrix(n: int, factor: int) -> np.ndarray:
+def upscale_matrix(n: int, factor: int) -> np.ndarray:
     """Return the weights of bilinear upscaling for n upscaled pixels of a block: (n, window)."""
     if n % check_positive_int('upscale', factor):
         raise ValueError(f'block_size: expected a multiple of upscale={factor}, got {n}; YCbCr, '
@@ -68,7 +68,7 @@ class BlockMap:
     def __init__(self, channels: Sequence[int], mean: np.ndarray, std: np.ndarray,
                  block_size: int = 8, upscale: int = 1, channel_order: str = 'bgr') -> None:
         n = block_size
-        basis = dct_matrix(n) @ _upscale_matrix(n, upscale)  # (N, window)
+        basis = dct_matrix(n) @ upscale_matrix(n, upscale)  # (N, window)
         color = color_matrix(channel_order)
         self.block_size, self.upscale = n, upscale
         self.stride, self.margin = n // upscale, int(upscale > 1)

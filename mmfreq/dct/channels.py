@@ -26,7 +26,18 @@ _SQUARE_ROWS = {
 # The 24 channels that the paper's learned gate keeps most often. Source: the released DCTNet code.
 _DYNAMIC = (0, 1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 18, 24, 32), (0, 1, 3, 8, 24)
 
+# Selections for blocks of 4x4 pixels (suffix N, native): these are the blocks of the stock network's
+# own image, which no selection for 8x8 blocks of a larger image fits.
+_NATIVE_ROWS = {
+    '6N': ((2, 2), (1, )),
+    '12N': ((4, 3, 2, 1), (1, )),
+    '18N': ((4, 4, 4, 4), (1, )),
+    '24N': ((4, 4, 4, 4), (2, 2)),
+    '48N': ((4, 4, 4, 4), (4, 4, 4, 4)),
+}
+
 CHANNEL_NAMES = tuple(f'{n}{p}' for p in 'ST' for n in _SQUARE_ROWS) + ('24D', '192')
+NATIVE_NAMES = tuple(_NATIVE_ROWS)
 
 
 def check_positive_int(name: str, value: int) -> int:
@@ -64,14 +75,16 @@ def zigzag_order(block_size: int = 8) -> list[int]:
 
 
 def _named(name: str) -> list[Sequence[int]]:
-    """Return the frequencies (0..63) of Y, Cb and Cr of a named selection."""
+    """Return the frequencies of Y, Cb and Cr of a named selection."""
     if name == '192':
         return [range(64)] * 3
     if name == '24D':
         luma, chroma = _DYNAMIC
     else:
-        luma, chroma = ([8 * v + u for v, width in enumerate(rows) for u in range(width)]
-                        for rows in _SQUARE_ROWS[int(name[:-1])])
+        size, kept = (4, _NATIVE_ROWS[name]) if name in NATIVE_NAMES else (
+            8, _SQUARE_ROWS[int(name[:-1])])
+        luma, chroma = ([size * v + u for v, width in enumerate(rows) for u in range(width)]
+                        for rows in kept)
     if name.endswith('T'):  # for each component as many as S keeps, along the zigzag
         zigzag = zigzag_order()
         luma, chroma = sorted(zigzag[:len(luma)]), sorted(zigzag[:len(chroma)])
@@ -88,6 +101,8 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
               the same with ``T`` (upper left triangle: the first frequencies of the zigzag, for
               each component as many as S keeps), ``'24D'`` (kept by the paper's gate) or ``'192'``
               (all);
+            - a name, for 4x4 blocks: ``'6N' '12N' '18N' '24N' '48N'``, with 4, 10, 16, 16 and 16
+              channels of Y and 1, 1, 1, 4 and 16 each of Cb and Cr;
             - the path of a JSON file with a list ``channels``, see ``tools/select_channels.py``;
             - three lists of frequencies for Y, Cb and Cr, each in ``0 .. block_size**2 - 1``;
             - one list of channels in ``0 .. 3 * block_size**2 - 1``.
@@ -104,12 +119,14 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
     if isinstance(channels, str) and channels.endswith('.json'):
         return _from_file(channels, block_size)
     if isinstance(channels, str):
-        if channels not in CHANNEL_NAMES:
-            raise ValueError(f'channels: expected one of {", ".join(CHANNEL_NAMES)}, the path of a '
-                             f'JSON file or lists of indices, got {channels!r}')
-        if block_size != 8:
-            raise ValueError(f'channels={channels!r} is a selection for 8x8 blocks; with '
-                             f'block_size={block_size}, list the indices')
+        names = (*CHANNEL_NAMES, *NATIVE_NAMES)
+        if channels not in names:
+            raise ValueError(f'channels: expected one of {", ".join(names)}, the path of a JSON '
+                             f'file or lists of indices, got {channels!r}')
+        expected = 4 if channels in NATIVE_NAMES else 8
+        if block_size != expected:
+            raise ValueError(f'channels={channels!r} is a selection for {expected}x{expected} '
+                             f'blocks; with block_size={block_size}, list the indices')
         return _from_components(_named(channels), size)
     if not isinstance(channels, Sequence):
         raise ValueError('channels: expected a name or lists of indices, got '

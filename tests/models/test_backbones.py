@@ -39,7 +39,7 @@ from torch import nn
 import mmfreq.models.cls
 import mmfreq.models.det
 from mmfreq.config.checks import check_channels
-from mmfreq.config.pipelines import pipelines, stock_resize, transform_type
+from mmfreq.config.pipelines import pipelines, stock_resize
 from mmfreq.dct import blocks as dct
 from mmfreq.models.stem import FreqMixin, StemlessResNetMixin
 from mmfreq.selection.gate import find_gate

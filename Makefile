@@ -81,7 +81,7 @@ PYTHON311 ?= $(PYTHON)
 OPENMMLAB := $(VENV)-openmmlab
 OPENMMLAB_TORCH21 := $(VENV)-openmmlab-torch21
 CORE := tests/dct tests/test_transforms.py tests/test_lazy_resize.py tests/models tests/selection tests/config \
-    tests/hosts tests/test_training.py tests/test_training_det.py
+    tests/engine tests/test_hosts.py tests/test_input_spec.py tests/test_training.py tests/test_training_det.py
 
 define set-up-openmmlab
 $(1) -m venv $(@D)

@@ -5,18 +5,17 @@ from packaging.version import Version
 
 __version__ = '0.1.0'
 
-# (distributions that provide it, first version that works, first version not tried)
+# Distributions that provide the host, first version that works, first version that was not tried.
 _SUPPORTED = {
     'mmengine': (('onedl-mmengine', 'mmengine', 'mmengine-lite'), '0.10.7', '1.0.0'),
     'mmcv': (('onedl-mmcv', 'mmcv', 'mmcv-lite'), '2.1.0', '3.0.0'),
     'mmpretrain': (('onedl-mmpretrain', 'mmpretrain'), '1.2.0', '2.0.0'),
     'mmdet': (('onedl-mmdetection', 'mmdet'), '3.3.0', '4.0.0'),
 }
-_REQUIRED = ('mmengine', 'mmcv')
 
 
 def _installed(distributions: tuple[str, ...]) -> tuple[str, str]:
-    """Return name and version of the first distribution that is installed, or two empty strings."""
+    """Return name and version of the first installed distribution, or two empty strings."""
     for name in distributions:
         try:
             return name, version(name)
@@ -26,17 +25,16 @@ def _installed(distributions: tuple[str, ...]) -> tuple[str, str]:
 
 
 def check_versions() -> None:
-    """Raise ImportError if a required host is missing, or a host has a version that does not work.
+    """Raise ImportError if mmengine or mmcv is missing, or a host has a version that does not work.
 
     Read the metadata of the installed distributions; import nothing.
     """
     for host, (distributions, lowest, beyond) in _SUPPORTED.items():
-        name, found = _installed(distributions)
-        if not found and host in _REQUIRED:
-            raise ImportError(f"mmfreq needs {host}: pip install 'mmfreq[hosts]' brings OneDL's "
-                              'builds of mmengine, mmcv, mmpretrain and mmdet; the originals '
-                              'work too (pip install mmengine mmcv-lite mmpretrain mmdet), but '
-                              'never install both')
-        if found and not Version(lowest) <= Version(found) < Version(beyond):
-            raise ImportError(f'mmfreq needs {host} >= {lowest}, < {beyond}, found {name} {found}: '
-                              f'pip install "{name}>={lowest},<{beyond}"')
+        name, number = _installed(distributions)
+        if not number and host in ('mmengine', 'mmcv'):
+            raise ImportError(f"mmfreq needs {host}: pip install 'mmfreq[hosts]' installs OneDL's "
+                              'builds of the hosts. The originals work, too: pip install mmengine '
+                              'mmcv-lite mmpretrain mmdet. Never install both')
+        if number and not Version(lowest) <= Version(number) < Version(beyond):
+            raise ImportError(f'mmfreq needs {host} >= {lowest}, < {beyond}, but {name} {number} is '
+                              f'installed: pip install "{name}>={lowest},<{beyond}"')

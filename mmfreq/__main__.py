@@ -1,23 +1,22 @@
 """The command ``mmfreq TOOL ...``, also ``python -m mmfreq``: every tool of ``tools/``."""
-import ast
 import os
 import sys
 from pathlib import Path
 from types import ModuleType
 
 from mmfreq.apis.terminal import run_tool
+from mmfreq.errors import RefusedError
 from mmfreq.version import __version__
 
 TOOLS = Path(__file__).parent / '.mim' / 'tools'
-GROUPS = {
-    'To look around': ('show_dct', 'list', 'make_demo_data'),
+_GROUPS = {
+    'To look around': ('show_dct', 'list'),
     'A config': ('new', 'freqify', 'browse_dataset', 'dataset_stats'),
     'Training and evaluation': ('train', 'dist_train', 'test', 'dist_test', 'compare'),
     'The trained model': ('predict', 'export'),
-    'Which channels': ('gate_heatmap', 'select_channels'),
-}  # in the order in which a user meets them; other tools follow
-
-_CLOSING = """CONFIG is a path, a shipped file such as mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py,
+    'Other': ('gate_heatmap', 'select_channels', 'convert_checkpoint'),
+}
+_TAIL = """CONFIG is a path, a shipped file such as mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py,
 mmpretrain::... or mmdet::..., or the name of a config that ships with mmfreq.
 
 Data of your own:
@@ -26,68 +25,40 @@ Data of your own:
   mmfreq predict my_config.py work_dirs/my_config IMAGES --out predictions"""
 
 
-def find_tools() -> dict[str, Path]:
-    """Return the files of the tools by name; raise ValueError if there are none."""
+def help_text(tools: dict[str, Path]) -> str:
+    """Return the text of ``mmfreq --help``, with the first line that each tool has of itself."""
+    lines = ['usage: mmfreq TOOL ...', '', '"mmfreq TOOL --help" explains a tool.', '']
+    for title, names in _GROUPS.items():
+        summaries = [tools[name].read_text('utf-8').splitlines()[1].strip('"# ') for name in names]
+        lines += [f'{title}:', *map('  {:18}  {}'.format, names, summaries), '']
+    return '\n'.join([*lines, _TAIL])
+
+
+def run() -> None:
+    """Run a tool: Python in this process as its main module, a shell script instead of it."""
+    name, *arguments = sys.argv[1:] or ['--help']
     tools = {path.stem: path for path in sorted(TOOLS.glob('*.[ps][yh]'))}
     if not tools:
-        raise ValueError(f'no tools in {TOOLS}; in a checkout, this is a link, which git makes with '
-                         'core.symlinks=true')
-    return tools
-
-
-def summary(tool: Path) -> str:
-    """Return the first line of what a tool says about itself."""
-    text = tool.read_text(encoding='utf-8')
-    if tool.suffix == '.py':
-        return (ast.get_docstring(ast.parse(text)) or '').partition('\n')[0]
-    return text.split('\n')[1].removeprefix('# ')  # below the line that names the shell
-
-
-def help_text(tools: dict[str, Path]) -> str:
-    """Return what ``mmfreq --help`` prints."""
-    lines = ['usage: mmfreq TOOL ...', '',
-             'Learning in the frequency domain. "mmfreq TOOL --help" explains a tool.']
-    rest = [name for name in tools if not any(name in names for names in GROUPS.values())]
-    for title, names in {**GROUPS, 'Other': rest}.items():
-        known = [name for name in names if name in tools]
-        lines += ['', f'{title}:'] if known else []
-        for name in known:
-            lines.append(f'  {name:{max(map(len, tools))}}  {summary(tools[name])}')
-    return '\n'.join([*lines, '', _CLOSING])
-
-
-def run(name: str, tool: Path, arguments: list[str]) -> None:
-    """Run a tool under the command's name: Python in this process, a shell script instead of it."""
-    if tool.suffix == '.sh':
+        raise RefusedError(f'no tools in {TOOLS}, a link in a checkout: git needs core.symlinks')
+    if name in ('-h', '--help', '--version'):
+        print(__version__ if name == '--version' else help_text(tools))
+    elif name not in tools:
+        raise RefusedError(f'expected a tool, one of {", ".join(tools)}, got {name!r}')
+    elif tools[name].suffix == '.sh':
         os.environ.setdefault('PYTHON', sys.executable)
-        os.execvp('bash', ['bash', str(tool), *arguments])
-    sys.argv = [f'mmfreq {name}', *arguments]
-    module = sys.modules['__main__'] = ModuleType('__main__')
-    module.__file__ = str(tool)
-    exec(compile(tool.read_bytes(), str(tool), 'exec', dont_inherit=True), vars(module))
-
-
-def find_and_run() -> None:
-    """Find the tool and run it."""
-    name, *arguments = sys.argv[1:] or ['--help']
-    try:
-        tools = find_tools()
-    except ValueError as error:
-        raise SystemExit(str(error)) from error
-    if name in ('-h', '--help'):
-        print(help_text(tools))
-    elif name == '--version':
-        print(__version__)
-    elif name in tools:
-        run(name, tools[name], arguments)
+        os.execvp('bash', ['bash', str(tools[name]), *arguments])
     else:
-        raise SystemExit(f'expected a tool, one of {", ".join(tools)}, got {name!r}')
+        sys.argv = [f'mmfreq {name}', *arguments]
+        module = sys.modules['__main__'] = ModuleType('__main__')
+        module.__file__ = str(tools[name])
+        code = compile(tools[name].read_bytes(), module.__file__, 'exec', dont_inherit=True)
+        exec(code, vars(module))
 
 
 def main() -> None:
     """Run a tool under the command's name."""
     sys.argv[0] = 'mmfreq'
-    run_tool(find_and_run)
+    run_tool(run)
 
 
 if __name__ == '__main__':

@@ -9,7 +9,7 @@ from typing import Any, Iterable, Optional
 import numpy as np
 
 from mmfreq.dct.block_map import BlockMap
-from mmfreq.dct.channels import CHANNEL_NAMES, channel_indices
+from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES, channel_indices
 from mmfreq.dct.stats import block_stats
 
 # The arguments of the single transforms. FusedBlockDCT takes all of them.
@@ -134,7 +134,7 @@ class InputSpec:
         mean, std = np.zeros(3 * self.block_size**2), np.ones(3 * self.block_size**2)
         mean[list(self.channels)] = self.mean
         std[list(self.channels)] = np.array(self.std) / (self.scale or 1)
-        order = 'rgb' if self.colors == 'ycbcr-from-rgb' else 'bgr'
+        order = self.colors.removeprefix('ycbcr-from-') if '-' in self.colors else 'bgr'
         return BlockMap(self.channels, mean, std, self.block_size, self.upscale, order)
 
     def __eq__(self, other: Any) -> bool:
@@ -153,12 +153,11 @@ class InputSpec:
 
     @property
     def selection(self) -> str:
-        """Name of the channels, such as ``'24S'``, or their numbers."""
-        if self.block_size == 8:
-            for name in CHANNEL_NAMES:
-                if tuple(channel_indices(name)) == self.channels:
-                    return name
-        return _short(self.channels)
+        """Name of the channels, such as ``'24S'``, or their numbers; ``'none'`` for pixels."""
+        for name in {4: NATIVE_NAMES, 8: CHANNEL_NAMES}.get(self.block_size, ()):
+            if tuple(channel_indices(name, self.block_size)) == self.channels:
+                return name
+        return _short(self.channels) if self.channels else 'none'
 
     def __str__(self) -> str:
         if not self.channels:

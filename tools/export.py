@@ -1,26 +1,18 @@
 #!/usr/bin/env python3
 """Write a trained classifier or detector as one self-contained file, ONNX or torch.export.
 
-The file takes pixels and gives scores, or boxes, labels, scores and masks: resizing, cropping,
-colour, DCT, gate, softmax and NMS are in it. It appears once it gives the same as PyTorch.
+The file takes pixels and returns scores, or boxes, labels, scores and masks: resizing, cropping,
+colour, DCT, gate, softmax and NMS are in it. It appears if its results are those of PyTorch.
 docs/export.md shows how to run it.
 """
 import argparse
+import logging
+import warnings
 from pathlib import Path
 
-from mmfreq.apis.export import INPUTS, exporter
-from mmfreq.apis.export_file import check_packages
-from mmfreq.apis.runs import (
-    CFG_OPTIONS_HELP,
-    CHECKPOINT_HELP,
-    KeyValues,
-    checkpoint_file,
-    explain_refusal,
-    prepare,
-    read_config,
-)
-from mmfreq.apis.terminal import quiet, run_tool
-from mmfreq.files import check_writable
+import mmfreq
+from mmfreq.apis.runs import CHECKPOINT_HELP, add_cfg_options, checkpoint_file, read_config
+from mmfreq.apis.terminal import run_tool
 
 
 def parse_args() -> argparse.Namespace:
@@ -30,36 +22,33 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
     parser.add_argument('out', type=Path, metavar='OUT.onnx', help='or OUT.pt2, for torch.export')
-    parser.add_argument('--input', choices=INPUTS, default='image', help='what the file takes: '
-                        'uint8 pixels (N, H, W, 3), or the DCT channels (N, C, h, w) as the test '
-                        'pipeline gives them, float32 or int8 (default: %(default)s)')
+    parser.add_argument('--input', choices=('image', 'channels'), default='image', help='input of '
+                        'the file: uint8 pixels (N, H, W, 3), or the DCT channels (N, C, h, w) of '
+                        'the test pipeline, float32 or int8 (default: %(default)s)')
     parser.add_argument('--order', choices=('rgb', 'bgr'), default='rgb',
                         help='order of the colours in pixels (default: %(default)s)')
     parser.add_argument('--fp16', action='store_true', help='compute in float16 behind the DCT')
-    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE',
-                        help=CFG_OPTIONS_HELP)
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Export, and say how far the file's scores are from those of PyTorch."""
+    """Export, and print the differences of the file's results from those of PyTorch."""
     args = parse_args()
-    with quiet():
-        cfg = prepare(read_config(args.config, args.cfg_options))
-    checkpoint = checkpoint_file(args.checkpoint)
-    try:
-        check_packages()
-        check_writable(args.out)
-        with quiet(), explain_refusal():
-            made = exporter(cfg, checkpoint, args.input, args.order, args.fp16)
-        print(f'export: writing and checking {args.out} ...', flush=True)
-        checked = made.write(args.out)
-    except (OSError, ValueError) as error:
-        raise SystemExit(str(error)) from error
-    print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB; checked on {made.source}')
-    for reference, differences in checked.items():
+    mmfreq.setup()
+    from mmfreq.apis.export import check_out, exporter
+    from mmfreq.config.checks import check_config
+    logging.getLogger('onnx_ir').setLevel(logging.ERROR)  # it warns of torch's own graphs
+    warnings.simplefilter('ignore')  # torch.export warns of attributes, which the gate sets for hooks
+    check_out(args.out)
+    cfg = read_config(args.config, args.cfg_options)
+    check_config(cfg)
+    made = exporter(cfg, checkpoint_file(args.checkpoint), args.input, args.order, args.fp16)
+    print(f'export: writing {args.out}, compared on {made.source}', flush=True)
+    for reference, differences in made.write(args.out).items():
         found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
         print(f'export: largest differences from {reference}: {found}')
+    print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB')
 
 
 if __name__ == '__main__':

@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """List the configs that ship with mmfreq: channels, input size, multiply-adds, published figure.
 
-Figures are those that the paper published for its networks (top-1 accuracy, box and mask AP in per
-cent), not of trainings with this code. Multiply-adds are of this code, per image.
+The paper published these figures for its networks: top-1 accuracy, box and mask AP in per cent.
+They are not of trainings with this code. Multiply-adds are of this code, for one image.
 """
 import argparse
 
 from mmfreq.apis.terminal import run_tool
 from mmfreq.apis.zoo import shipped_table
+from mmfreq.errors import RefusedError
 
 
 def parse_args() -> argparse.Namespace:
@@ -24,7 +25,7 @@ def main() -> None:
     args = parse_args()
     rows = shipped_table(args.pattern)
     if not rows:
-        raise SystemExit(f'no shipped config has {args.pattern!r} in its name')
+        raise RefusedError(f'no shipped config has {args.pattern!r} in its name')
     rows.insert(0, ('config', 'channels', 'size', 'multiply-adds', 'published'))
     widths = [max(map(len, column)) for column in zip(*rows)]
     for name, *figures in rows:

@@ -3,14 +3,11 @@
 _base_ = 'mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.cls', 'mmfreq.models.det'])
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 model = dict(
     data_preprocessor=dict(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False),
-    backbone=dict(
-        type='mmpretrain.FreqConvNeXt',
-        in_channels=24,
-        init_cfg=dict(checkpoint='work_dirs/convnext-tiny-dct24s_32xb128_in1k/epoch_300.pth')))
+    backbone=dict(type='mmpretrain.FreqConvNeXt', in_channels=24, freq=freq[0], pixels=_base_.model.data_preprocessor))
 
-freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 load = dict(type='LoadImageFromFile')
 train_pipeline = [load, *_base_.train_pipeline[1:-1], *freq, _base_.train_pipeline[-1]]
 resize = dict(type='LazyResize', resize='Resize', scale=(1333, 800), keep_ratio=True)

@@ -1,9 +1,7 @@
 # Faster R-CNN with DCT-48S of Xu et al. 2020: 48 x 200 x 334.
 _base_ = './faster-rcnn_r50-dct24s_fpn_1x_coco.py'
 
-model = dict(
-    backbone=dict(
-        in_channels=48, init_cfg=dict(checkpoint='work_dirs/resnet50-dct48s_8xb32_in1k/epoch_100.pth')))
+model = dict(backbone=dict(in_channels=48))
 
 freq = [dict(_base_.freq[0], channels='48S')]
 train_pipeline = [*_base_.train_pipeline[:-2], *freq, _base_.train_pipeline[-1]]

@@ -1,11 +1,7 @@
 # Mask R-CNN on all 192 channels behind a gate that learns which ones each image needs (Xu et al. 2020, Fig. 4 and 5).
 _base_ = './mask-rcnn_r50-dct24s_fpn_1x_coco.py'
 
-model = dict(
-    backbone=dict(
-        in_channels=192,
-        gate=dict(),
-        init_cfg=dict(checkpoint='work_dirs/resnet50-dct192-gate_8xb32_in1k/epoch_100.pth')))
+model = dict(backbone=dict(in_channels=192, gate=dict()))
 freq = [dict(_base_.freq[0], channels='192')]
 train_pipeline = [*_base_.train_pipeline[:-2], *freq, _base_.train_pipeline[-1]]
 test_pipeline = [*_base_.test_pipeline[:-2], *freq, _base_.test_pipeline[-1]]

@@ -4,10 +4,7 @@ _base_ = 'mmdet::mask_rcnn/mask-rcnn_x101-32x4d_fpn_1x_coco.py'
 custom_imports = dict(imports=['mmfreq.models.det'])
 model = dict(
     data_preprocessor=dict(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False),
-    backbone=dict(
-        type='FreqResNeXt',
-        in_channels=24,
-        init_cfg=dict(checkpoint='work_dirs/resnext101-32x4d-dct24s_8xb32_in1k/epoch_100.pth', prefix='backbone.')))
+    backbone=dict(type='FreqResNeXt', in_channels=24, frozen_stages=-1))
 
 freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 load = dict(type='LoadImageFromFile')

@@ -2,14 +2,11 @@
 _base_ = 'mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py'
 
 custom_imports = dict(imports=['mmfreq.models.det'])
+freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 model = dict(
     data_preprocessor=dict(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False),
-    backbone=dict(
-        type='FreqSwinTransformer',
-        in_channels=24, convert_weights=False,
-        init_cfg=dict(checkpoint='work_dirs/swin-tiny-dct24s_16xb64_in1k/epoch_300.pth')))
+    backbone=dict(type='FreqSwinTransformer', in_channels=24, freq=freq[0], pixels=_base_.model.data_preprocessor))
 
-freq = [dict(type='FusedBlockDCT', channels='24S', stats='photos-1333x800', upscale=2)]
 load = dict(type='LoadImageFromFile')
 resize = dict(type='LazyResize', resize='Resize', scale=(1333, 800), keep_ratio=True)
 train_pipeline = [

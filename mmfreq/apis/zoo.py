@@ -1,4 +1,4 @@
-"""What the metafiles of a package say about its configs."""
+"""Figures and weights of configs, from the metafiles of their packages."""
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, Iterator
@@ -9,7 +9,7 @@ from mmfreq.config.paths import package_configs
 
 
 def metafile_models(package: str, family: str = '*') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``folder/name.py`` and the entry of the configs that a package's metafiles describe.
+    """Yield ``folder/name.py`` and metafile entry of each config in a package's metafiles.
 
     Args:
         package (str): ``'mmfreq'``, ``'mmpretrain'`` or ``'mmdet'``.
@@ -21,7 +21,7 @@ def metafile_models(package: str, family: str = '*') -> Iterator[tuple[str, dict
 
 
 def stock_weights(config: str) -> str:
-    """Return the address of the weights that were published for ``package::file``, or ''."""
+    """Return the URL of the weights published for ``package::file``, or ''."""
     package, _, name = config.partition('::')
     for file, model in metafile_models(package, name.partition('/')[0]) if name else ():
         if file == name and model.get('Weights'):
@@ -30,26 +30,26 @@ def stock_weights(config: str) -> str:
 
 
 def shipped_table(pattern: str = '') -> list[tuple[str, ...]]:
-    """Return a row for each shipped config: name, channels, input, multiply-adds, published figure.
+    """Return a row for each shipped config: name, channels, input size, multiply-adds, metrics.
 
     Args:
         pattern (str): Part of the name, with ``*`` and ``?`` as in a shell. Defaults to all.
     """
-    stated = {file: model for file, model in metafile_models('mmfreq') if '::' not in file}
+    models = {file: model for file, model in metafile_models('mmfreq') if '::' not in file}
     folder, rows = package_configs('mmfreq'), []
     for path in sorted(folder.glob('*/*.py')):
         file = path.relative_to(folder).as_posix()
         if fnmatch(file, f'*{pattern}*'):
-            rows.append((f'mmfreq::{file}', *_figures(stated.get(file, {}))))
+            rows.append((f'mmfreq::{file}', *_figures(models.get(file, {}))))
     return rows
 
 
 def _figures(model: dict[str, Any]) -> tuple[str, ...]:
-    data = model.get('Metadata') or {}
-    flops = data.get('FLOPs')
-    found = []
+    """Return channels, input size, multiply-adds and published metrics as text."""
+    metadata, metrics = model.get('Metadata') or {}, []
+    flops = metadata.get('FLOPs')
     for result in model.get('Results') or ():
         name, value = next(iter(result['Metrics'].items()))
-        found.append(f'{name.replace("Top 1 Accuracy", "top-1")} {value:.1f}')
-    return (str(data.get('Channels', '')), data.get('Size Per Channel', ''),
-            f'{flops / 1e9:.2f} G' if flops else '', ', '.join(found))
+        metrics.append(f'{name.replace("Top 1 Accuracy", "top-1")} {value:.1f}')
+    return (str(metadata.get('Channels', '')), metadata.get('Size Per Channel', ''),
+            f'{flops / 1e9:.2f} G' if flops else '', ', '.join(metrics))

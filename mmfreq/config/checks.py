@@ -15,6 +15,7 @@ from mmfreq.config.pipelines import (
     transform_type,
 )
 from mmfreq.errors import RefusedError
+from mmfreq.input_spec import InputSpec
 
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _BEHIND_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'TestTimeAug', 'Compose', 'Collect',
@@ -51,17 +52,21 @@ def check_channels(cfg: Config) -> None:
 
     Raises:
         RefusedError: Their number is not ``in_channels`` of a backbone whose type starts with
-            ``Freq``. In mmdet, also: the preprocessor is a stock one, or its stride is not
-            ``block_size / upscale``.
+            ``Freq``, or they are not those of its ``freq``. In mmdet, also: the preprocessor is a
+            stock one, or its stride is not ``block_size / upscale`` and ``input_stride``.
     """
     for node in iter_dicts(cfg.get('model')):
-        kind, expected = transform_type(node), node.get('in_channels')
-        if not kind.startswith('Freq') or expected is None:
+        kind, keeps = transform_type(node), 'pixels' in node
+        expected = node.get('in_channels') if kind.startswith('Freq') else None
+        if expected is None and not keeps:
             continue
         stride = detection_stride(cfg)
+        if stride is not None and keeps and node.get('input_stride', 4) != stride:
+            raise RefusedError(f'{kind} has input_stride={node.get("input_stride", 4)}, but the '
+                               f'stride of FreqDetDataPreprocessor is {stride}; expected the same')
         for name, spec in input_specs(cfg).items():
             count = len(spec.channels) or 3
-            if count != expected:
+            if expected not in (None, count):
                 raise RefusedError(f'{kind} expects in_channels={expected}, but the pipeline of '
                                    f'{name} returns {count} channels')
             if stride is not None and spec.block_size != stride * spec.upscale:
@@ -69,6 +74,9 @@ def check_channels(cfg: Config) -> None:
                     f'FreqDetDataPreprocessor expects block_size / upscale to be its '
                     f'stride={stride}, but the DCT in the pipeline of {name} has '
                     f'block_size={spec.block_size} and upscale={spec.upscale}')
+            if keeps:
+                check_same(f'freq of {kind}', InputSpec.of(node['freq']),
+                           f'the pipeline of {name}', spec)
 
 
 def _check_behind_dct(name: str, steps: Iterable[Any], first: str = '') -> str:

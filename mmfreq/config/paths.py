@@ -25,20 +25,20 @@ def config_path(config: str) -> Path:
         raise RefusedError(f'config: no package {package!r} for {config}')
     if package and (folder / name).is_file():
         return folder / name
-    known = {path.stem: path for path in sorted(folder.glob('*/*.py'))}
-    if name in known:
-        return known[name]
-    near = [f'{package or "mmfreq"}::{known[stem].relative_to(folder).as_posix()}'
-            for stem in get_close_matches(Path(name).stem, known, 3, 0.6)]
-    raise RefusedError(f'config: no such file: {config}'
-                       + (f'; did you mean {" or ".join(near)}?' if near else ''))
+    configs = {path.stem: path for path in sorted(folder.glob('*/*.py'))}
+    if name in configs:
+        return configs[name]
+    near = [f'{package or "mmfreq"}::{configs[stem].relative_to(folder).as_posix()}'
+            for stem in get_close_matches(Path(name).stem, configs, 3, 0.6)]
+    hint = f'; did you mean {" or ".join(near)}?' if near else ''
+    raise RefusedError(f'config: no such file: {config}{hint}')
 
 
 def package_configs(package: str) -> Optional[Path]:
     """Return the folder of the configs that ship with a package; None if there is none."""
     try:
         spec = importlib.util.find_spec(package)
-    except (ImportError, ValueError):  # of a parent that is no package
+    except (ImportError, ValueError):  # its parent is not a package
         spec = None
     places = spec.submodule_search_locations if spec else None
     return Path(places[0], '.mim', 'configs') if places else None

@@ -18,7 +18,7 @@ def load_checked(model: nn.Module, file: str, cfg: Config) -> dict[str, Any]:
     Raises:
         RefusedError: As :func:`check_checkpoint`. The message names the file.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu')
+    checkpoint = CheckpointLoader.load_checkpoint(file, 'cpu', logger='silent')
     specs = input_specs(cfg)
     spec = specs.get('test_dataloader') or next(iter(specs.values()), None)
     try:
@@ -34,7 +34,8 @@ def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
 
     Args:
         checkpoint (dict): As a Runner saves it.
-        spec (InputSpec, optional): The input of ``model``.
+        spec (InputSpec, optional): The input of ``model``. A model that keeps stock weights also
+            takes a checkpoint of its stock network.
         model (nn.Module): The network, without wrappers, which gets the weights.
 
     Raises:
@@ -43,13 +44,17 @@ def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
         RuntimeError: A weight has another shape.
     """
     trained = InputSpec.from_checkpoint(checkpoint)
+    keeping = [module.block_pixels for module in model.modules()
+               if getattr(module, 'keeps_stock_weights', False)]
+    if trained is not None and not trained.channels and keeping:
+        spec = keeping[0].pixels
     if trained is not None and spec is not None:
         check_same('the training', trained, 'the config', spec)
     weights = checkpoint.get('state_dict', checkpoint)
     state = OrderedDict((key.removeprefix('module.'), value) for key, value in weights.items())
     state._metadata = getattr(weights, '_metadata', OrderedDict())
     for name, module in model.named_modules():
-        report = hasattr(module, 'fit_stock_state_dict') and module.fit_stock_state_dict(
+        report = not getattr(module, 'keeps_stock_weights', True) and module.fit_stock_state_dict(
             dict(state), f'{name}.' if name else '')
         if report:
             raise RefusedError(f'stock RGB weights, which {type(module).__name__} takes for training '

@@ -24,6 +24,7 @@ from mmfreq.models.stem import (  # noqa: E402
     StemlessResNetMixin,
     register_backbone,
 )
+from mmfreq.models.unpack import register_unpacked  # noqa: E402
 
 register = partial(register_backbone, MODELS, __name__)
 
@@ -65,12 +66,10 @@ FreqRIFormer = register(PatchMixin, backbones.RIFormer, projection='patch_embed.
 FreqVAN = register(PatchMixin, backbones.VAN, projection='patch_embed1.projection')
 
 
-@MODELS.register_module()
-class FreqSwinTransformer(PatchMixin, backbones.SwinTransformer):
-    """mmpretrain's SwinTransformer, for DCT channels: :class:`~mmfreq.models.stem.PatchMixin`."""
+class SwinTransformer(backbones.SwinTransformer):
+    """mmpretrain's SwinTransformer that translates old checkpoints for derived classes too."""
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
-        # The stock class translates the names of old checkpoints for itself, not for subclasses.
         for key in list(state_dict):
             if key.startswith(f'{prefix}norm.'):
                 leaf = key.rpartition('.')[2]
@@ -78,6 +77,9 @@ class FreqSwinTransformer(PatchMixin, backbones.SwinTransformer):
             elif key.startswith(f'{prefix}stages.') and key.endswith('.attn_mask'):
                 del state_dict[key]
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+FreqSwinTransformer = register(PatchMixin, SwinTransformer)
 
 
 @MODELS.register_module()
@@ -179,6 +181,11 @@ class FreqLeViT(ProjectionMixin, backbones.LeViT):
     def projection(self) -> str:
         """Name of the second convolution; ``deploy=True`` fuses it with its norm."""
         return 'patch_embed.patch_embed.2' if self.deploy else 'patch_embed.patch_embed.2.conv'
+
+
+# Any backbone, with its stem, behind a layer that makes pixels of the channels: UnpackedResNet, ...
+globals().update(register_unpacked(
+    MODELS, __name__, {**vars(backbones), 'SwinTransformer': SwinTransformer}.values()))
 
 
 @MODELS.register_module()

@@ -32,6 +32,7 @@ from mmfreq.models.stem import (  # noqa: E402
     StemlessResNetMixin,
     register_backbone,
 )
+from mmfreq.models.unpack import register_unpacked  # noqa: E402
 
 register = partial(register_backbone, MODELS, __name__)
 
@@ -75,6 +76,10 @@ class FreqCSPDarknet(ProjectionMixin, backbones.CSPDarknet):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.stem = nn.Sequential(OrderedDict(conv=self.stem.conv))  # no slices of pixels
+
+
+# Any backbone, with its stem, behind a layer that makes pixels of the channels: UnpackedResNet, ...
+globals().update(register_unpacked(MODELS, __name__, vars(backbones).values()))
 
 
 @MODELS.register_module()
@@ -131,8 +136,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         super().__init__(pad_size_divisor=pad_size_divisor // stride,
                          batch_augments=batch_augments, **kwargs)
         self.stride = stride
-        if self.to_channels is not None and self.to_channels.map.stride != stride:
-            raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / '
+        if self.to_channels is not None and self.to_channels.stride != stride:
+            raise ValueError(f'stride: expected {self.to_channels.stride}, block_size / '
                              f'upscale of freq, got {stride}')
         if mean is not None:  # the stock class takes one or three values only
             self._enable_normalize = True

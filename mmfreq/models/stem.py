@@ -19,6 +19,7 @@ from torch import nn
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
+from mmfreq.models.pixels import PixelsMixin
 from mmfreq.models.pretrained import StateDict, drop_stem, renumber_shortcuts
 from mmfreq.selection.gate import ChannelGate
 
@@ -43,12 +44,14 @@ class FreqMixin:
             a checkpoint that is not a stock one takes another number of channels. The hosts would
             only log the last case and leave the first layer at its random start.
     """
+    prefix: str = 'Freq'  # of the names of derived classes
     input_stride: int = 4  # pixels of the stock network's image that one cell (DCT block) covers
     stem_modules: tuple[str, ...] = ()  # modules of the stock class that are gone
     channel_axis: int = 1  # axis of the first weight that counts the channels
     unfrozen: int = -1  # frozen_stages of the stock class that freezes nothing
     input_spec: Optional[InputSpec] = None  # the input of this network, if InputSpecHook is used
     source_spec: Optional[InputSpec] = None  # the input of the checkpoint that is loaded next
+    keeps_stock_weights: bool = False  # whether stock weights keep their function: no training
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None,
                  **kwargs: Any) -> None:
@@ -127,14 +130,21 @@ class FreqMixin:
             raise ValueError(
                 f'{type(self).__name__}: expected an input with in_channels={self.dct_channels} '
                 f'channels, got {tuple(x.shape)}; compare the channels that the pipeline selects')
-        return super().forward(x if self.gate is None else self.gate(x))
+        return super().forward(self.enter(x))
+
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
+        """Return what the stock network gets of the input: its channels, gated if there is a gate."""
+        return x if self.gate is None else self.gate(x)
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
         name, own = type(self).__name__, self.get_parameter(self.first_weight)
         self.take_channels(state_dict, prefix)
         report = self.fit_stock_state_dict(state_dict, prefix)
         weight = state_dict.get(prefix + self.first_weight)
-        if report:
+        if report and self.keeps_stock_weights:
+            print_log(f'{name}: stock RGB weights carried over to {self.dct_channels} DCT channels; '
+                      f'{report}', logger='current')
+        elif report:
             if self.first_is_frozen:
                 report = (f'frozen_stages={self.frozen_stages} keeps {self.first_weight} from '
                           f'being trained: set it to -1; {report}')
@@ -394,7 +404,7 @@ class PlainStemMixin(ProjectionMixin):
         return f'{self.projection}.conv.weight'
 
 
-class PatchMixin(ProjectionMixin):
+class PatchMixin(PixelsMixin, ProjectionMixin):
     """Mixin for a stock backbone that starts with a patch embedding, such as ConvNeXt, Swin or ViT.
 
     The embedding's convolution becomes a projection of C channels. Its kernel is 1x1 where a patch
@@ -402,59 +412,76 @@ class PatchMixin(ProjectionMixin):
     ViT's 16 pixels are 4x4 cells, so a 56x56 grid gives the 14x14 tokens of a 224x224 crop. Norms
     and position embeddings stay, and stock arguments (``img_size``, ``patch_size``) are in pixels.
 
-    Stock RGB checkpoints load as in :class:`ProjectionMixin`.
+    Stock RGB checkpoints load as in :class:`ProjectionMixin`, or with ``freq`` and ``pixels`` as a
+    whole: the projection takes the stock embedding composed with the inverse DCT, and needs no
+    training.
 
     A derived class names the convolution in ``projection``, unless it is mmcv's patch embedding.
-
-    Args:
-        input_stride (int): Pixels of the stock network's image that one cell covers: 4 if the image
-            is upscaled twofold before the DCT, 8 if it is not. Defaults to 4.
-        *args: Arguments of :class:`FreqMixin` and of the stock class.
-        **kwargs: Arguments of :class:`FreqMixin` and of the stock class.
-
-    Raises:
-        ValueError: As :class:`FreqMixin`; ``input_stride`` is not an integer >= 1 that divides the
-            stride of the patches.
+    Arguments and errors are those of :class:`~mmfreq.models.pixels.PixelsMixin` and
+    :class:`FreqMixin`. ``input_stride`` must divide the stride of the patches, and patches that
+    overlap do not take ``freq``.
     """
     projection = 'patch_embed.projection'
 
-    def __init__(self, *args: Any, input_stride: int = FreqMixin.input_stride,
-                 **kwargs: Any) -> None:
-        self.input_stride = check_positive_int(f'{type(self).__name__}: input_stride', input_stride)
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        pads = self.block_pixels is not None and self.block_pixels.pad_value is not None
+        self.register_buffer('block_padding', self.block_pixels.padding() if pads else None, False)
+
+    def enter(self, x: torch.Tensor) -> torch.Tensor:
+        """Return the channels, gated if there is a gate, with the stock network's padding."""
+        return self.with_padding(x, super().enter(x), self.block_padding)
 
     def make_projection(self, stock: nn.Module) -> nn.Module:
         """Return the projection of groups of cells that replaces the convolution of patches."""
+        name = type(self).__name__
         if any(step % self.input_stride for step in stock.stride):
-            raise ValueError(f'{type(self).__name__}: expected patches a multiple of input_stride='
+            raise ValueError(f'{name}: expected patches a multiple of input_stride='
                              f'{self.input_stride} pixels apart, got {stock.stride}')
+        if self.keeps_stock_weights and stock.kernel_size != stock.stride:
+            raise ValueError(f'{name}: expected no freq, since patches of {stock.kernel_size} pixels '
+                             f'overlap at a stride of {stock.stride}; {name.replace("Freq", "Unpacked")} '
+                             'keeps the stock weights')
         size = tuple(step // self.input_stride for step in stock.stride)
         parent = self.get_submodule(self.projection.rpartition('.')[0])
         for module in parent.children():
             if hasattr(module, 'get_pad_shape'):  # pads the grid to whole patches: now in cells
                 module.kernel_size = module.stride = size
-        return grid_projection(stock, self.dct_channels, size)
+        return grid_projection(stock, self.dct_channels, size, self.keeps_stock_weights)
+
+    def fit_stock_state_dict(self, state_dict: StateDict, prefix: str) -> str:
+        """Fit a stock state dict as :class:`ProjectionMixin` does, or fold its patch embedding."""
+        names = [f'{prefix}{self.projection}.{leaf}' for leaf in ('weight', 'bias')]
+        weight, bias = map(state_dict.get, names)
+        report = super().fit_stock_state_dict(state_dict, prefix)
+        if not report or self.block_pixels is None:
+            return report
+        bias = weight.new_zeros(len(weight)) if bias is None else bias
+        state_dict.update(zip(names, self.block_pixels.fold(weight, bias)))
+        return f'{self.projection} folded from {tuple(weight.shape)}'
 
 
-def grid_projection(stock: nn.Conv2d, channels: int, size: tuple[int, int]) -> nn.Conv2d:
+def grid_projection(stock: nn.Conv2d, channels: int, size: tuple[int, int],
+                    bias: bool = False) -> nn.Conv2d:
     """Return the convolution of cells that replaces ``stock``, a convolution of pixels.
 
     Args:
         stock (nn.Conv2d): Convolution of a patch embedding or a stem.
         channels (int): Number of DCT channels.
         size (tuple[int, int]): Kernel and stride in cells, so groups of cells do not overlap.
+        bias (bool): Whether it has a bias even if ``stock`` has none. Defaults to False.
 
     Returns:
-        nn.Conv2d: Same output channels and bias or none as ``stock``; trainable if ``stock`` is.
+        nn.Conv2d: Same output channels as ``stock``; trainable if ``stock`` is.
     """
     projection = type(stock)(channels, stock.out_channels, size, stride=size,
-                             bias=stock.bias is not None)
+                             bias=bias or stock.bias is not None)
     return projection.requires_grad_(stock.weight.requires_grad)
 
 
 def register_backbone(registry: Registry, module: str, mixin: type[FreqMixin], stock: type,
                       **attributes: Any) -> type:
-    """Make and register the frequency-domain version of a stock backbone, ``Freq`` and its name.
+    """Make and register a frequency-domain version of a stock backbone, ``Freq`` and its name.
 
     Args:
         registry (Registry): The host's.
@@ -467,4 +494,4 @@ def register_backbone(registry: Registry, module: str, mixin: type[FreqMixin], s
     attributes['__doc__'] = (f"{registry.scope}'s {stock.__name__}, for DCT channels: "
                              f':class:`~{mixin.__module__}.{mixin.__name__}`.')
     return registry.register_module(
-        module=type(f'Freq{stock.__name__}', (mixin, stock), attributes))
+        module=type(f'{mixin.prefix}{stock.__name__}', (mixin, stock), attributes))

@@ -311,19 +311,6 @@ def test_batches_of_fixed_size_are_those_of_the_stock_preprocessor(size: tuple[i
     np.testing.assert_array_equal(ours.gt_instances.masks.masks, theirs.gt_instances.masks.masks)
 
 
-CONFIGS = sorted(Path(__file__).parents[2].glob('configs/*_rcnn/*.py'))
-
-
-@pytest.mark.parametrize('path', CONFIGS, ids=lambda path: path.stem)
-def test_config_keeps_the_stock_model_behind_its_input(path: Path) -> None:
-    """What goes in, and that it trains, is in test_rows.py."""
-    cfg = Config.fromfile(str(path))
-    check_channels(cfg)
-    stock = Config.fromfile(stock_config().replace('mask', path.stem.split('-')[0]))
-    for part in ('neck', 'rpn_head', 'roi_head', 'train_cfg', 'test_cfg'):
-        assert cfg.model[part] == stock.model[part], part
-
-
 def test_recipe_of_the_released_code() -> None:
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_20e_coco.py')
     assert cfg.train_cfg.max_epochs == 20

@@ -1,1 +1,1 @@
-"""Stock configs made frequency-domain ones."""
+"""Convert stock configs to frequency-domain ones."""

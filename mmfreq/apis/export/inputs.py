@@ -1,0 +1,148 @@
+"""From a file's input to the network's input: what test pipeline and preprocessor do, as a graph."""
+from typing import Any, Callable
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812
+
+from mmfreq.apis.export.resize import center_crop, geometry, resize, resize_edge, whole_levels
+from mmfreq.config.pipelines import input_spec, iter_dicts, pipelines
+from mmfreq.dct.block_map import INT8_LIMIT
+from mmfreq.dct.blocks import LEVEL_SHIFT
+from mmfreq.errors import RefusedError
+from mmfreq.input_spec import META_KEY, InputSpec
+
+_STEPS = {'ResizeEdge': resize_edge, 'Resize': resize, 'CenterCrop': center_crop}
+
+
+def affine(spec: InputSpec, order: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the convolution that computes an input from pixels - 128, which loses fewest digits.
+
+    Args:
+        spec (InputSpec): The input.
+        order (str): Order of the pixels' colours, ``'rgb'`` or ``'bgr'``.
+
+    Returns:
+        tuple[np.ndarray, np.ndarray]: Kernel, float64 (C, 3, window, window), and bias (C, ).
+
+    Raises:
+        RefusedError: The input is neither RGB or BGR pixels nor DCT channels.
+    """
+    if spec.channels:
+        blocks, colors = spec.block_map(), spec.colors
+        kernel, bias = blocks.kernel, blocks.bias
+    elif spec.colors in ('rgb', 'bgr'):
+        std, colors = np.ones(3) * (spec.std or 1.), spec.colors
+        kernel, bias = np.diag(1 / std)[:, :, None, None], -np.array(spec.mean or [0.] * 3) / std
+    else:
+        raise RefusedError(f'the test pipeline: {spec} cannot be exported')
+    if (order == 'rgb') != colors.endswith('rgb'):
+        kernel = kernel[:, ::-1]
+    return kernel, bias + LEVEL_SHIFT * kernel.sum((1, 2, 3))
+
+
+class ImageInput(nn.Module):
+    """Images, uint8 (N, H, W, 3), to the network's input.
+
+    Args:
+        cfg (Config): Config with a test pipeline.
+        order (str): Order of the images' colours, ``'rgb'`` or ``'bgr'``.
+
+    Attributes:
+        about (dict): Metadata: ``steps``, configs of the transforms before the DCT, and
+            ``input_spec``.
+    """
+
+    def __init__(self, cfg: Config, order: str) -> None:
+        super().__init__()
+        pipeline = pipelines(cfg, 'test_dataloader')[0]
+        spec = input_spec(cfg, pipeline)
+        self.about = dict(steps=geometry(pipeline), **{META_KEY: spec.to_dict()})
+        kernel, bias = affine(spec, order)
+        self.stride, self.margin = spec.stride, (kernel.shape[-1] - spec.stride) // 2
+        self.int8_scale = spec.scale
+        self.register_buffer('kernel', torch.tensor(kernel.copy(), dtype=torch.float32))
+        self.register_buffer('bias', torch.tensor(bias, dtype=torch.float32))
+
+    def converted(self, images: Tensor) -> Tensor:
+        """Return the input, float32 (N, C, h, w), for resized images, float32 (N, 3, H, W).
+
+        Where the pipeline rounds to int8, the input is rounded, too.
+        """
+        height, width = images.shape[2:]
+        margin, stride = self.margin, self.stride
+        if margin or stride > 1:
+            pads = [margin, -width % stride + margin, margin, -height % stride + margin]
+            images = F.pad(images, pads, mode='replicate')
+        inputs = F.conv2d(images - LEVEL_SHIFT, self.kernel, self.bias, stride=stride)
+        if self.int8_scale is None:
+            return inputs
+        return inputs.round().clamp(-INT8_LIMIT, INT8_LIMIT) / self.int8_scale
+
+
+class ClassifierInput(ImageInput):
+    """The pipeline of a classifier; arguments as of :class:`ImageInput`.
+
+    Raises:
+        RefusedError: A transform that has no counterpart in a graph. It is named.
+    """
+
+    def __init__(self, cfg: Config, order: str) -> None:
+        super().__init__(cfg, order)
+        self.steps = [(step['type'], _counterpart(step)) for step in self.about['steps']]
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Return uint8 images (N, H, W, 3) in the size to which the first steps resize them."""
+        images = images.permute(0, 3, 1, 2).float()
+        for kind, step in self.steps:
+            if kind == 'CenterCrop':
+                break
+            images = step(images)
+        return whole_levels(images).permute(0, 2, 3, 1).to(torch.uint8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the input, float32 (N, C, h, w)."""
+        images = images.permute(0, 3, 1, 2).float()
+        for _, step in self.steps:
+            images = step(images)
+        return self.converted(images)
+
+
+def _counterpart(step: dict) -> Callable:
+    if step['type'] not in _STEPS:
+        raise RefusedError(f'the test pipeline: {step["type"]} cannot be exported, only '
+                           f'{", ".join(_STEPS)} and the DCT; --input channels leaves the pipeline '
+                           'out of the file')
+    return _STEPS[step['type']](step)
+
+
+class ChannelInput(nn.Module):
+    """DCT channels of the test pipeline, float32 or int8 (N, C, h, w), to the network's input.
+
+    Args:
+        cfg (Config): Config with a test pipeline.
+        preprocessor (nn.Module): The model's, which undoes the scale of int8.
+
+    Attributes:
+        about (dict): As of :class:`ImageInput`; ``input_spec`` describes what the file takes.
+
+    Raises:
+        RefusedError: The test pipeline does not compute DCT channels.
+    """
+
+    def __init__(self, cfg: Config, preprocessor: Any) -> None:
+        super().__init__()
+        pipeline = pipelines(cfg, 'test_dataloader')[0]
+        spec = InputSpec.from_steps(iter_dicts(pipeline))
+        if not spec.channels:
+            raise RefusedError('--input channels: expected a test pipeline that computes DCT '
+                               'channels; export this config with --input image')
+        self.about = dict(steps=geometry(pipeline), **{META_KEY: spec.to_dict()})
+        normalizes = preprocessor._enable_normalize
+        self.mean, self.std = (preprocessor.mean, preprocessor.std) if normalizes else (0., 1.)
+
+    def forward(self, channels: Tensor) -> Tensor:
+        """Return float32 (N, C, h, w) as the preprocessor does."""
+        return (channels.float() - self.mean) / self.std

@@ -1,0 +1,130 @@
+"""Resizing and cropping of a test pipeline as torch operations, which a graph can hold."""
+from typing import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812
+
+from mmfreq.config.pipelines import lazy_step, stock_resize, transform_type
+from mmfreq.errors import RefusedError
+from mmfreq.input_spec import DCT_TRANSFORMS
+
+_ENDS = ('LoadImageFromFile', 'LoadAnnotations', 'PackInputs', 'PackDetInputs')
+
+
+def geometry(pipeline: Sequence[dict]) -> list[dict]:
+    """Return the configs of the transforms between loader and DCT, as of stock ones.
+
+    ``lazy=True`` marks a resize whose pixels FusedBlockDCT computes, which does not round them.
+    """
+    fused = 'FusedBlockDCT' in map(transform_type, pipeline)
+    steps = []
+    for step in pipeline:
+        stock = {key: value for key, value in stock_resize(step).items() if key != '_scope_'}
+        stock['type'] = kind = transform_type(stock)
+        if fused and transform_type(step) == 'LazyResize' and lazy_step(stock):
+            stock['lazy'] = True
+        if kind not in (*DCT_TRANSFORMS, *_ENDS):
+            steps.append(stock)
+    return steps
+
+
+def resize_edge(step: dict) -> Callable:
+    """Return mmpretrain's ResizeEdge of the short edge for float pixels (N, 3, H, W)."""
+    def size(height: int, width: int) -> list[int]:
+        short = torch.sym_min(height, width)
+        return [step['scale'] * height // short, step['scale'] * width // short]
+
+    return _resize(step, size, step.get('edge', 'short') == 'short')
+
+
+def resize(step: dict) -> Callable:
+    """Return a Resize to a fixed (width, height) for float pixels (N, 3, H, W)."""
+    scale = step.get('scale') or 0
+    size = [scale, scale] if isinstance(scale, int) else [*scale[::-1]]
+    return _resize(step, lambda height, width: size, bool(scale) and not step.get('keep_ratio'))
+
+
+def _resize(step: dict, size: Callable, has_size: bool) -> Callable:
+    backend, mode = step.get('backend', 'cv2'), step.get('interpolation', 'bilinear')
+    if not has_size or backend not in ('cv2', 'pillow') or mode not in ('bilinear', 'bicubic'):
+        raise RefusedError('the test pipeline: expected Resize to a fixed scale or ResizeEdge of the '
+                           f'short edge, bilinear or bicubic, got {step}; --input channels leaves '
+                           'it out of the file')
+
+    def resized(image: Tensor) -> Tensor:
+        height, width = size(*image.shape[2:])
+        shapes = [(height, width)]
+        if backend == 'pillow' and not step.get('lazy'):
+            shapes.insert(0, (image.shape[2], width))  # Pillow rounds the resized rows, too
+        for shape in shapes:
+            image = F.interpolate(image, shape, mode=mode, antialias=backend == 'pillow')
+            image = image if step.get('lazy') else whole_levels(image)
+        return image
+
+    return resized
+
+
+def whole_levels(image: Tensor) -> Tensor:
+    """Round to 0..255, halves up as both backends do; the margin hides a runtime's rounding."""
+    return (image + 0.5001).floor().clamp(0, 255)
+
+
+def center_crop(step: dict) -> Callable:
+    """Return CenterCrop; halves are rounded to even, as Python does."""
+    size = step['crop_size']
+    width, height = (size, size) if isinstance(size, int) else size
+
+    def crop(image: Tensor) -> Tensor:
+        for axis, side in ((2, height), (3, width)):
+            rest = image.shape[axis] - side
+            half = rest // 2
+            image = image.narrow(axis, half + rest % 2 * (half % 2), side)
+        return image
+
+    return crop
+
+
+def image_size(images: Tensor) -> Tensor:
+    """Return height and width of images (N, C, H, W), float64 (2, ), which the graph computes."""
+    sides = [torch.scalar_tensor(side, dtype=torch.float64) for side in images.shape[2:]]
+    return torch.stack(sides)
+
+
+def opencv_bilinear(images: Tensor, new: Tensor, shape: Sequence[int],
+                    rounds: bool = True) -> Tensor:
+    """Resize as OpenCV does, to the bit: its weights are multiples of 1/2048, its sums integers.
+
+    Args:
+        images (Tensor): uint8 or float pixels (N, C, H, W).
+        new (Tensor): Height and width of the resized images, float64 (2, ).
+        shape (Sequence[int]): Rows and columns to return; those beyond ``new`` repeat the last one.
+        rounds (bool): Whether weights and levels are rounded; LazyResize does not round.
+
+    Returns:
+        Tensor: float32 (N, C, rows, columns), whole numbers if they are rounded.
+    """
+    rows, columns = map(_taps, image_size(images), new, shape, (rounds, rounds))
+    low, high, weight = columns
+    images = images.index_select(3, low) * (2048 - weight) + images.index_select(3, high) * weight
+    low, high, weight = rows
+    weight = weight[:, None]
+    above, below = images.index_select(2, low), images.index_select(2, high)
+    if not rounds:
+        return ((above * (2048 - weight) + below * weight) / 2**22).float()
+    above, below = [(part / 16).floor() for part in (above, below)]
+    above = (above * (2048 - weight) / 2**16).floor()
+    below = (below * weight / 2**16).floor()
+    return ((above + below + 2) / 4).floor().float()
+
+
+def _taps(size: Tensor, new: Tensor, count: int, rounds: bool) -> tuple[Tensor, ...]:
+    """Return the two pixels around each new pixel of a line, and 2048 times the second's weight."""
+    place = torch.minimum(torch.arange(count, dtype=torch.float64), new - 1) + 0.5
+    place = place / (new / size) - 0.5
+    place = place.float() if rounds else place.clamp(min=0)
+    first = place.floor()
+    low, high = first.clamp(min=0).double(), (first + 1).double()
+    weight = ((place - first) * 2048).double()
+    weight = weight.round() if rounds else weight
+    return torch.minimum(low, size - 1).long(), torch.minimum(high, size - 1).long(), weight

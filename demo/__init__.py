@@ -4,9 +4,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Union
 
-from mmfreq.dct.blocks import check_positive_int
 from demo.classification import write_classification
 from demo.detection import write_detection
+from mmfreq.dct.blocks import check_positive_int
 
 TASKS = {'classification': write_classification, 'detection': write_detection}
 

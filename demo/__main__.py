@@ -1,8 +1,8 @@
 """Write the demo data, made from the images inside the scikit-image wheel (no download)."""
 import argparse
 
-from mmfreq.apis.terminal import run_tool
 from demo import TASKS, make_demo_data
+from mmfreq.apis.terminal import run_tool
 
 OUT = {'classification': 'data/demo', 'detection': 'data/demo_detection'}
 

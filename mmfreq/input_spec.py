@@ -134,7 +134,7 @@ class InputSpec:
         mean, std = np.zeros(3 * self.block_size**2), np.ones(3 * self.block_size**2)
         mean[list(self.channels)] = self.mean
         std[list(self.channels)] = np.array(self.std) / (self.scale or 1)
-        order = 'rgb' if self.colors == 'ycbcr-from-rgb' else 'bgr'
+        order = self.colors.removeprefix('ycbcr-from-') if '-' in self.colors else 'bgr'
         return BlockMap(self.channels, mean, std, self.block_size, self.upscale, order)
 
     def __eq__(self, other: Any) -> bool:
@@ -153,7 +153,9 @@ class InputSpec:
 
     @property
     def selection(self) -> str:
-        """Name of the channels, such as ``'24S'``, or their numbers."""
+        """Name of the channels, such as ``'24S'``, or their numbers; ``'none'`` for pixels."""
+        if not self.channels:
+            return 'none'
         if self.block_size == 8:
             for name in CHANNEL_NAMES:
                 if tuple(channel_indices(name)) == self.channels:

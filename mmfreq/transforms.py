@@ -7,10 +7,10 @@ mmengine's root ``TRANSFORMS`` holds them, so that either host finds them withou
     LoadImageFromFile -> spatial augmentation -> FusedBlockDCT -> PackInputs
     LoadImageFromFile -> LazyResize -> crop, flip -> FusedBlockDCT -> PackInputs
 
-The four of the first pipeline are the definition; :class:`FusedBlockDCT` does the same in one
-step, an order of magnitude faster. Behind a :class:`LazyResize`, it also resizes, twice as fast
-again. Only ``results['img']`` changes: ``img_shape``, boxes and masks
-stay in pixels. :mod:`mmfreq.dct` has the maths and the channel selections.
+The four single transforms of the first pipeline are the definition. :class:`FusedBlockDCT` computes
+the same in one step, an order of magnitude faster; after a :class:`LazyResize` it also resizes, and
+is twice as fast again. Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in
+pixels. :mod:`mmfreq.dct` defines the words and has the maths.
 """
 from typing import Any, Optional, Sequence, Union
 
@@ -19,41 +19,38 @@ from mmcv.image import rescale_size
 from mmcv.transforms import BaseTransform
 from mmengine.registry import TRANSFORMS
 
-from mmfreq.dct import blocks as dct
-from mmfreq.dct.block_map import INT8_LIMIT, BlockMap
-from mmfreq.dct.channels import ChannelSpec, channel_indices
+from mmfreq.dct.blocks import block_dct, check_image, color_matrix, to_ycbcr, upscale_image
+from mmfreq.dct.channels import ChannelSpec, channel_indices, check_positive_int
 from mmfreq.dct.lazy_image import LAZY_RESIZES, LazyImage
 from mmfreq.dct.stats import block_stats
+from mmfreq.input_spec import InputSpec
 
-_DTYPES = ('float32', 'int8')
+INT8_LIMIT = 127
 
 
-def _check_dtype(dtype: str, scale: Optional[float]) -> str:
-    """Validate dtype; scale is required for int8 and forbidden otherwise."""
-    if dtype not in _DTYPES:
-        raise ValueError(f'dtype: expected one of {", ".join(_DTYPES)}, got {dtype!r}')
-    if dtype == 'float32' and scale is not None:
-        raise ValueError(f"scale: expected none for dtype='float32', got {scale!r}")
-    number = isinstance(scale, (int, float)) and not isinstance(scale, bool)
-    if dtype == 'int8' and not (number and 0 < scale < float('inf')):
-        raise ValueError("scale: expected a number > 0 for dtype='int8' (tools/dataset_stats.py "
-                         f'proposes one), got {scale!r}')
-    return dtype
+def _check_dtype(dtype: str, scale: Optional[float]) -> None:
+    """Raise ValueError unless int8 comes with a scale > 0, and float32 without one."""
+    numbers = isinstance(scale, (int, float)) and 0 < scale < float('inf')
+    if not (dtype == 'int8' and numbers or dtype == 'float32' and scale is None):
+        raise ValueError("dtype: expected 'float32' without a scale, or 'int8' with a scale > 0 "
+                         f'(tools/dataset_stats.py proposes one), got {dtype!r}, scale={scale!r}')
+
+
+def to_int8(values: np.ndarray) -> np.ndarray:
+    """Round float values (halves to even) and saturate them to -127..127: int8."""
+    return np.clip(np.rint(values), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
 
 
 class FreqTransform(BaseTransform):
-    """Base class: errors name the transform and the file, repr() shows the public attributes."""
+    """Base class: errors name the transform and the file; repr() shows the public attributes."""
 
     def __call__(self, results: dict) -> dict:
         """Transform ``results['img']``."""
         try:
             return self.transform(results)
         except ValueError as error:
-            image, path = results['img'], results.get('img_path')
-            hint = ("; round the pixels before: dict(type='RoundPixels')"
-                    if image.dtype.kind == 'f' and 'uint8' in str(error) else '')
-            origin = f' (img_path: {path})' if path else ''
-            raise ValueError(f'{type(self).__name__}: {error}{hint}{origin}') from error
+            origin = f' (img_path: {results["img_path"]})' if 'img_path' in results else ''
+            raise ValueError(f'{type(self).__name__}: {error}{origin}') from error
 
     def __repr__(self) -> str:
         args = ', '.join(f'{k}={v!r}' for k, v in vars(self).items() if not k.startswith('_'))
@@ -62,15 +59,13 @@ class FreqTransform(BaseTransform):
 
 @TRANSFORMS.register_module()
 class RoundPixels(FreqTransform):
-    """Round pixels to whole levels 0..255, which the DCT expects; some stock transforms make others.
+    """Round pixels to whole levels 0..255, which the DCT expects and some stock transforms leave.
 
     Required Keys:
-
-    - img (any number type, (H, W, 3), levels as of uint8)
+        - img (any number type, (H, W, 3), levels as of uint8)
 
     Modified Keys:
-
-    - img (np.uint8, (H, W, 3))
+        - img (np.uint8, (H, W, 3))
     """
 
     def transform(self, results: dict) -> dict:
@@ -85,28 +80,26 @@ class YCbCr(FreqTransform):
     """Convert colours to full-range JFIF YCbCr.
 
     Required Keys:
-
-    - img (np.uint8, (H, W, 3))
+        - img (np.uint8, (H, W, 3))
 
     Modified Keys:
-
-    - img (np.uint8, (H, W, 3), components Y, Cb, Cr, levels 0..255)
+        - img (np.uint8, (H, W, 3), components Y, Cb, Cr, levels 0..255)
 
     Args:
-        channel_order (str): Order of the input's colours, ``'bgr'`` (as the stock loader gives
+        channel_order (str): Order of the input's colours, ``'bgr'`` (as the stock loader returns
             them) or ``'rgb'``. Defaults to ``'bgr'``.
 
     Raises:
-        ValueError: Unknown ``channel_order``; another image than uint8 with three channels.
+        ValueError: Unknown ``channel_order``; another image than uint8 (H, W, 3).
     """
 
     def __init__(self, channel_order: str = 'bgr') -> None:
-        dct.color_matrix(channel_order)  # validates
+        color_matrix(channel_order)  # validates
         self.channel_order = channel_order
 
     def transform(self, results: dict) -> dict:
         """Convert ``results['img']``."""
-        results['img'] = dct.to_ycbcr(results['img'], self.channel_order)
+        results['img'] = to_ycbcr(results['img'], self.channel_order)
         return results
 
 
@@ -114,37 +107,32 @@ class YCbCr(FreqTransform):
 class BlockDCT(FreqTransform):
     """Compute the level-shifted, orthonormal DCT-II of every block (Xu et al. 2020, Fig. 2).
 
-    The grid is ``ceil(H * upscale / N) x ceil(W * upscale / N)`` blocks; edges are replicated up to
-    a whole block. The stride is ``N / upscale`` pixels.
+    Edges are replicated up to a whole block.
 
     Required Keys:
-
-    - img (np.uint8, (H, W, 3), Y, Cb, Cr)
+        - img (np.uint8, (H, W, 3), Y, Cb, Cr)
 
     Modified Keys:
-
-    - img (np.float32, (h, w, 3*N*N), channel ``N*N*component + N*vertical + horizontal``; DC in
-      [-1024, 1016] for N=8)
+        - img (np.float32, (h, w, 3*N*N), channels as in :mod:`mmfreq.dct.blocks`)
 
     Args:
         block_size (int): Side N of a block in upscaled pixels. Defaults to 8.
         upscale (int): Bilinear upscaling before the DCT; detection uses 2. Defaults to 1.
 
     Raises:
-        ValueError: ``block_size`` or ``upscale`` is no integer >= 1; another image than uint8 with
-            three channels.
+        ValueError: An argument is not an integer >= 1; another image than uint8 (H, W, 3).
     """
 
     def __init__(self, block_size: int = 8, upscale: int = 1) -> None:
-        self.block_size = dct.check_positive_int('block_size', block_size)
-        self.upscale = dct.check_positive_int('upscale', upscale)
+        self.block_size = check_positive_int('block_size', block_size)
+        self.upscale = check_positive_int('upscale', upscale)
 
     def transform(self, results: dict) -> dict:
         """Transform ``results['img']``."""
-        image = dct.check_image(results['img'])
+        image = check_image(results['img'])
         if self.upscale > 1:
-            image = dct.upscale_image(image, self.upscale)
-        results['img'] = dct.block_dct(image, self.block_size)
+            image = upscale_image(image, self.upscale)
+        results['img'] = block_dct(image, self.block_size)
         return results
 
 
@@ -153,38 +141,30 @@ class ChannelSelect(FreqTransform):
     """Keep some of the DCT channels.
 
     Required Keys:
-
-    - img (np.float32, (h, w, 3*N*N))
+        - img (np.float32, (h, w, 3*N*N))
 
     Modified Keys:
-
-    - img (np.float32, (h, w, C))
+        - img (np.float32, (h, w, C))
 
     Added Keys:
-
-    - freq_channels (list[int], the C channel numbers in 0..3*N*N-1)
+        - freq_channels (list[int], the C channel numbers in 0..3*N*N-1)
 
     Args:
-        channels (str | Sequence[int] | Sequence[Sequence[int]]): A selection: a name such as
-            ``'24S'``, three lists of frequencies for Y, Cb and Cr, or one list of channels; see
-            :func:`mmfreq.dct.channels.channel_indices`.
+        channels (str | Sequence): The selection; see :func:`mmfreq.dct.channels.channel_indices`.
         block_size (int): Side N of the blocks. Defaults to 8.
 
     Raises:
-        ValueError: Unknown name, index out of range or repeated; an image without all 3*N*N
-            channels.
+        ValueError: An invalid selection; an image without all 3*N*N channels.
     """
 
     def __init__(self, channels: ChannelSpec, block_size: int = 8) -> None:
-        self.channels = channels
-        self.block_size = dct.check_positive_int('block_size', block_size)
+        self.channels, self.block_size = channels, block_size
         self._indices = channel_indices(channels, block_size)
 
     def transform(self, results: dict) -> dict:
         """Select the channels of ``results['img']``."""
-        expected = 3 * self.block_size**2
-        image = results['img']
-        if image.ndim != 3 or image.shape[2] != expected:
+        image, expected = results['img'], 3 * self.block_size**2
+        if image.shape[2:] != (expected, ):
             raise ValueError(f'expected all {expected} channels of BlockDCT, got {image.shape}')
         results['img'] = np.ascontiguousarray(image[:, :, self._indices])
         results['freq_channels'] = list(self._indices)
@@ -196,138 +176,104 @@ class FreqNormalize(FreqTransform):
     """Subtract the mean of each DCT channel and divide by its standard deviation.
 
     Required Keys:
-
-    - img (np.float32, (h, w, C))
-    - freq_channels (list[int], optional; without it, all 3*N*N channels in order)
+        - img (np.float32, (h, w, C))
+        - freq_channels (list[int], optional; without it, all 3*N*N channels in order)
 
     Modified Keys:
-
-    - img (np.float32 or np.int8, (h, w, C))
+        - img (np.float32 or np.int8, (h, w, C))
 
     Args:
         stats (str | dict): A named set (:func:`mmfreq.dct.stats.named_sets`), the path of a JSON
             file from ``tools/dataset_stats.py``, or ``dict(mean=[...], std=[...])`` with one value
             for each of the 3*N*N channels.
         block_size (int): Side N of the blocks. Defaults to 8.
-        dtype (str): ``'float32'``, or ``'int8'``: multiplied by ``scale``, rounded and saturated to
-            -127..127, so that one byte a value goes to the network's device, where the preprocessor
-            undoes it with ``mean=[0], std=[scale]``. Defaults to ``'float32'``.
+        dtype (str): ``'float32'`` (default), or ``'int8'``: multiplied by ``scale``, rounded and
+            saturated to -127..127, so that each value takes one byte on its way to the network's
+            device, where the preprocessor divides by the scale (``mean=[0], std=[scale]``).
         scale (float, optional): Steps of int8 for one standard deviation; required for ``'int8'``.
 
     Raises:
-        ValueError: Unknown set, statistics of another length, not finite or with std <= 0; a
-            ``dtype`` or ``scale`` that does not fit; an image without the ``freq_channels``.
+        ValueError: Invalid statistics, ``dtype`` or ``scale``; an image of other channels.
     """
 
     def __init__(self, stats: Union[str, dict], block_size: int = 8, dtype: str = 'float32',
                  scale: Optional[float] = None) -> None:
-        self.stats = stats
-        self.block_size = dct.check_positive_int('block_size', block_size)
-        self.dtype = _check_dtype(dtype, scale)
-        self.scale = scale
+        _check_dtype(dtype, scale)
+        self.stats, self.block_size = stats, block_size
+        self.dtype, self.scale = dtype, scale
         loaded = block_stats(stats, block_size)
         self._mean, self._std = loaded.mean.astype(np.float32), loaded.std.astype(np.float32)
 
     def transform(self, results: dict) -> dict:
         """Normalise ``results['img']``."""
-        image, total = results['img'], len(self._mean)
-        channels = results.get('freq_channels', range(total))
-        if image.ndim != 3 or image.shape[2] != len(channels):
+        image, channels = results['img'], results.get('freq_channels', range(len(self._mean)))
+        if image.shape[2:] != (len(channels), ):
             raise ValueError(f'expected {len(channels)} channels, got an image {image.shape}')
-        if min(channels) < 0 or max(channels) >= total:
-            raise ValueError(f'freq_channels: expected channels of {self.block_size}x'
-                             f'{self.block_size} blocks, 0..{total - 1}, got {list(channels)}')
         image = (image - self._mean[channels]) / self._std[channels]
-        if self.dtype == 'int8':
-            steps = np.rint(image * np.float32(self.scale))
-            image = np.clip(steps, -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
-        results['img'] = image
+        results['img'] = to_int8(image * np.float32(self.scale)) if self.scale else image
         return results
 
     def inverse(self, image: np.ndarray, channels: Sequence[int]) -> np.ndarray:
-        """Return the coefficients (h, w, C) of these channels behind a normalised image."""
-        if self.dtype == 'int8':
-            image = image / np.float32(self.scale)
+        """Return the coefficients (h, w, C) of a normalised image of these channels."""
+        image = image / np.float32(self.scale or 1)
         return image * self._std[channels] + self._mean[channels]
 
 
 @TRANSFORMS.register_module()
 class FusedBlockDCT(FreqTransform):
-    """Do what YCbCr, BlockDCT, ChannelSelect and FreqNormalize do, in one step.
+    """Do the work of YCbCr, BlockDCT, ChannelSelect and FreqNormalize in one step.
 
-    One affine map of each block (:class:`mmfreq.dct.block_map.BlockMap`) gives the same to 1e-3,
+    The result is that of one affine map of each block (:mod:`mmfreq.dct.block_map`), equal to 1e-3
     except that YCbCr rounds colours to whole levels. Coefficients outside the selection are never
     computed.
 
     Required Keys:
-
-    - img (np.uint8, (H, W, 3), or the lazy image of :class:`LazyResize`)
+        - img (np.uint8, (H, W, 3), or the lazy image of :class:`LazyResize`)
 
     Modified Keys:
-
-    - img (np.float32 or np.int8, (h, w, C), in memory (C, h, w), so that packers need not copy it)
+        - img (np.float32 or np.int8, (h, w, C), in memory (C, h, w), as packers need it)
 
     Added Keys:
+        - freq_channels (list[int], the C channel numbers in 0..3*N*N-1)
 
-    - freq_channels (list[int], the C channel numbers in 0..3*N*N-1)
-
-    Args:
-        channels (str | Sequence[int] | Sequence[Sequence[int]]): As for :class:`ChannelSelect`.
-        stats (str | dict): As for :class:`FreqNormalize`.
-        block_size (int): As for :class:`BlockDCT`, a multiple of ``upscale``. Defaults to 8.
-        upscale (int): As for :class:`BlockDCT`. Defaults to 1.
-        channel_order (str): As for :class:`YCbCr`. Defaults to ``'bgr'``.
-        dtype (str): As for :class:`FreqNormalize`. Defaults to ``'float32'``.
-        scale (float, optional): As for :class:`FreqNormalize`.
-
-    Raises:
-        ValueError: As the four transforms; ``block_size`` is not a multiple of ``upscale``.
+    Arguments and errors are those of the four transforms, but ``block_size`` has to be a multiple
+    of ``upscale``.
     """
 
     def __init__(self, channels: ChannelSpec, stats: Union[str, dict], block_size: int = 8,
                  upscale: int = 1, channel_order: str = 'bgr', dtype: str = 'float32',
                  scale: Optional[float] = None) -> None:
-        self.channels = channels
-        self.stats = stats
-        self.block_size = dct.check_positive_int('block_size', block_size)
-        self.upscale = dct.check_positive_int('upscale', upscale)
-        self.channel_order = channel_order
-        self.dtype = _check_dtype(dtype, scale)
-        self.scale = scale
-        self._indices = channel_indices(channels, block_size)
-        loaded = block_stats(stats, block_size)
-        self._map = BlockMap(self._indices, loaded.mean, loaded.std / (scale or 1), block_size,
-                             upscale, channel_order)
+        _check_dtype(dtype, scale)
+        self.channels, self.stats, self.block_size = channels, stats, block_size
+        self.upscale, self.channel_order = upscale, channel_order
+        self.dtype, self.scale = dtype, scale
+        spec = InputSpec.of(self)
+        self._indices, self._map = list(spec.channels), spec.block_map()
 
     def transform(self, results: dict) -> dict:
         """Transform ``results['img']``."""
-        convert = self._map.channels_int8 if self.dtype == 'int8' else self._map.channels
-        results['img'] = convert(results['img']).transpose(1, 2, 0)
+        channels = self._map.channels(results['img'])
+        results['img'] = (to_int8(channels) if self.scale else channels).transpose(1, 2, 0)
         results['freq_channels'] = list(self._indices)
         return results
 
 
 @TRANSFORMS.register_module()
 class LazyResize(FreqTransform):
-    """Leave a stock transform's bilinear resizing to :class:`FusedBlockDCT`, which needs no pixels.
+    """Run a stock transform, but leave its bilinear resizing to :class:`FusedBlockDCT`.
 
     Everything else is the stock transform's: its arguments, its random numbers, boxes, masks and
-    the other keys. ``results['img']`` becomes a :class:`~mmfreq.dct.lazy_image.LazyImage`. Only
-    transforms that slice the image (CenterCrop, RandomFlip, ...) may come between it and
-    FusedBlockDCT. Nothing is rounded on the way, whereas a resized image has whole levels.
+    the other keys. Only transforms that slice the image (CenterCrop, RandomFlip, ...) and
+    FusedBlockDCT accept a lazy image. Its levels are not rounded, unlike those of a resized image.
 
-    Both backends' ``interpolation='bilinear'`` can wait, with Pillow's averaging over larger images.
+    Bilinear resizing of either backend can wait, also with Pillow's averaging over larger images.
     Other interpolations, and images that are not uint8 with three colours, are resized at once.
 
     Required Keys:
-
-    - img (np.uint8, (H, W, 3))
-    - what the stock transform requires
+        - img (np.uint8, (H, W, 3)), and the keys that the stock transform requires
 
     Modified Keys:
-
-    - img (LazyImage, of the stock transform's size)
-    - what the stock transform modifies
+        - img (:class:`~mmfreq.dct.lazy_image.LazyImage`), and the keys that the stock one modifies
 
     Args:
         resize (str): The stock transform, one of :data:`mmfreq.dct.lazy_image.LAZY_RESIZES`.
@@ -351,32 +297,31 @@ class LazyResize(FreqTransform):
             self._stock._resize_img = self._resize
 
     def transform(self, results: dict) -> dict:
-        """Transform ``results['img']``, and what the stock transform transforms beside it."""
-        if not self._crops or not self._is_lazy(results):
+        """Run the stock transform, with a lazy image for the resized one."""
+        if not self._crops or not self._can_wait(results['img']):
             return self._stock(results)
         top, left, height, width = self._stock.rand_crop_params(results['img'])
-        # EfficientNetRandomCrop's may be fractions of pixels: mmcv cuts off those of the last one
+        # EfficientNetRandomCrop's crop may end within a pixel, which mmcv cuts off
         crop = top, left, int(top + height - 1) - top + 1, int(left + width - 1) - left + 1
         results['img'] = LazyImage(results['img'], self._stock.scale, crop, self._antialias)
         results['img_shape'] = results['img'].shape
         return results
 
-    def _is_lazy(self, results: dict) -> bool:
-        image = results['img']
+    def _can_wait(self, image: np.ndarray) -> bool:
         return self._bilinear and image.dtype == np.uint8 and image.shape[2:] == (3, )
 
     def _resize(self, results: dict) -> None:
-        """Do what ``_resize_img`` of Resize and ResizeEdge does, but for the pixels."""
-        stock = self._stock
-        if not self._is_lazy(results):
+        """Do the work of ``_resize_img`` of Resize and ResizeEdge, without computing pixels."""
+        stock, image = self._stock, results['img']
+        if not self._can_wait(image):
             type(stock)._resize_img(stock, results)
             return
-        height, width = results['img'].shape[:2]
+        height, width = image.shape[:2]
         size = results['scale']
         if hasattr(stock, 'keep_ratio'):
             size = rescale_size((width, height), size) if stock.keep_ratio else size
             results['keep_ratio'] = stock.keep_ratio
-        results['img'] = LazyImage(results['img'], size[::-1], antialias=self._antialias)
+        results['img'] = LazyImage(image, size[::-1], antialias=self._antialias)
         results['img_shape'] = results['img'].shape[:2]
         results['scale_factor'] = size[0] / width, size[1] / height
 

@@ -89,7 +89,8 @@ def test_without_statistics_or_selection_a_spec_has_all_coefficients() -> None:
 
 
 @pytest.mark.parametrize(('step', 'words'), [
-    (FUSED, ('24 DCT channels', '24S', '8x8', 'float32')), (dict(FUSED, channels=[3, 5], upscale=2), ('[3, 5]', '2 times')),
+    (FUSED, ('24 DCT channels', '24S', '8x8', 'float32')),
+    (dict(FUSED, channels=[3, 5], upscale=2), ('[3, 5]', '2 times')),
     (dict(FUSED, dtype='int8', scale=6), ('int8', 'scale 6')), (dict(type='YCbCr'), ('ycbcr pixels', ))])
 def test_a_spec_prints_in_words(step: dict, words: tuple[str, ...]) -> None:
     for word in words:

@@ -1,21 +1,17 @@
 """Run Mask R-CNN end to end on demo data; check the evaluation by pycocotools and data that does not fit."""
 import json
-import logging
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
-from mmengine.logging import MMLogger
 from numpy.testing import assert_allclose
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from tool_runs import ROOT, detector_options, flags, tool
 
 from demo import make_demo_data
-from mmfreq.datasets.coco import has_area
 
 CONFIG = 'configs/demo/mask-rcnn_r18-dct24s_demo.py'
 
@@ -113,196 +109,6 @@ def test_multi_scale_training_and_resume(data: Path, trained: tuple[Path, str], 
                   *options(data, train_cfg__max_epochs=2, **multi_scale))
     assert 'resumed epoch: 1' in output
     assert (tmp_path / 'epoch_2.pth').is_file()
-
-
-def changed(data: Path, tmp_path: Path, **changes: Any) -> Path:
-    """The path of a copy of the training annotations with some top-level keys replaced."""
-    content = json.loads((data / 'annotations/train.json').read_text())
-    path = tmp_path / 'changed.json'
-    path.write_text(json.dumps({**content, **changes}))
-    return path
-
-
-def dataset(data: Path, ann_file: Path, **arguments: Any) -> Any:
-    from mmfreq.datasets.coco import CheckedCocoDataset
-    classes = arguments.pop('classes', ('box', 'disc', 'star'))
-    return CheckedCocoDataset(ann_file=str(ann_file), data_root=str(data), data_prefix=dict(img='train'),
-                              metainfo=dict(classes=classes), **{'pipeline': [], **arguments})
-
-
-SAME_NAMES = [dict(id=i, name='box') for i in range(1, 4)]
-
-
-@pytest.mark.parametrize(('changes', 'arguments', 'message'), [
-    (dict(images=[], annotations=[]), dict(), 'changed.json.* 0 of 0 images'),
-    (dict(), dict(filter_cfg=dict(min_size=4000)), "changed.json: 0 of 8 images.*'min_size': 4000"),
-    (dict(), dict(classes=('box', 'balloon')), 'expected a category for each of the 2 classes box, balloon'),
-    # labels follow the file's order: its first category would bear the name of the first class
-    (dict(), dict(classes=('star', 'box', 'disc')), 'classes star, box, disc, in this order, found box, disc, star;'),
-    (dict(), dict(classes=('disc', 'box')), 'classes disc, box, in this order, found box, disc, star;'),
-    (dict(categories=SAME_NAMES), dict(), 'found box, box, box;'),
-])
-def test_files_that_do_not_fit_are_refused(data: Path, tmp_path: Path, changes: dict, arguments: dict,
-                                           message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        dataset(data, changed(data, tmp_path, **changes), **arguments)
-
-
-def test_labels_are_the_classes_of_the_file(data: Path) -> None:
-    content = json.loads((data / 'annotations/train.json').read_text())
-    names = {category['id']: category['name'] for category in content['categories']}
-    classes = ('box', 'star')
-    made = dataset(data, data / 'annotations/train.json', classes=classes)
-    for info in map(made.get_data_info, range(len(made))):
-        expected = [names[a['category_id']] for a in content['annotations'] if a['image_id'] == info['img_id']]
-        found = [classes[instance['bbox_label']] for instance in info['instances']]
-        assert found == [name for name in expected if name in classes]
-
-
-def summary(caplog: pytest.LogCaptureFixture) -> logging.LogRecord:
-    """The one record of a data set's counts."""
-    record, = (record for record in caplog.records if 'annotations in use' in record.getMessage())
-    return record
-
-
-@pytest.fixture
-def said(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(caplog.handler)
-    yield caplog
-    logger.removeHandler(caplog.handler)
-
-
-# What leaves an annotation without anything to train on, where masks are loaded or not.
-DROPPED = {
-    'no area': dict(area=0),
-    'under a pixel': dict(bbox=[10, 10, 0.5, 20]),
-    'outside': dict(bbox=[5000, 10, 20, 20]),
-    'category': dict(category_id=99),
-    'empty polygon': dict(segmentation=[[]]),
-    'two points': dict(segmentation=[[10, 10, 50, 60]]),
-    'no height': dict(segmentation=[[10, 10, 50, 10, 90, 10]]),
-}
-MASKS = dict(pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True, with_mask=True)])
-
-
-@pytest.mark.parametrize('change', DROPPED.values(), ids=DROPPED)
-def test_dropped_annotations_are_a_warning(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture,
-                                           change: dict) -> None:
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    annotations[3] |= change
-    dataset(data, changed(data, tmp_path, annotations=annotations), **MASKS)
-    record = summary(said)
-    assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
-    assert '1 dropped' in record.getMessage()
-    assert record.levelno == logging.WARNING
-
-
-@pytest.mark.parametrize(('bbox', 'beyond'), [
-    ([-1.5, 10, 30, 20], 0), ([-3, 10, 30, 20], 1), ([10, 10, 30, 1000], 1), ([10, 10, 1000, 30], 1)])
-def test_boxes_beyond_the_image_are_a_warning(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture,
-                                              bbox: list[float], beyond: int) -> None:
-    """As of corners (x1, y1, x2, y2) that are taken for COCO's x, y, width, height."""
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    annotations[3]['bbox'] = bbox
-    dataset(data, changed(data, tmp_path, annotations=annotations))
-    assert ('; 1 boxes reach beyond their image' in summary(said).getMessage()) == bool(beyond)
-    assert summary(said).levelno == (logging.WARNING if beyond else logging.INFO)
-
-
-@pytest.mark.parametrize(('text', 'message'), [
-    ('', 'Expecting value'), ('{"images": [', 'Expecting value'), ('[]', 'list'), (None, "an entry without 'id'")])
-def test_files_that_are_no_annotations_are_named(text: Optional[str], message: str, data: Path,
-                                                 tmp_path: Path) -> None:
-    if text is None:
-        content = json.loads((data / 'annotations/train.json').read_text())
-        del content['annotations'][3]['id']
-        text = json.dumps(content)
-    (tmp_path / 'odd.json').write_text(text)
-    with pytest.raises(ValueError, match=f'odd.json: cannot be read as annotations in COCO.s format: .*{message}'):
-        dataset(data, tmp_path / 'odd.json')
-
-
-def test_annotations_of_unknown_images_are_counted(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture) -> None:
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    annotations[3]['image_id'] = 10**6
-    dataset(data, changed(data, tmp_path, annotations=annotations))
-    record = summary(said)
-    assert f'{len(annotations) - 1} of {len(annotations)} annotations in use' in record.getMessage()
-    assert record.levelno == logging.WARNING
-
-
-def test_an_annotation_id_that_is_there_twice(data: Path, tmp_path: Path) -> None:
-    """COCO's evaluation would take the last one for all of them."""
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    with pytest.raises(ValueError, match=r'changed.json: expected every annotation id once, got \[1, 2'):
-        dataset(data, changed(data, tmp_path, annotations=annotations * 2))
-
-
-@pytest.mark.parametrize('segmentation', ['abc', {}, dict(counts=[3, 4])])
-def test_segmentations_that_are_none(segmentation: Any) -> None:
-    with pytest.raises(TypeError, match='as segmentation instead of a list of polygons or RLE'):
-        has_area(segmentation)
-
-
-def test_an_image_id_that_is_there_twice(data: Path, tmp_path: Path) -> None:
-    images = json.loads((data / 'annotations/train.json').read_text())['images']
-    images[1]['id'] = images[0]['id']
-    with pytest.raises(ValueError, match=rf"changed.json: expected every image id once, got \[{images[0]['id']}\]"):
-        dataset(data, changed(data, tmp_path, images=images))
-
-
-@pytest.mark.parametrize('test_mode', [False, True])
-@pytest.mark.parametrize('change', [*DROPPED.values(), dict(iscrowd=1), dict(ignore=1)])
-def test_no_annotation_to_train_on_is_an_error(data: Path, tmp_path: Path, change: dict, test_mode: bool) -> None:
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    path = changed(data, tmp_path, annotations=[a | change for a in annotations])
-    if test_mode:
-        assert len(dataset(data, path, test_mode=True, **MASKS)) == 8
-    else:
-        with pytest.raises(ValueError, match=rf'changed\.json: .* 0 of {len(annotations)} annotations in use'):
-            dataset(data, path, **MASKS)
-
-
-@pytest.mark.parametrize('change', [dict(), dict(iscrowd=1), dict(iscrowd=1, area=0), dict(ignore=1)])
-def test_crowds_and_ignored_annotations_are_not_missed(data: Path, tmp_path: Path, said: pytest.LogCaptureFixture,
-                                                       change: dict) -> None:
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    annotations[3] |= change
-    dataset(data, changed(data, tmp_path, annotations=annotations))
-    assert summary(said).levelno == logging.INFO
-
-
-def test_images_without_any_annotation_are_no_error(data: Path, tmp_path: Path) -> None:
-    assert len(dataset(data, changed(data, tmp_path, annotations=[]))) == 8
-
-
-@pytest.mark.parametrize(('key', 'value', 'message'), [
-    ('segmentation', None, "has no 'mask'"), ('segmentation', [], "has no 'mask'"),
-    ('segmentation', 'absent', "has no 'mask'"), ('segmentation', [10, 10, 50, 60, 90, 10], 'has a flat list'),
-    ('bbox', None, 'has '), ('bbox', [1, 2, 3], 'has '), ('bbox', 'absent', "has no 'bbox'"),
-    ('area', 'absent', "has no 'area'")])
-def test_an_annotation_that_is_not_as_coco_has_it_is_named(data: Path, tmp_path: Path, key: str, value: Any,
-                                                           message: str) -> None:
-    annotations = json.loads((data / 'annotations/train.json').read_text())['annotations']
-    bad = annotations[3]
-    bad[key] = value
-    if value == 'absent':
-        del bad[key]
-    path = changed(data, tmp_path, annotations=annotations)
-    where = rf'changed\.json: annotation {bad["id"]} of image {bad["image_id"]} '
-    with pytest.raises(ValueError, match=where + message):
-        dataset(data, path, **MASKS)
-    if key == 'segmentation':
-        boxes = dataset(data, path, pipeline=[dict(type='mmdet.LoadAnnotations', with_bbox=True)])
-        assert sum(len(boxes[i]['gt_bboxes']) for i in range(len(boxes))) == len(annotations)
-
-
-def test_an_image_without_a_width_is_named(data: Path, tmp_path: Path) -> None:
-    images = json.loads((data / 'annotations/train.json').read_text())['images']
-    del images[2]['width']
-    with pytest.raises(ValueError, match=rf"changed\.json: image {images[2]['id']} has no 'width'"):
-        dataset(data, changed(data, tmp_path, images=images))
 
 
 def test_image_smaller_than_a_block_goes_through(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from tool_runs import ROOT, call_of, forked
 
-SHORTER = {'--train 30 --val 10': '--train 4 --val 2', '--epochs 4 --batch-size 32': '--epochs 1 --batch-size 16'}
-NARROW = "model = dict(backbone=dict(base_channels=8), head=dict(in_channels=64))\n"
+SHORTER = {'train=30, val=10': 'train=4, val=2', '--epochs 4 --batch-size 32': '--epochs 1 --batch-size 16'}
+NARROW = 'model = dict(backbone=dict(base_channels=8), head=dict(in_channels=64))\n'
 
 
 def test_the_tutorial_runs(tmp_path: Path) -> None:
@@ -21,12 +21,11 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
                 line = line.replace(long, short)
             if line == '!cat tutorial.py':
                 line = f'open("tutorial.py", "a").write({NARROW!r})'
-            elif line.startswith('!'):  # what a notebook gives to the shell
+            elif line.startswith('!'):  # a command for the shell
                 line = f'sys.argv = {shlex.split(line[1:])!r}; main()'
             script.append(line)
-    assert sum('mmfreq' in line for line in script) > 6
     (tmp_path / 'tutorial_cells.py').write_text('\n'.join(script))
     (code, output), = forked(call_of(tmp_path / 'tutorial_cells.py'), folder=tmp_path)
     assert code == 0, output[-4000:]
-    assert 'best: top-1 accuracy' in output
+    assert 'accuracy/top1' in output
     assert (tmp_path / 'tutorial.onnx').is_file()

@@ -5,52 +5,54 @@ The result is a JSON file for FusedBlockDCT(..., stats='FILE.json').
 """
 import argparse
 
-from mmfreq.apis.dataset_stats import INT8_SCALES, dataset_statistics, save_stats
-from mmfreq.apis.runs import CFG_OPTIONS_HELP, KeyValues, read_config
-from mmfreq.apis.terminal import quiet, run_tool
+import mmfreq
+from mmfreq.apis.dataset_stats import dataset_statistics, save_stats
+from mmfreq.apis.runs import add_cfg_options, read_config
+from mmfreq.apis.terminal import run_tool, say
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.files import check_writable
 
 
 def parse_args() -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('config', help='config whose training pipeline has BlockDCT or FusedBlockDCT; augmentations '
-                        'before it are applied, what follows it is not')
-    parser.add_argument('-o', '--out', default='dct_stats.json', help='JSON file to write (default: %(default)s)')
-    parser.add_argument('--images', type=int, help='use only so many images, picked at random (default: all); the '
-                        'standard error that is printed says whether they suffice, and 20,000 mostly do')
-    parser.add_argument('--workers', type=int, default=2, help='worker processes (default: %(default)s)')
-    parser.add_argument('--scales', type=float, nargs='+', default=INT8_SCALES, help="scales to judge for "
-                        "FusedBlockDCT(..., dtype='int8', scale=...) (default: %(default)s)")
-    parser.add_argument('--seed', type=int, default=0, help='seed of the augmentation (default: %(default)s)')
-    parser.add_argument('--cfg-options', nargs='+', action=KeyValues, metavar='KEY=VALUE', help=CFG_OPTIONS_HELP)
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config with a DCT in its training pipeline; only the steps '
+                        'before the DCT are applied')
+    parser.add_argument('-o', '--out', default='dct_stats.json',
+                        help='JSON file to write (default: %(default)s)')
+    parser.add_argument('--images', type=int, default=5_000, help='number of images, sampled at '
+                        'random; 0: all (default: %(default)s). The standard error that the tool '
+                        'prints shows whether they suffice')
+    parser.add_argument('--workers', type=int, default=2,
+                        help='worker processes (default: %(default)s)')
+    parser.add_argument('--seed', type=int, default=0,
+                        help='seed of sampling and augmentation (default: %(default)s)')
+    add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Compute, write and sum up."""
+    """Compute the statistics, write them and print a summary."""
     args = parse_args()
+    mmfreq.setup()
     cfg = read_config(args.config, args.cfg_options)
-    try:
-        check_writable(args.out)
-        with quiet():
-            stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed, args.scales)
-    except (OSError, ValueError) as error:
-        raise SystemExit(f'{args.config}: {error}') from error
+    check_writable(args.out)
+    say(f'computing the statistics of {args.images or "all"} images at most')
+    stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed)
     save_stats(stats, args.out)
     if constant:
         print(f'{len(constant)} channels never vary (std set to 1): {constant}')
     for component, name in enumerate(COMPONENTS):
         channel = component * len(stats.mean) // 3
         print(f'{name:2} DC: mean {stats.mean[channel]:9.3f}  std {stats.std[channel]:8.3f}')
-    print('int8, selected channels: scale, values clipped, error (standard deviations)')
+    print('int8, selected channels: scale, clipped values, error (standard deviations)')
     for row in stats.meta['int8']:
         print(f'{row["scale"]:8g} {row["clipped"]:12.5%} {row["rms_error"]:10.4f}')
     print(f"proposed: dtype='int8', scale={stats.meta['int8_scale']:g} (least error)")
     error = stats.meta['standard_error']
-    print(f'standard error, largest of all channels: {error["mean"]:.2%} of a standard deviation for means, '
-          f'{error["std"]:.2%} for standard deviations')
+    print(f'standard error, largest of all channels: {error["mean"]:.2%} of a standard deviation '
+          f'for means, {error["std"]:.2%} for standard deviations')
     print(f'{stats.meta["images"]} images, {stats.meta["count"]} blocks -> {args.out}')
 
 

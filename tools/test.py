@@ -19,8 +19,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument('config', help='config file')
     parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
-    parser.add_argument('--work-dir', help='folder for the log (default: test/ in the config\'s, '
-                        'else in work_dirs/<name of the config>)')
+    parser.add_argument('--work-dir', help='folder for the log (default: test/ beside the checkpoint)')
     parser.add_argument('-o', '--out', metavar='FILE', help='write the metrics to a .json file, or every '
                         'prediction to a .pkl file')
     parser.add_argument('--show', action='store_true', help='show each prediction in a window')

@@ -487,7 +487,7 @@ class Report:
         """Return the report as plain values for JSON."""
         return dict(machine=self.machine, command=self.command, sections=[
             dict(title=s.title, unit=s.unit, notes=s.notes,
-                 entries=[dict(vars(entry), ratio=s.ratio(entry)) for entry in s.entries])
+                 entries=[dict(entry._asdict(), ratio=s.ratio(entry)) for entry in s.entries])
             for s in self.sections])
 
     def markdown(self) -> str:

@@ -18,8 +18,9 @@ def plot_benchmark(sections: Sequence[Section], path: str) -> None:
     for axis, section in zip(axes.flat, sections):
         values = [entry.median for entry in section.entries]
         names = [entry.name for entry in section.entries]
+        form = ',.0f' if max(values) >= 1000 else '.3g'
         draw_bars(axis, f'{section.title}, {section.unit}', names, values,
-                  '{:,.0f}' if max(values) >= 1000 else '{:.3g}')
+                  [format(value, form) for value in values])
     for axis in axes.flat[len(sections):]:
         axis.axis('off')
     save_figure(figure, path)

@@ -1,86 +1,53 @@
 """Compute mean and standard deviation of all DCT channels over a config's training pipeline."""
 import datetime
 import json
-import math
 import random
 from copy import deepcopy
-from typing import Any, Optional, Sequence
+from typing import Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
-from mmengine.registry import DATASETS, TRANSFORMS, init_default_scope
+from mmengine.registry import DATASETS, init_default_scope
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from mmfreq.config.pipelines import (
-    datasets_with_pipeline,
-    dct_channels,
-    network_pipeline,
-    network_steps,
-    pipelines,
-    transform_type,
-)
-from mmfreq.dct.block_map import INT8_LIMIT
-from mmfreq.dct.blocks import check_positive_int
-from mmfreq.dct.moments import ImageBlocks
-from mmfreq.dct.stats import FreqStats, RunningStats, merged
+from mmfreq.config import pipelines
+from mmfreq.config.pipelines import transform_type
+from mmfreq.dct.stats import FreqStats, RunningStats
+from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
-from mmfreq.transforms import FreqTransform
+from mmfreq.transforms import INT8_LIMIT, to_int8
 
 INT8_SCALES = (4, 6, 8, 12, 16, 24, 32)
-_SAMPLED_BLOCKS = 20_000  # of the whole set, to judge scales by
-_GROUPS = 20  # of images, to estimate standard errors by
-_BLOCK_KEYS = ('type', 'block_size', 'upscale', 'channel_order')  # of a FusedBlockDCT
-_CONSTANT = 1e-4  # a coefficient that varies by less does so by rounding in float32
+_SAMPLED_BLOCKS = 20_000  # of all images, to compare int8 scales on
+_GROUPS = 20  # of images, to estimate standard errors from
+_BLOCK_KEYS = ('type', 'block_size', 'upscale', 'channel_order')
+_CONSTANT = 1e-4  # smaller deviations of a coefficient are rounding errors of float32
 
 
-@TRANSFORMS.register_module()
-class BlockStatistics(FreqTransform):
-    """Put the blocks of the image in its place: :class:`mmfreq.dct.moments.ImageBlocks`."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        import mmfreq.dct.moments_kernel  # noqa: F401  compiled before workers are forked
-        self._kwargs = kwargs
-
-    def transform(self, results: dict) -> dict:
-        """Replace ``results['img']``."""
-        results['img'] = ImageBlocks(results['img'], **self._kwargs)
-        return results
-
-
-def coefficient_pipeline(pipeline: list[dict]) -> list[dict]:
-    """Return the steps up to the DCT, of a FusedBlockDCT what counts for all coefficients.
-
-    Raises:
-        ValueError: No BlockDCT or FusedBlockDCT.
-    """
-    for i, step in enumerate(pipeline):
-        if transform_type(step) == 'BlockDCT':
-            return list(pipeline[:i + 1])
-        if transform_type(step) == 'FusedBlockDCT':
-            kept = {key: step[key] for key in _BLOCK_KEYS if key in step}
-            return [*pipeline[:i], kept]
-    raise ValueError('expected a training pipeline with BlockDCT or FusedBlockDCT, got '
-                     f'{" -> ".join(map(transform_type, pipeline))}')
+def coefficient_pipeline(cfg: Config, pipeline: list[dict]) -> list[dict]:
+    """Return the steps up to the DCT, in the pipeline or in a preprocessor, without a selection."""
+    freq = pipelines.device_freq(cfg)
+    steps = [*pipeline[:-1], dict(freq, type='FusedBlockDCT')] if freq else pipeline
+    for i, step in enumerate(steps):
+        if transform_type(step) in ('BlockDCT', 'FusedBlockDCT'):
+            return [*steps[:i], {key: step[key] for key in _BLOCK_KEYS if key in step}]
+    raise RefusedError('expected a training pipeline with BlockDCT or FusedBlockDCT, got '
+                       f'{" -> ".join(map(transform_type, pipeline))}')
 
 
 def coefficient_dataset(cfg: Config) -> Dataset:
-    """Build the training set, with all DCT coefficients or what computes their statistics.
-
-    ``'img'`` is float32 (h, w, 3*N*N) behind a BlockDCT, ``ImageBlocks`` for a FusedBlockDCT.
-    """
+    """Build the training set; its ``'img'`` has all coefficients, float32 (h, w, 3*N*N)."""
     init_default_scope(cfg.get('default_scope', 'mmengine'))
-    dataset_cfg = deepcopy(cfg.train_dataloader.dataset)
-    found = datasets_with_pipeline(dataset_cfg)
-    if not found:
-        raise ValueError('expected a train_dataloader.dataset with a pipeline')
-    for node in found:
-        steps = coefficient_pipeline(network_steps(cfg, node['pipeline']))
-        if transform_type(steps[-1]) == 'FusedBlockDCT':
-            steps[-1] = dict(steps[-1], type='BlockStatistics')
-        node['pipeline'] = steps
-    return DATASETS.build(dataset_cfg)
+    dataset = deepcopy(cfg.train_dataloader.dataset)
+    for node in pipelines.datasets_with_pipeline(dataset):
+        node['pipeline'] = coefficient_pipeline(cfg, node['pipeline'])
+        step = node['pipeline'][-1]
+        if transform_type(step) == 'FusedBlockDCT':
+            count = 3 * step.get('block_size', 8)**2
+            step.update(channels=range(count), stats=dict(mean=[0] * count, std=[1] * count))
+    return DATASETS.build(dataset)
 
 
 class _ImageStats(Dataset):
@@ -89,9 +56,6 @@ class _ImageStats(Dataset):
     def __init__(self, images: Dataset, seed: int, blocks: float) -> None:
         self.images, self.seed, self.blocks = images, seed, blocks
 
-    def __len__(self) -> int:
-        return len(self.images)
-
     def __getitem__(self, index: int) -> tuple[RunningStats, np.ndarray]:
         sequence = np.random.SeedSequence((self.seed, index))
         seed = int(sequence.generate_state(1)[0])
@@ -99,114 +63,79 @@ class _ImageStats(Dataset):
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes longer than an image
         image = self.images[index]['img']
-        rng = np.random.default_rng(sequence)
-        count = int(self.blocks + rng.random())  # self.blocks on average, maybe less than 1
-        picked = rng.integers(image.shape[0] * image.shape[1], size=count)
-        if isinstance(image, ImageBlocks):
-            return image.statistics(picked)
-        return RunningStats.of(image), image.reshape(-1, image.shape[-1])[picked]
+        blocks, rng = image.reshape(-1, image.shape[-1]), np.random.default_rng(sequence)
+        count = int(self.blocks + rng.random())  # self.blocks on average, which may be below 1
+        return RunningStats.of(image), blocks[rng.integers(len(blocks), size=count)]
 
 
-def _collate(items: Sequence[tuple]) -> tuple[RunningStats, np.ndarray, int]:
-    stats, blocks = zip(*items)
-    return merged(stats), np.concatenate(blocks), len(items)
-
-
-def _check_scales(scales: Sequence[float]) -> None:
-    if not scales or not all(0 < scale < math.inf for scale in scales):
-        raise ValueError(f'scales: expected numbers > 0, got {list(scales)}')
-
-
-def int8_scales(normalised: np.ndarray,
-                scales: Sequence[float] = INT8_SCALES) -> list[dict[str, float]]:
-    """Measure the error of ``FreqNormalize(..., dtype='int8', scale=...)`` at each scale.
-
-    Args:
-        normalised (np.ndarray): Coefficients with zero mean and unit deviation, of any shape.
-        scales (Sequence[float]): Steps for one standard deviation, each > 0.
+def int8_scales(normalised: np.ndarray) -> list[dict[str, float]]:
+    """Measure the error of int8 for normalised coefficients, of any shape.
 
     Returns:
-        list[dict]: ``scale``, ``clipped`` (fraction of saturated values) and ``rms_error`` (in
-        standard deviations).
+        list[dict]: ``scale`` (each of INT8_SCALES), ``clipped`` (fraction of saturated values) and
+        ``rms_error`` (in standard deviations).
     """
-    _check_scales(scales)
     rows = []
-    for scale in scales:
-        steps = np.rint(normalised.astype(np.float64) * scale)
-        kept = np.clip(steps, -INT8_LIMIT, INT8_LIMIT)
-        rows.append(dict(scale=scale, clipped=float(np.mean(kept != steps)),
-                         rms_error=float(np.sqrt(np.mean((kept / scale - normalised)**2)))))
+    for scale in INT8_SCALES:
+        clipped = abs(normalised * scale) >= INT8_LIMIT + 0.5
+        error = to_int8(normalised * scale) / scale - normalised
+        rows.append(dict(scale=scale, clipped=float(clipped.mean()),
+                         rms_error=float(np.sqrt(np.mean(error**2)))))
     return rows
 
 
 def standard_error(groups: Sequence[RunningStats], std: np.ndarray) -> dict[str, float]:
     """Return the largest standard errors of mean and std over the channels, in units of ``std``.
 
-    They are those of the mean of random groups of images, from the spread of the groups, so that
-    neighbouring blocks of an image do not count as independent. NaN for a single group.
+    They follow from the spread of random groups of images, since neighbouring blocks of an image
+    are not independent. NaN for a single group.
     """
-    found = {}
-    for name, values in (('mean', [group.mean for group in groups]),
-                         ('std', [np.sqrt(group.squares / group.count) for group in groups])):
-        spread = np.std(values, axis=0, ddof=1) if len(groups) > 1 else np.full(len(std), np.nan)
-        found[name] = float((spread / np.sqrt(len(groups)) / std).max())
-    return found
+    values = dict(mean=[group.mean for group in groups],
+                  std=[np.sqrt(group.squares / group.count) for group in groups])
+    scale = std * np.sqrt(len(groups) - 1)
+    with np.errstate(invalid='ignore'):
+        return {name: float((np.std(rows, axis=0) / scale).max()) for name, rows in values.items()}
 
 
-def dataset_statistics(cfg: Config, num_workers: int = 2, images: Optional[int] = None,
-                       seed: int = 0, scales: Sequence[float] = INT8_SCALES
-                       ) -> tuple[FreqStats, list[int]]:
+def dataset_statistics(cfg: Config, num_workers: int = 2, images: int = 5_000,
+                       seed: int = 0) -> tuple[FreqStats, list[int]]:
     """Compute mean and standard deviation of every DCT channel over the training pipeline.
 
     Args:
-        cfg (Config): A config whose training pipeline has BlockDCT; later steps are not run.
+        cfg (Config): A config whose training pipeline has a DCT. Later steps do not run.
         num_workers (int): Worker processes; the result does not depend on it. Defaults to 2.
-        images (int, optional): Number of images, sampled at random. Defaults to None: all.
+        images (int): Number of images, sampled at random; 0 for all. Defaults to 5,000.
         seed (int): Seed of augmentation and sampling. Defaults to 0.
-        scales (Sequence[float]): int8 scales to compare, on some 20,000 blocks sampled at random.
-            Defaults to ``INT8_SCALES``.
 
     Returns:
-        tuple[FreqStats, list[int]]: The statistics, and the channels that never vary; their std is
-        set to 1, so that they normalise to 0. ``meta['standard_error']`` has the result of
-        :func:`standard_error`, ``meta['int8']`` the rows of :func:`int8_scales` for the selected
-        channels, and ``meta['int8_scale']`` the scale of least error.
+        tuple[FreqStats, list[int]]: The statistics, and the channels that never vary, whose std is
+        set to 1. ``meta`` has ``standard_error`` (see :func:`standard_error`), ``int8`` (the rows
+        of :func:`int8_scales` for the selected channels) and ``int8_scale`` (of least error).
     """
-    if images is not None:
-        check_positive_int('images', images)
-    if seed < 0:
-        raise ValueError(f'seed: expected an integer >= 0, got {seed}')
-    _check_scales(scales)
-    dataset = coefficient_dataset(cfg)
+    pipeline, dataset = pipelines.pipelines(cfg, 'train_dataloader')[0], coefficient_dataset(cfg)
+    channels = list(pipelines.input_spec(cfg, pipeline).channels)
     total = min(images or len(dataset), len(dataset))
     order = np.random.default_rng(seed).permutation(len(dataset))[:total].tolist()
-    loader = DataLoader(_ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total)),
-                        batch_size=max(1, min(8, total // _GROUPS)), sampler=order,
-                        num_workers=num_workers, collate_fn=_collate)
-    groups, samples = [RunningStats() for _ in range(min(_GROUPS, len(loader)))], []
-    with tqdm(desc='DCT statistics', total=total, unit='image') as progress:
-        for i, (part, blocks, count) in enumerate(loader):
-            groups[i % _GROUPS].merge(part)
-            samples.append(blocks)
-            progress.update(count)
-    running = merged(groups)
+    loader = DataLoader(_ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total)), sampler=order,
+                        batch_size=8, num_workers=num_workers, collate_fn=list)
+    groups, samples = [RunningStats() for _ in range(min(_GROUPS, total))], []
+    with tqdm(desc='DCT statistics', total=total, unit='image', disable=None) as progress:
+        for batch in loader:
+            for part, blocks in batch:
+                groups[len(samples) % _GROUPS].merge(part)
+                samples.append(blocks)
+            progress.update(len(batch))
+    running = RunningStats.merged(groups)
     constant = np.flatnonzero(running.squares <= _CONSTANT**2 * running.count).tolist()
     running.squares[constant] = running.count
-    pipeline = pipelines(cfg, 'train_dataloader')[0]
-    steps = [dict(step, type=transform_type(step))  # names for types
-             for step in coefficient_pipeline(network_steps(cfg, pipeline))]
+    steps = [dict(step, type=transform_type(step)) for step in coefficient_pipeline(cfg, pipeline)]
     stats = running.finish(dict(
         source='tools/dataset_stats.py', config=str(cfg.filename).rpartition('/')[2],
-        pipeline=steps, images=total,
-        seed=seed, date=datetime.date.today().isoformat()))
-    stats.meta['standard_error'] = standard_error(groups, stats.std)
-    if constant:
-        stats.meta['constant_channels'] = constant
-    channels = dct_channels(network_pipeline(cfg, pipeline))[0]
-    normalised = (np.concatenate(samples) - stats.mean)[:, channels] / stats.std[channels]
-    rows = int8_scales(normalised, scales)
-    best = min(rows, key=lambda row: row['rms_error'])
-    stats.meta.update(int8=rows, int8_scale=best['scale'])
+        pipeline=steps, images=total, seed=seed, date=datetime.date.today().isoformat(),
+        **(dict(constant_channels=constant) if constant else {})))
+    rows = int8_scales((np.concatenate(samples) - stats.mean)[:, channels] / stats.std[channels])
+    stats.meta.update(standard_error=standard_error(groups, stats.std), int8=rows,
+                      int8_scale=min(rows, key=lambda row: row['rms_error'])['scale'])
     return stats, constant
 
 

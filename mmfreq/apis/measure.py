@@ -1,10 +1,9 @@
-"""Timing, memory and counts of a model: what the comparison and the benchmark share."""
+"""Time, memory and counts of a model, for the comparison and the benchmarks."""
 import os
 import time
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Callable, Mapping, Optional, Sequence
+from typing import Any, Callable, Mapping, NamedTuple, Sequence
 
 import numpy as np
 import torch
@@ -15,12 +14,11 @@ from mmengine.dataset import pseudo_collate
 from mmengine.registry import MODELS
 from tqdm import tqdm
 
-from mmfreq.config.pipelines import iter_dicts, pipelines, transform_type, unfused
+from mmfreq.config.pipelines import iter_dicts, pipelines, transform_type
 
 
-@dataclass
-class Entry:
-    """Median and quartiles of one figure over several rounds; all equal if it was counted."""
+class Entry(NamedTuple):
+    """Median and quartiles of one figure over several rounds."""
     name: str
     median: float
     low: float
@@ -29,36 +27,27 @@ class Entry:
     @classmethod
     def of(cls, name: str, values: Sequence[float]) -> 'Entry':
         """Summarise the values of all rounds."""
-        low, median, high = np.quantile(values, (0.25, 0.5, 0.75))
-        return cls(name, float(median), float(low), float(high))
+        low, median, high = map(float, np.quantile(values, (0.25, 0.5, 0.75)))
+        return cls(name, median, low, high)
 
 
 def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
-                     images_per_call: int = 1, unit: float = 1e-3, title: str = '',
-                     failed: Optional[dict[str, Exception]] = None) -> list[Entry]:
+                     images_per_call: int = 1, unit: float = 1e-3, title: str = '') -> list[Entry]:
     """Time candidates in rounds in which each runs once, so that a busy moment hits all of them.
 
     Args:
-        candidates (Mapping[str, Callable]): What to run, by name.
+        candidates (Mapping[str, Callable]): Functions to time, by name.
         repeats (int): Rounds that count, after one to warm up.
         images_per_call (int): Images that one call processes; times are per image. Defaults to 1.
         unit (float): Seconds in a unit of the result. Defaults to 1e-3, milliseconds.
-        title (str): Label of the progress bar, which is shown on a terminal only.
-        failed (dict, optional): Receives the errors of candidates, which then have no entry.
-            Defaults to None: errors are raised.
+        title (str): Label of the progress bar.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
-        for name in list(seconds):
+        for name, candidate in candidates.items():
             start = time.perf_counter()
-            try:
-                candidates[name]()
-                seconds[name].append(time.perf_counter() - start)
-            except Exception as error:  # a candidate runs whatever its config names
-                if failed is None:
-                    raise
-                failed[name] = error
-                del seconds[name]
+            candidate()
+            seconds[name].append(time.perf_counter() - start)
     scale = images_per_call * unit
     return [Entry.of(name, np.divide(times[1:], scale)) for name, times in seconds.items()]
 
@@ -107,13 +96,12 @@ def packed_sample(cfg: Config) -> dict[str, Any]:
     The image has the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
     is fixed, else 375x500.
     """
-    found = pipelines(cfg, 'test_dataloader')
-    if not found:
-        raise ValueError('expected a test_dataloader with a pipeline')
-    steps = [step for step in found[0] if not transform_type(step).startswith('Load')]
+    pipeline, *_ = pipelines(cfg, 'test_dataloader')
+    steps = [step for step in pipeline if not transform_type(step).startswith('Load')]
     width, height = 500, 375
-    for step in iter_dicts(unfused(steps)):
-        if transform_type(step) == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
+    for step in iter_dicts(steps):
+        kind = step.get('resize') or transform_type(step)  # of a LazyResize, or of itself
+        if kind == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
             width, height = step['scale']
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
     return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],

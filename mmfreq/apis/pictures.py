@@ -1,4 +1,4 @@
-"""What the pictures share: colours, bars, writing a file."""
+"""Colours, bars and file writing that the pictures share."""
 import io
 from typing import Optional, Sequence
 
@@ -18,25 +18,21 @@ def save_figure(figure: Figure, path: str) -> None:
 
 
 def draw_bars(axis: 'matplotlib.axes.Axes', title: str, names: Sequence[str],
-              values: Sequence[Optional[float]], pattern: str) -> None:
-    """Draw a horizontal bar for each name, from zero.
+              values: Sequence[float], texts: Sequence[str],
+              colors: Optional[Sequence[str]] = None) -> None:
+    """Draw a horizontal bar from zero for each name, from the top, with a text at its end.
 
-    Args:
-        axis (matplotlib.axes.Axes): Where to draw.
-        title (str): What the bars show, with its unit.
-        names (Sequence[str]): One a bar; the first, the baseline, is grey.
-        values (Sequence[float | None]): Lengths; None is labelled "no figure".
-        pattern (str): Format of the labels, as ``'{:.1f}'``.
+    By default, the first bar, the baseline, is grey.
     """
-    lengths = [value or 0 for value in values]
-    colors = [BASELINE, *[OTHERS] * (len(names) - 1)]
-    bars = axis.barh(range(len(names)), lengths, color=colors, height=0.62)
-    labels = ['no figure' if value is None else pattern.format(value) for value in values]
-    axis.bar_label(bars, labels, padding=4, color=INK)
+    colors = colors or [BASELINE, *[OTHERS] * (len(names) - 1)]
+    bars = axis.barh(range(len(names)), values, color=colors, height=0.62)
+    axis.bar_label(bars, texts, padding=4, color=INK)
     axis.set_yticks(range(len(names)), names, color=INK)
+    axis.set_ylim(len(names) - 0.5, -0.5)
     axis.set_title(title, loc='left', fontsize=11, color=INK)
-    axis.invert_yaxis()
-    axis.set_xlim(0, 1.2 * max(max(lengths), 1e-12))
+    low, high = min(0, *values), max(0, *values)
+    room = 0.09 * max(map(len, texts)) * (high - low or 1)  # for the texts
+    axis.set_xlim(low - room * (low < 0), high + room)
     axis.set_xticks([])
     axis.tick_params(length=0)
     axis.spines[:].set_visible(False)

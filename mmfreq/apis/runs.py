@@ -78,6 +78,9 @@ def load_config(args: argparse.Namespace) -> Config:
     if not args.verbose:
         cfg.setdefault('runner_type', 'QuietRunner')
         hooks.setdefault('progress', dict(type='ProgressHook'))
+    elif cfg.get('runner_type') == 'QuietRunner':  # the config of an earlier run
+        cfg.pop('runner_type')
+        hooks.pop('progress', None)
     if cfg.get('default_scope') == 'mmpretrain':  # as mmpretrain's own tools do
         for loader in filter(None, map(cfg.get, DATALOADERS)):
             loader.setdefault('collate_fn', dict(type='default_collate'))
@@ -124,8 +127,9 @@ def test_config(args: argparse.Namespace) -> Config:
     """Return the config that ``tools/test.py`` runs; its ``--help`` explains the flags."""
     cfg = load_config(args)
     cfg.update(resume=False, load_from=checkpoint_file(args.checkpoint))
-    if not args.work_dir:  # the training run's own config and logs stay as they are
-        cfg.work_dir = str(Path(cfg.work_dir, 'test'))
+    if not args.work_dir:  # beside the checkpoint, where compare looks for it
+        folder = cfg.work_dir if '://' in cfg.load_from else Path(cfg.load_from).parent
+        cfg.work_dir = str(Path(folder, 'test'))
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.show:

@@ -1,10 +1,13 @@
-"""Map image blocks to normalised DCT channels by one affine map.
+"""One affine map from the pixels of a block to its normalised DCT channels.
 
-Colour conversion, level shift, upscale, DCT, selection and normalisation are affine
-(:mod:`mmfreq.dct.blocks` has each of them). So a channel is a weighted sum of the pixels that its
-block depends on, plus a constant, and other coefficients are never computed. Nothing is rounded,
-whereas :func:`mmfreq.dct.blocks.to_ycbcr` rounds colours to whole levels, which moves a
-coefficient by 0.29 (standard deviation).
+Colour conversion, level shift, upscaling, DCT, selection and normalisation are affine
+(:mod:`mmfreq.dct.blocks` has each of them). A channel of a block is therefore a weighted sum of the
+pixels that the block depends on, plus a constant, and coefficients outside the selection are never
+computed. The map rounds nothing, whereas :func:`mmfreq.dct.blocks.to_ycbcr` rounds colours to whole
+levels, which moves a coefficient by 0.29 (standard deviation).
+
+Each backend has one implementation: :mod:`mmfreq.dct.blocks` in NumPy is the reference,
+:mod:`mmfreq.dct.kernel` is the compiled loop, and :mod:`mmfreq.models.dct_layer` is a convolution.
 """
 from types import ModuleType
 from typing import Sequence, Union
@@ -12,29 +15,20 @@ from typing import Sequence, Union
 import cv2
 import numpy as np
 
-from mmfreq.dct import blocks as dct
+from mmfreq.dct.blocks import (
+    LEVEL_SHIFT,
+    check_image,
+    check_positive_int,
+    color_matrix,
+    dct_matrix,
+    grid_shape,
+)
 from mmfreq.dct.lazy_image import LazyImage
 
-INT8_LIMIT = 127
 
-
-def upscale_matrix(block_size: int, upscale: int) -> np.ndarray:
-    """Return the weights of bilinear upscaling for one block.
-
-    Args:
-        block_size (int): Side N of the block in upscaled pixels.
-        upscale (int): Factor, a divisor of N.
-
-    Returns:
-        np.ndarray: float64 (N, window). The window is ``N / upscale`` pixels, and one more on
-        either side if ``upscale > 1``.
-
-    Raises:
-        ValueError: ``block_size`` is not a multiple of ``upscale``.
-    """
-    n = dct.check_positive_int('block_size', block_size)
-    factor = dct.check_positive_int('upscale', upscale)
-    if n % factor:
+def _upscale_matrix(n: int, factor: int) -> np.ndarray:
+    """Return the weights of bilinear upscaling for n upscaled pixels of a block: (n, window)."""
+    if n % check_positive_int('upscale', factor):
         raise ValueError(f'block_size: expected a multiple of upscale={factor}, got {n}; YCbCr, '
                          'BlockDCT, ChannelSelect and FreqNormalize take other sizes')
     if factor == 1:
@@ -50,10 +44,8 @@ def upscale_matrix(block_size: int, upscale: int) -> np.ndarray:
 class BlockMap:
     """Affine map from the pixels of an image to some of its normalised DCT channels.
 
-    :func:`mmfreq.dct.kernel.block_channels` applies it, together with a bilinear resize.
-
     Args:
-        channels (Sequence[int]): The C channels, ``N*N*component + N*vertical + horizontal``.
+        channels (Sequence[int]): The C channels of the selection.
         mean (np.ndarray): float64 (3*N*N,), subtracted from the coefficients.
         std (np.ndarray): float64 (3*N*N,), divides them.
         block_size (int): Side N of a block in upscaled pixels, a multiple of ``upscale``. Defaults
@@ -68,9 +60,6 @@ class BlockMap:
             Channel c of a block is the sum of ``kernel[c]`` times its pixels (colour, row, column),
             plus ``bias[c]``.
         bias (np.ndarray): float64 (C,).
-        color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr.
-        rows (np.ndarray): float32 (K, window), weights of the vertical frequencies in use, and of
-            none if they are odd in number: K is even.
 
     Raises:
         ValueError: ``block_size`` is not a multiple of ``upscale``.
@@ -79,8 +68,8 @@ class BlockMap:
     def __init__(self, channels: Sequence[int], mean: np.ndarray, std: np.ndarray,
                  block_size: int = 8, upscale: int = 1, channel_order: str = 'bgr') -> None:
         n = block_size
-        basis = dct.dct_matrix(n) @ upscale_matrix(n, upscale)  # (N, window)
-        color = dct.color_matrix(channel_order)
+        basis = dct_matrix(n) @ _upscale_matrix(n, upscale)  # (N, window)
+        color = color_matrix(channel_order)
         self.block_size, self.upscale = n, upscale
         self.stride, self.margin = n // upscale, int(upscale > 1)
         chosen = np.array(channels)
@@ -88,24 +77,18 @@ class BlockMap:
         mean, std = np.asarray(mean)[chosen], np.asarray(std)[chosen]
         columns = basis[horizontal] / std[:, None]  # (C, window)
         self.kernel = np.einsum('cy,cx,ck->ckyx', basis[vertical], columns, color[component, :3])
-        level = np.where(chosen % n**2 == 0, n * (color[component, 3] - dct.LEVEL_SHIFT), 0)
+        level = np.where(chosen % n**2 == 0, n * (color[component, 3] - LEVEL_SHIFT), 0)
         self.bias = (level - mean) / std
         order = np.lexsort((component, vertical))
         used, starts = np.unique(vertical[order], return_index=True)
         across, column = np.unique(horizontal, return_inverse=True)
         table = np.stack([component, column, np.arange(len(chosen))], axis=1)
-        self.color = color[:, :3].astype(np.float32, order='C')
-        rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))
-        self.rows = rows.astype(np.float32)
+        rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))  # the loop takes an even number
         self._weights = (
-            self.color, self.rows,
+            color[:, :3].astype(np.float32, order='C'), rows.astype(np.float32),
             np.append(starts, len(chosen)), basis[across].astype(np.float32), table[order],
             np.stack([1 / std, self.bias], axis=1).astype(np.float32)[order])
-        _kernel()  # compiled before workers are forked
-
-    def grid_shape(self, image_shape: Sequence[int]) -> tuple[int, int]:
-        """Return the blocks (rows, columns) of an image of ``image_shape`` pixels (H, W)."""
-        return dct.grid_shape(image_shape, self.block_size, self.upscale)
+        _compiled_loop()  # compiled before workers are forked
 
     def channels(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
         """Compute the channels of an image on one thread.
@@ -115,39 +98,32 @@ class BlockMap:
                 block. A lazy image is resized without rounding.
 
         Returns:
-            np.ndarray: float32 (C, h, w), see :meth:`grid_shape`.
+            np.ndarray: float32 (C, h, w), see :func:`mmfreq.dct.blocks.grid_shape`.
 
         Raises:
             ValueError: Another dtype or shape.
         """
-        out = np.empty((len(self.bias), *self.grid_shape(dct.check_image(image).shape)),
-                       dtype=np.float32)
+        shape = grid_shape(check_image(image).shape, self.block_size, self.upscale)
+        out = np.empty((len(self.bias), *shape), dtype=np.float32)
         lazy = LazyImage.of(image)
-        pixels = forward(lazy.pixels)
-        _kernel().block_channels(pixels.reshape(len(pixels), -1), lazy.axes, lazy.supports,
-                                 *self._weights, self.stride, self.margin, out)
+        pixels = _forward(lazy.pixels)
+        _compiled_loop().block_channels(
+            pixels.reshape(len(pixels), -1), lazy.axes, lazy.supports, *self._weights, self.stride,
+            self.margin, out)
         return out
 
-    def channels_int8(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
-        """Round :meth:`channels` (halves to even) and saturate them to -127..127: int8."""
-        channels = self.channels(image)
-        out = np.empty(channels.shape, dtype=np.int8)
-        _kernel().saturate(channels.reshape(-1), INT8_LIMIT, out.reshape(-1))
-        return out
+def _compiled_loop() -> ModuleType:
+    """Return :mod:`mmfreq.dct.kernel`.
 
-
-def _kernel() -> ModuleType:
-    """Return the compiled loops.
-
-    numba takes half a second to import, and some seconds to compile the first time. So it is
-    imported when the first map is made, before workers are forked. A map holds weights alone, so
-    workers that get it pickled load the loops from disk.
+    Importing numba takes half a second and compiling some seconds the first time, so that only the
+    first map does it. A map holds weights alone: a worker that receives it pickled loads the
+    machine code from disk.
     """
     from mmfreq.dct import kernel
     return kernel
 
 
-def forward(image: np.ndarray) -> np.ndarray:
+def _forward(image: np.ndarray) -> np.ndarray:
     """Return the image (H, W, 3) in C order; OpenCV flips fastest."""
     flipped = [axis for axis in (0, 1) if image.strides[axis] < 0]
     if flipped and image.strides[2] > 0:

@@ -1,12 +1,13 @@
 """Colour conversion, block DCT-II and their inverses.
 
-Conventions of the whole package:
+Conventions of the whole package (:mod:`mmfreq.dct` defines the words):
 
-- Colour is full-range JFIF YCbCr (ITU-R BT.601, as in JPEG), components in the order Y, Cb, Cr.
-- Samples are shifted by -128. The transform is the orthonormal DCT-II, ``F = D X D^T`` with
+- Colours are full-range JFIF YCbCr (ITU-R BT.601, as in JPEG), components in the order Y, Cb, Cr.
+- Levels are shifted by -128. The transform is the orthonormal DCT-II, ``F = D X D^T`` with
   ``D[k, n] = c(k) cos((2n + 1) k pi / (2N))``, ``c(0) = sqrt(1/N)``, ``c(k > 0) = sqrt(2/N)``. For
-  8x8 blocks of uint8 samples the DC coefficient lies in [-1024, 1016].
-- Channel number = ``N*N * component + N * vertical_frequency + horizontal_frequency``.
+  8x8 blocks of levels 0..255, the DC coefficient lies in [-1024, 1016].
+- The number of a channel is ``N*N * component + N * vertical_frequency + horizontal_frequency``,
+  with components 0, 1, 2.
 """
 from functools import cache
 from typing import Optional, Sequence
@@ -15,21 +16,16 @@ import cv2
 import numpy as np
 import torch
 
+from mmfreq.dct.channels import ChannelSpec, channel_indices, check_positive_int
+
 LEVEL_SHIFT = 128
 
-# Rows give Y, Cb, Cr from R, G, B, 1 (JFIF 1.02, from BT.601's luma weights).
+# Weights of R, G, B and 1 for Y, Cb and Cr (JFIF 1.02, from BT.601's luma weights).
 _RGB_TO_YCBCR = np.array([
     [0.299, 0.587, 0.114, 0],
     [-0.299 / 1.772, -0.587 / 1.772, 0.886 / 1.772, 128],
     [0.701 / 1.402, -0.587 / 1.402, -0.114 / 1.402, 128],
 ])
-
-
-def check_positive_int(name: str, value: int) -> int:
-    """Return ``value``; raise ValueError unless it is an integer >= 1."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-        raise ValueError(f'{name}: expected an integer >= 1, got {value!r}')
-    return value
 
 
 def check_image(image: np.ndarray) -> np.ndarray:
@@ -41,7 +37,7 @@ def check_image(image: np.ndarray) -> np.ndarray:
 
 
 def color_matrix(channel_order: str = 'bgr') -> np.ndarray:
-    """Return float64 (3, 4): rows give Y, Cb, Cr (levels 0..255) from the three colours and 1."""
+    """Return the weights of the three colours and 1 for Y, Cb and Cr (levels 0..255): (3, 4)."""
     if channel_order not in ('bgr', 'rgb'):
         raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
     return _RGB_TO_YCBCR[:, [2, 1, 0, 3]] if channel_order == 'bgr' else _RGB_TO_YCBCR
@@ -55,9 +51,9 @@ def to_ycbcr(image: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
         channel_order (str): ``'bgr'`` or ``'rgb'``. Defaults to ``'bgr'``.
 
     Returns:
-        np.ndarray: uint8 (H, W, 3), Y, Cb, Cr, rounded to the nearest level (halves either way).
+        np.ndarray: uint8 (H, W, 3), Y, Cb, Cr, rounded to the nearest level.
     """
-    image = np.asarray(check_image(image))  # a lazy image gets its pixels here
+    image = np.asarray(check_image(image))  # computes the pixels of a lazy image
     ycbcr = cv2.transform(image.astype(np.float32), color_matrix(channel_order))
     return cv2.convertScaleAbs(ycbcr)  # rounds and saturates; nothing is negative
 
@@ -74,8 +70,6 @@ def from_ycbcr(ycbcr: np.ndarray, channel_order: str = 'bgr') -> np.ndarray:
     """
     matrix = color_matrix(channel_order)
     inverse = np.linalg.inv(matrix[:, :3])
-    if ycbcr.ndim != 3 or ycbcr.shape[2] != 3:
-        raise ValueError(f'expected an image (H, W, 3), got {ycbcr.shape}')
     rgb = (ycbcr.astype(np.float64) - matrix[:, 3]) @ inverse.T
     return np.clip(np.rint(rgb), 0, 255).astype(np.uint8)
 
@@ -92,21 +86,16 @@ def dct_matrix(block_size: int = 8) -> np.ndarray:
 
 @cache
 def block_basis(block_size: int = 8) -> np.ndarray:
-    """Return float64 (N*N, N*N): ``coefficients = block @ basis``, both flattened row by row."""
+    """Return float64 (N*N, N*N): ``coefficients = block @ basis``, both row by row."""
     d = dct_matrix(block_size)
     basis = np.ascontiguousarray(np.kron(d, d).T)
     basis.setflags(write=False)
     return basis
 
 
-@cache
-def _basis_tensor(block_size: int) -> torch.Tensor:
-    return torch.tensor(block_basis(block_size))
-
-
-def _result_dtype(array: np.ndarray) -> type:
-    """Return float64 for float64 input, else float32. Sums run in float64 either way."""
-    return np.float64 if array.dtype == np.float64 else np.float32
+def _as_float(result: np.ndarray, source: np.ndarray) -> np.ndarray:
+    """Return the float64 ``result`` as float32 unless ``source`` is float64."""
+    return result if source.dtype == np.float64 else result.astype(np.float32)
 
 
 def grid_shape(image_shape: Sequence[int], block_size: int = 8,
@@ -132,23 +121,18 @@ def block_dct(image: np.ndarray, block_size: int = 8) -> np.ndarray:
         block_size (int): Side N of a block in pixels. Defaults to 8.
 
     Returns:
-        np.ndarray: (ceil(H/N), ceil(W/N), C*N*N), float64 for float64 input, else float32. Channel
-        ``N*N*component + N*vertical + horizontal``.
+        np.ndarray: (ceil(H/N), ceil(W/N), C*N*N), float64 for float64 input, else float32.
     """
-    n = check_positive_int('block_size', block_size)
-    if image.ndim != 3 or 0 in image.shape:
-        raise ValueError(f'expected a non-empty image (H, W, C), got {image.shape}')
-    height, width, components = image.shape
+    n, (height, width, components) = block_size, image.shape
     rows, cols = grid_shape(image.shape, n)
     if (height, width) != (rows * n, cols * n):
         image = np.pad(image, ((0, rows * n - height), (0, cols * n - width), (0, 0)), 'edge')
     # (rows, n, cols, n, C) -> (rows, cols, C, n, n)
     blocks = image.reshape(rows, n, cols, n, components).transpose(0, 2, 4, 1, 3)
     blocks = np.subtract(blocks, LEVEL_SHIFT, dtype=np.float64, order='C')
-    # torch keeps to one thread in a data loader's worker, where NumPy's BLAS would take them all
-    coefficients = (torch.from_numpy(blocks.reshape(-1, n * n)) @ _basis_tensor(n)).numpy()
-    coefficients = coefficients.reshape(rows, cols, components * n * n)
-    return coefficients.astype(_result_dtype(image), copy=False)
+    # torch uses one thread in a data loader's worker; NumPy's BLAS would use all of them
+    coefficients = torch.from_numpy(blocks.reshape(-1, n * n)) @ torch.tensor(block_basis(n))
+    return _as_float(coefficients.numpy().reshape(rows, cols, components * n * n), image)
 
 
 def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:
@@ -162,50 +146,42 @@ def block_idct(coefficients: np.ndarray, block_size: int = 8) -> np.ndarray:
         np.ndarray: (h*N, w*N, C), float64 for float64 input, else float32. Levels are neither
         rounded nor clipped.
     """
-    n = check_positive_int('block_size', block_size)
-    if coefficients.ndim != 3 or coefficients.shape[2] % (n * n):
-        raise ValueError(f'expected coefficients (h, w, C*{n * n}), got {coefficients.shape}')
-    rows, cols, channels = coefficients.shape
-    components = channels // (n * n)
+    n, (rows, cols, channels) = block_size, coefficients.shape
     blocks = coefficients.reshape(-1, n * n).astype(np.float64) @ block_basis(n).T + LEVEL_SHIFT
     # (rows, cols, C, n, n) -> (rows, n, cols, n, C)
-    image = blocks.reshape(rows, cols, components, n, n).transpose(0, 3, 1, 4, 2)
-    image = image.reshape(rows * n, cols * n, components)
-    return image.astype(_result_dtype(coefficients), copy=False)
+    image = blocks.reshape(rows, cols, -1, n, n).transpose(0, 3, 1, 4, 2)
+    return _as_float(image.reshape(rows * n, cols * n, channels // (n * n)), coefficients)
 
 
-def coefficients_to_bgr(coefficients: np.ndarray, channels: Optional[Sequence[int]] = None,
+def coefficients_to_bgr(coefficients: np.ndarray, channels: Optional[ChannelSpec] = None,
                         image_shape: Optional[Sequence[int]] = None, block_size: int = 8,
                         upscale: int = 1) -> np.ndarray:
-    """Rebuild an image from some of its coefficients (not normalised); the others count as zero.
+    """Rebuild an image from some of its channels, not normalised; the others count as zero.
 
     Args:
         coefficients (np.ndarray): float (h, w, C).
-        channels (Sequence[int], optional): The C channels, in 0..3*N*N-1, each once. Defaults to
-            None: all, in order.
+        channels (str | Sequence, optional): The C channels, see
+            :func:`mmfreq.dct.channels.channel_indices`. Defaults to None: all, in order.
         image_shape (Sequence[int], optional): Pixels (H, W) before upscaling and padding, to crop
             the result to. Defaults to None: all blocks.
         block_size (int): Side N of a block in pixels. Defaults to 8.
-        upscale (int): Factor of the upscaling before the DCT, which is undone. Defaults to 1.
+        upscale (int): Factor of the upscaling before the DCT, undone here. Defaults to 1.
 
     Returns:
         np.ndarray: uint8 BGR (H, W, 3).
 
     Raises:
-        ValueError: The coefficients are not those of ``channels``, or ``image_shape`` is larger
-            than their blocks.
+        ValueError: ``channels`` is invalid or has another length than the coefficients, or
+            ``image_shape`` is larger than their blocks.
     """
     total = 3 * check_positive_int('block_size', block_size)**2
-    check_positive_int('upscale', upscale)
-    channels = list(range(total) if channels is None else channels)
-    if len(set(channels)) != len(channels) or not set(channels) <= set(range(total)):
-        raise ValueError(f'channels: expected distinct numbers in 0..{total - 1}, got {channels}')
+    channels = channel_indices(range(total) if channels is None else channels, block_size)
     if coefficients.ndim != 3 or coefficients.shape[2] != len(channels):
         raise ValueError(f'expected coefficients (h, w, {len(channels)}), got {coefficients.shape}')
     cube = np.zeros((*coefficients.shape[:2], total), dtype=np.float32)
     cube[:, :, channels] = coefficients
     ycbcr = block_idct(cube, block_size)
-    most = ycbcr.shape[0] // upscale, ycbcr.shape[1] // upscale
+    most = tuple(side // check_positive_int('upscale', upscale) for side in ycbcr.shape[:2])
     height, width = most if image_shape is None else image_shape[:2]
     if not (1 <= height <= most[0] and 1 <= width <= most[1]):
         raise ValueError(f'image_shape: expected (1, 1) to {most}, got {(height, width)}')

@@ -1,23 +1,19 @@
-"""Channel selections: which of the 192 DCT coefficients of a block a model sees.
+"""Channel selections, by name, list or file.
 
-A channel is one DCT frequency of one colour component, numbered
-``64 * component + 8 * vertical_frequency + horizontal_frequency`` with the components Y, Cb, Cr
-(0, 1, 2): JPEG's natural order, not zigzag. The named selections are those of Xu et al., "Learning
-in the Frequency Domain", CVPR 2020.
+The named selections are those of Xu et al., "Learning in the Frequency Domain", CVPR 2020. Channels
+are numbered as in :mod:`mmfreq.dct.blocks`, in JPEG's natural order, not along the zigzag.
 """
 import json
 from pathlib import Path
 from typing import Any, Sequence, Union
 
-from mmfreq.dct.blocks import check_positive_int
-
 ChannelSpec = Union[str, Sequence[int], Sequence[Sequence[int]]]
 
 COMPONENTS = ('Y', 'Cb', 'Cr')
 
-# Square-like selections (suffix S): how many horizontal frequencies each row of vertical frequency
-# keeps, counted from the upper left corner, for Y and for each of Cb and Cr. Source: the released
-# DCTNet code; it lacks 12S, for which Y 8, Cb 2, Cr 2 is our assumption.
+# Square-like selections (suffix S): the number of horizontal frequencies that each vertical
+# frequency keeps, from 0 on, for Y and for each of Cb and Cr. Source: the released DCTNet code. It
+# lacks 12S, for which 8 channels of Y and 2 each of Cb and Cr are our assumption.
 _SQUARE_ROWS = {
     6: ((2, 2), (1, )),
     12: ((3, 3, 2), (2, )),
@@ -33,8 +29,15 @@ _DYNAMIC = (0, 1, 2, 3, 4, 5, 8, 9, 10, 16, 17, 18, 24, 32), (0, 1, 3, 8, 24)
 CHANNEL_NAMES = tuple(f'{n}{p}' for p in 'ST' for n in _SQUARE_ROWS) + ('24D', '192')
 
 
+def check_positive_int(name: str, value: int) -> int:
+    """Return ``value``; raise ValueError unless it is an integer >= 1."""
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f'{name}: expected an integer >= 1, got {value!r}')
+    return value
+
+
 def read_json(path: Union[str, Path], what: str) -> dict[str, Any]:
-    """Read a JSON object; raise ValueError naming the file and ``what`` it should hold."""
+    """Read a JSON object; raise ValueError that names the file and ``what`` it should hold."""
     try:
         values = json.loads(Path(path).read_text(encoding='utf-8'))
     except OSError as error:
@@ -60,10 +63,6 @@ def zigzag_order(block_size: int = 8) -> list[int]:
     return sorted(range(block_size**2), key=key)
 
 
-def _square(rows: Sequence[int]) -> list[int]:
-    return [8 * v + u for v, width in enumerate(rows) for u in range(width)]
-
-
 def _named(name: str) -> list[Sequence[int]]:
     """Return the frequencies (0..63) of Y, Cb and Cr of a named selection."""
     if name == '192':
@@ -71,8 +70,9 @@ def _named(name: str) -> list[Sequence[int]]:
     if name == '24D':
         luma, chroma = _DYNAMIC
     else:
-        luma, chroma = map(_square, _SQUARE_ROWS[int(name[:-1])])
-    if name.endswith('T'):  # as many per component as S keeps, along the zigzag
+        luma, chroma = ([8 * v + u for v, width in enumerate(rows) for u in range(width)]
+                        for rows in _SQUARE_ROWS[int(name[:-1])])
+    if name.endswith('T'):  # for each component as many as S keeps, along the zigzag
         zigzag = zigzag_order()
         luma, chroma = sorted(zigzag[:len(luma)]), sorted(zigzag[:len(chroma)])
     return [luma, chroma, chroma]
@@ -85,8 +85,9 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
         channels (str | Sequence[int] | Sequence[Sequence[int]]): One of
 
             - a name, for 8x8 blocks: ``'6S' '12S' '24S' '32S' '48S' '64S'`` (upper left square),
-              the same with ``T`` (upper left triangle: the first frequencies of the zigzag, as many
-              per component as S keeps), ``'24D'`` (kept by the paper's gate), ``'192'`` (all);
+              the same with ``T`` (upper left triangle: the first frequencies of the zigzag, for
+              each component as many as S keeps), ``'24D'`` (kept by the paper's gate) or ``'192'``
+              (all);
             - the path of a JSON file with a list ``channels``, see ``tools/select_channels.py``;
             - three lists of frequencies for Y, Cb and Cr, each in ``0 .. block_size**2 - 1``;
             - one list of channels in ``0 .. 3 * block_size**2 - 1``.
@@ -96,8 +97,8 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
         list[int]: Ascending for names, in the given order for lists.
 
     Raises:
-        ValueError: Unknown name, unreadable file or one for another block size, empty selection,
-            or an index that is no integer, out of range or repeated.
+        ValueError: Unknown name, unreadable file or file for another block size, empty selection,
+            or an index that is not an integer, out of range or repeated.
     """
     size = check_positive_int('block_size', block_size)**2
     if isinstance(channels, str) and channels.endswith('.json'):
@@ -108,9 +109,9 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
                              f'JSON file or lists of indices, got {channels!r}')
         if block_size != 8:
             raise ValueError(f'channels={channels!r} is a selection for 8x8 blocks; with '
-                             f'block_size={block_size} give the indices')
+                             f'block_size={block_size}, list the indices')
         return _from_components(_named(channels), size)
-    if not isinstance(channels, Sequence) or isinstance(channels, (bytes, bytearray)):
+    if not isinstance(channels, Sequence):
         raise ValueError('channels: expected a name or lists of indices, got '
                          f'{type(channels).__name__}')
     if any(isinstance(part, Sequence) for part in channels):
@@ -123,7 +124,7 @@ def _from_file(path: str, block_size: int) -> list[int]:
     if not isinstance(values.get('channels'), list):
         raise ValueError(f'{path}: expected a JSON object with a list "channels"')
     if values.get('block_size', 8) != block_size:
-        raise ValueError(f'{path}: expected channels of {block_size}x{block_size} blocks, its '
+        raise ValueError(f'{path}: expected channels of {block_size}x{block_size} blocks, but its '
                          f'block_size is {values["block_size"]}')
     return _checked(values['channels'], 3 * block_size**2, path)
 

@@ -1,18 +1,16 @@
-"""The inner loops of :class:`mmfreq.dct.block_map.BlockMap`, compiled by numba on import.
+"""The compiled loop of :class:`mmfreq.dct.block_map.BlockMap`; numba compiles it on import.
 
-Bilinear resizing, cropping, flipping, colour conversion and the block DCT are linear, and separable
-but for the colours. So a block's coefficient is a weighted sum of at most two source pixels for each
-pixel of the block along either axis: first over rows of the source, then over colours, then over
-columns. The resized image never exists. An image that is not resized has one source pixel for each.
+Bilinear resizing, cropping, flipping and the block DCT are linear and separable, and the colour
+conversion is linear. Along either axis, a coefficient of a block is therefore a weighted sum of the
+source pixels that the block depends on. The loop sums over rows of the source, then over colours,
+then over columns, and the resized image never exists. Without resizing, each pixel of a block
+depends on one source pixel.
 
-Array libraries pass over a whole image for each operation, which costs more than the arithmetic.
-Here a few rows of blocks go through all steps before the next ones are read, so intermediate
-results stay in the processor's cache. The machine code is kept for later processes, beside this
-file or in ``NUMBA_CACHE_DIR``.
+Array libraries pass over the whole image for each operation, which costs more than the arithmetic.
+This loop takes a few rows of blocks through all steps before it reads the next ones, so that
+intermediate results stay in the processor's cache. numba keeps the machine code for later
+processes, beside this file or in ``NUMBA_CACHE_DIR``.
 """
-import warnings
-import zlib
-from pathlib import Path
 from typing import Any, Callable
 
 import numpy as np
@@ -23,54 +21,31 @@ _STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for t
 _BYTES = types.Array(types.uint8, 2, 'C', readonly=True)
 _F1, _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (1, 2, 3))
 _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
-_SIGNATURE = types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3)
-
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
-_SOURCES = 0  # checksum of all kernels: one holds code of others, whose changes numba does not see
-for _path in sorted(Path(__file__).parent.glob('*kernel.py')):
-    _SOURCES = zlib.crc32(_path.read_bytes(), _SOURCES)
-inner = njit(**_OPTIONS)  # inlined into the functions below and cached with them
+_inner = njit(**_OPTIONS)  # inlined into the compiled function below and cached with it
 
 
 def compiled(signature: Any) -> Callable[[Callable], Callable]:
-    """Compile for one thread, without the GIL, and keep the machine code on disk where possible.
-
-    A damaged cache file is replaced, with a warning.
-    """
+    """Compile for one thread, without the GIL; keep the machine code on disk where possible."""
 
     def decorate(function: Callable) -> Callable:
-        function.__qualname__ += f'_{_SOURCES:08x}'  # a part of the file's name
         try:
             return njit(signature, cache=True, **_OPTIONS)(function)
-        except Exception as error:  # unpickling a damaged file raises errors of many classes
-            cause = error
-        try:
-            njit(cache=True, **_OPTIONS)(function)._cache.flush()
-            compiled = njit(signature, cache=True, **_OPTIONS)(function)
-        except (RuntimeError, OSError):  # no folder to write to, or the disk is full
+        except (RuntimeError, OSError):  # no folder can be written to, or the disk is full
             return njit(signature, **_OPTIONS)(function)
-        warnings.warn(f"mmfreq: replaced a damaged file in numba's cache ({cause!r})", stacklevel=2)
-        return compiled
 
     return decorate
 
 
-@inner
+@_inner
 def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: int, pixels: Any,
                     weights: Any) -> int:
-    """Write which source pixels each block depends on along one axis, and their weights.
+    """Write the source pixels that each block depends on along one axis, and their weights.
 
-    Args:
-        axis: int64 (6,), a row of :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
-        support: Source pixels on either side of a resized pixel's centre that it depends on.
-        basis: float32 (K, window), weights of the resized pixels of a block.
-        stride: Pixels of the resized image from one block to the next.
-        margin: Pixels on either side of these that also belong to the block.
-        pixels: int64 (blocks, T), written. Spare places repeat the last pixel.
-        weights: float32 (blocks, K, T), zeros; written.
-
-    Returns:
-        The number of places that the block with most source pixels takes.
+    ``axis`` and ``support`` describe one axis of a lazy image as in :func:`block_channels`;
+    ``basis``, float32 (K, window), are the weights of a block's resized pixels. The function writes
+    into ``pixels``, int64 (blocks, T), whose spare places repeat the last pixel, and adds to
+    ``weights``, float32 (blocks, K, T). It returns the largest number of source pixels of a block.
     """
     start, length, size, first, step, count = axis
     most = 0
@@ -98,20 +73,20 @@ def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: 
     return most
 
 
-@inner
-def axis_weights(axis: Any, support: float, basis: Any, stride: int, margin: int,
+@_inner
+def _axis_weights(axis: Any, support: float, basis: Any, stride: int, margin: int,
                  blocks: int) -> Any:
-    """Return :func:`_source_weights` of ``blocks`` blocks: pixels, weights, and a multiple of 4 places."""
-    places = basis.shape[1] * int(np.ceil(2 * support)) + 4  # whatever the slices' steps
+    """Return pixels and weights of :func:`_source_weights`, and their places in use: 4, 8, ..."""
+    places = basis.shape[1] * int(np.ceil(2 * support)) + 4  # enough for slices of any step
     pixels = np.empty((blocks, places), np.int64)
     weights = np.zeros((blocks, len(basis), places), np.float32)
     used = _source_weights(axis, support, basis, stride, margin, pixels, weights)
     return pixels, weights, used + 3 & -4
 
 
-@inner
+@_inner
 def _sum_rows_2(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
-    """Write two weighted sums of four rows of bytes into two lines, or add them if not begin."""
+    """Write two weighted sums of four rows of bytes into two lines; add them unless ``begin``."""
     a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
     a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
     p, q = out[0], out[1]
@@ -123,9 +98,9 @@ def _sum_rows_2(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: 
         q[x] = second if begin else q[x] + second
 
 
-@inner
+@_inner
 def _sum_rows_4(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
-    """Do what :func:`_sum_rows_2` does, for four sums and lines."""
+    """Do the same as :func:`_sum_rows_2` for four sums."""
     a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
     a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
     a2, b2, c2, d2 = weights[2, 0], weights[2, 1], weights[2, 2], weights[2, 3]
@@ -143,9 +118,9 @@ def _sum_rows_4(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: 
         s[x] = fourth if begin else s[x] + fourth
 
 
-@inner
-def sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
-    """Write the weighted sums of some rows of the image, a multiple of 4, into an even number of lines."""
+@_inner
+def _sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
+    """Write an even number of weighted sums of 4, 8, ... rows of the image, one sum a line."""
     for j in range(0, weights.shape[1], 4):
         a, b, c, d = (image[rows[j], part], image[rows[j + 1], part], image[rows[j + 2], part],
                       image[rows[j + 3], part])
@@ -155,17 +130,17 @@ def sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
             _sum_rows_2(weights[-2:, j:j + 4], a, b, c, d, j == 0, out[-2:])
 
 
-@inner
-def mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
-    """Mix the three colours of interleaved pixels to one component."""
+@_inner
+def _mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
+    """Write one component of interleaved pixels."""
     w0, w1, w2 = weights[0], weights[1], weights[2]
     for x in range(len(out)):
         out[x] = w0 * pixels[3 * x] + w1 * pixels[3 * x + 1] + w2 * pixels[3 * x + 2]
 
 
-@inner
+@_inner
 def _take(values: Any, indices: Any, out: Any, first: int) -> None:
-    """Write the values at four lists of indices into four lines, from place ``first`` on."""
+    """Write the values at four lists of indices into four lines, starting at ``first``."""
     a, b, c, d = indices[0], indices[1], indices[2], indices[3]
     p, q, r, s = out[0, first:], out[1, first:], out[2, first:], out[3, first:]
     for x in range(len(a)):
@@ -176,9 +151,9 @@ def _take(values: Any, indices: Any, out: Any, first: int) -> None:
         s[x] = m
 
 
-@inner
+@_inner
 def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) -> None:
-    """Write ``bias + scale * sum(weights[j] * samples[j])``, elementwise, for a multiple of 4."""
+    """Write ``bias + scale * sum(weights[j] * samples[j])`` elementwise; j runs to 4, 8, ..."""
     for j in range(0, len(samples), 4):
         w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
         a, b, c, d = samples[j], samples[j + 1], samples[j + 2], samples[j + 3]
@@ -190,7 +165,7 @@ def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) ->
                 out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
 
 
-@compiled(_SIGNATURE)
+@compiled(types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3))
 def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, color: np.ndarray,
                    rows: np.ndarray, starts: np.ndarray, columns: np.ndarray, table: np.ndarray,
                    affine: np.ndarray, stride: int, margin: int, out: np.ndarray) -> None:
@@ -199,8 +174,8 @@ def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, co
     Args:
         image (np.ndarray): uint8 (H, 3*W), C order, interleaved source pixels.
         axes (np.ndarray): int64 (2, 6), :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
-        supports (np.ndarray): float32 (2,), source pixels on either side of a resized pixel's
-            centre that it depends on, with weights that fall linearly.
+        supports (np.ndarray): float32 (2,), for each axis: a resized pixel depends on the source
+            pixels up to this distance from its centre, with linearly falling weights.
         color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr.
         rows (np.ndarray): float32 (K, window), vertical weights of K frequencies, K even.
         starts (np.ndarray): int64 (M + 1,), channels ``starts[k]`` to ``starts[k + 1] - 1`` have
@@ -210,13 +185,13 @@ def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, co
             in ``out``; components ascending for each vertical frequency.
         affine (np.ndarray): float32 (C, 2), for each channel: factor and constant.
         stride (int): Pixels of the resized image from one block to the next.
-        margin (int): Pixels on either side of these that also belong to the block.
+        margin (int): Further pixels on either side that a block depends on.
         out (np.ndarray): float32 (C, h, w), C order; written.
     """
     grid_h, grid_w = out.shape[1:]
     channels = out.reshape(len(out), grid_h * grid_w)
-    tops, down, taps = axis_weights(axes[0], supports[0], rows, stride, margin, grid_h)
-    lefts, across, span = axis_weights(axes[1], supports[1], columns, stride, margin, grid_w)
+    tops, down, taps = _axis_weights(axes[0], supports[0], rows, stride, margin, grid_h)
+    lefts, across, span = _axis_weights(axes[1], supports[1], columns, stride, margin, grid_w)
     begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
 
     strip = min(grid_h, max(1, _STRIP_BLOCKS // grid_w))  # rows of blocks at a time
@@ -236,22 +211,15 @@ def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, co
         size = count * grid_w
         for row in range(count):
             y = top + row
-            sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
+            _sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
         for k in range(len(starts) - 1):
             component = -1
             for c in range(starts[k], starts[k + 1]):
                 if table[c, 0] != component:
                     component = table[c, 0]
                     for row in range(count):
-                        mix_pixels(color[component], lines[row, k], mixed)
+                        _mix_pixels(color[component], lines[row, k], mixed)
                         for j in range(0, span, 4):
                             _take(mixed, indices[j:j + 4], samples[j:j + 4], row * grid_w)
                 _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1],
                              channels[table[c, 2], top * grid_w:top * grid_w + size])
-
-
-@compiled(types.void(_F1, types.float32, types.Array(types.int8, 1, 'C')))
-def saturate(values: np.ndarray, limit: float, out: np.ndarray) -> None:
-    """Round float32 values (halves to even) and saturate them to ``-limit..limit``: int8."""
-    for i in range(len(values)):
-        out[i] = np.int8(np.rint(min(max(values[i], -limit), limit)))

@@ -1,4 +1,4 @@
-"""A resized image whose pixels are not computed until something asks for them."""
+"""A resized image that computes its pixels only on request."""
 from typing import Any, Optional, Sequence
 
 import cv2
@@ -7,27 +7,28 @@ from PIL import Image
 
 from mmfreq.dct.blocks import check_image
 
-# The stock transforms whose resizing LazyResize leaves to FusedBlockDCT.
+# The stock transforms whose resizing LazyResize can leave to FusedBlockDCT.
 LAZY_RESIZES = ('RandomResizedCrop', 'EfficientNetRandomCrop', 'ResizeEdge', 'Resize')
 
 
 class LazyImage:
     """A crop of an image, resized bilinearly, cropped again and flipped, without its pixels.
 
-    Slicing the first two axes gives another lazy image, so that stock transforms that crop or flip
-    by slicing work on it. :meth:`mmfreq.dct.block_map.BlockMap.channels` goes from the original
-    pixels to DCT channels in one pass. ``np.asarray(image)`` computes the pixels as OpenCV or Pillow does.
+    A slice of the first two axes is another lazy image, so that stock transforms that crop or flip
+    by slicing work on it. :meth:`mmfreq.dct.block_map.BlockMap.channels` computes the DCT channels
+    from the original pixels in one pass. ``np.asarray(image)`` computes the resized pixels as
+    OpenCV or Pillow does.
 
     Args:
         pixels (np.ndarray): uint8 (H, W, 3).
         size (Sequence[int]): Rows and columns of the resized crop.
-        crop (Sequence[int], optional): Top, left, height and width of what is resized, in pixels.
-            Defaults to None: the whole image.
+        crop (Sequence[int], optional): Top, left, height and width of the crop to resize, in
+            pixels. Defaults to None: the whole image.
         antialias (bool): Whether a smaller image averages over all pixels, as Pillow does, instead
             of interpolating between the nearest, as OpenCV does. Defaults to False.
 
     Attributes:
-        rows, columns (range): Rows and columns of the resized crop that this image consists of.
+        rows, columns (range): The rows and columns of the resized crop that make up this image.
 
     Raises:
         ValueError: Another dtype or shape; an empty size or crop, or a crop that leaves the image.
@@ -61,18 +62,18 @@ class LazyImage:
 
     @property
     def axes(self) -> np.ndarray:
-        """How either axis is made: int64 (2, 6), rows first.
+        """Source and target of both axes: int64 (2, 6), rows first.
 
-        First source pixel, number of source pixels, pixels after resizing, and of these the first,
-        the step to the next (negative if flipped) and the number of those that are kept.
+        For each axis: the first source pixel, the number of source pixels and of resized pixels;
+        then the first resized pixel that is kept, the step to the next one (negative if flipped)
+        and the number of pixels that are kept.
         """
-        top, left, height, width = self.crop
-        return np.array([[top, height, self.size[0], *_numbers(self.rows)],
-                         [left, width, self.size[1], *_numbers(self.columns)]])
+        return np.array([[*place, kept.start, kept.step, len(kept)] for *place, kept in zip(
+            self.crop[:2], self.crop[2:], self.size, (self.rows, self.columns))])
 
     @property
     def supports(self) -> np.ndarray:
-        """Source pixels around either axis's resized pixels that these depend on: float32 (2,)."""
+        """Distance in source pixels up to which a resized pixel depends on them: float32 (2,)."""
         ratios = [self.crop[2] / self.size[0], self.crop[3] / self.size[1]]
         return np.maximum(ratios if self.antialias else 1, [1, 1]).astype(np.float32)
 
@@ -91,8 +92,9 @@ class LazyImage:
         return part
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"a lazy image has no {name!r}: slices, FusedBlockDCT and np.asarray() "
-                             'take it; what needs pixels needs the stock resize, not LazyResize')
+        raise AttributeError(f'a lazy image has no {name!r}: only slices, FusedBlockDCT and '
+                             'np.asarray() accept it; other steps need the stock resize, not '
+                             'LazyResize')
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         """Compute the pixels: uint8 (H, W, 3)."""
@@ -104,7 +106,3 @@ class LazyImage:
         else:
             resized = cv2.resize(source, self.size[::-1], interpolation=cv2.INTER_LINEAR)
         return resized[np.ix_(self.rows, self.columns)].astype(dtype or np.uint8, copy=False)
-
-
-def _numbers(kept: range) -> tuple[int, int, int]:
-    return kept.start, kept.step, len(kept)

@@ -1,7 +1,7 @@
 """Mean and standard deviation of the DCT channels, kept as JSON with their provenance."""
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Sequence, Union
+from typing import Any, Iterable, Union
 
 import numpy as np
 
@@ -15,7 +15,7 @@ class FreqStats:
     """Statistics of all channels of one block size.
 
     Attributes:
-        mean (np.ndarray): float64 (3*N*N,), in DCT coefficients of 8-bit levels.
+        mean (np.ndarray): float64 (3*N*N,), in DCT coefficients of levels 0..255.
         std (np.ndarray): float64 (3*N*N,), > 0, population standard deviation.
         meta (dict): Provenance: ``source``, ``count`` (blocks), ``images``, ``date``, ...
     """
@@ -29,9 +29,8 @@ class FreqStats:
                              f'{self.mean.shape} and {self.std.shape}')
         bad = np.flatnonzero(~(np.isfinite(self.mean) & np.isfinite(self.std) & (self.std > 0)))
         if len(bad):
-            i = bad[0]
-            raise ValueError('statistics: expected finite means and std > 0, got '
-                             f'mean={self.mean[i]}, std={self.std[i]} in channel {i} '
+            raise ValueError(f'statistics: expected finite means and std > 0, got mean='
+                             f'{self.mean[bad[0]]}, std={self.std[bad[0]]} in channel {bad[0]} '
                              f'({len(bad)} such channels)')
 
     @classmethod
@@ -53,18 +52,11 @@ def named_sets() -> list[str]:
 
 
 def load_stats(name_or_path: str) -> FreqStats:
-    """Load a named set or a JSON file.
-
-    Args:
-        name_or_path (str): One of :func:`named_sets`, or the path of a JSON object with the lists
-            ``mean`` and ``std``, one value for each channel.
+    """Load one of :func:`named_sets`, or a JSON object with the lists ``mean`` and ``std``.
 
     Raises:
-        ValueError: Unknown set, or a file that is missing or malformed; the message names it.
+        ValueError: Unknown set, or a missing or malformed file; the message names it.
     """
-    if not isinstance(name_or_path, (str, Path)):
-        raise ValueError('stats: expected a name, a path or dict(mean=..., std=...), got '
-                         f'{name_or_path!r}')
     shipped = name_or_path in named_sets()
     path = _SETS_DIR / f'{name_or_path}.json' if shipped else Path(name_or_path)
     if not path.is_file():
@@ -81,14 +73,13 @@ def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
         block_size (int): Side N of the blocks. Defaults to 8.
 
     Raises:
-        ValueError: Unknown set, or not 3*N*N channels; the message names the statistics.
+        ValueError: As for :func:`load_stats`, or not 3*N*N channels.
     """
-    given = isinstance(stats, dict)
-    loaded = FreqStats.from_dict(stats, 'stats') if given else load_stats(stats)
+    is_dict = isinstance(stats, dict)
+    loaded = FreqStats.from_dict(stats, 'stats') if is_dict else load_stats(stats)
     if len(loaded.mean) != 3 * block_size**2:
-        origin = 'stats' if given else f'stats={stats!r}'
-        raise ValueError(f'{origin}: expected mean and std for all {3 * block_size**2} channels, '
-                         f'got {len(loaded.mean)}')
+        raise ValueError(f'{"stats" if is_dict else f"stats={stats!r}"}: expected mean and std for '
+                         f'all {3 * block_size**2} channels, got {len(loaded.mean)}')
     return loaded
 
 
@@ -101,8 +92,8 @@ class RunningStats:
     """
 
     count: int = 0
-    mean: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    squares: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    squares: np.ndarray = field(default_factory=lambda: np.zeros(1))
 
     @classmethod
     def of(cls, samples: np.ndarray) -> 'RunningStats':
@@ -112,22 +103,22 @@ class RunningStats:
         deviations = lines - mean[:, None]
         return cls(lines.shape[1], mean, np.einsum('cn,cn->c', deviations, deviations))
 
-    def merge(self, other: 'RunningStats') -> 'RunningStats':
-        """Add the samples of ``other``, of as many channels; return self."""
-        if self.count and other.count and self.mean.shape != other.mean.shape:
-            raise ValueError(f'statistics: expected {len(self.mean)} channels, got '
-                             f'{len(other.mean)}')
-        if not self.count:
-            self.count, self.mean = other.count, other.mean.copy()
-            self.squares = other.squares.copy()
-        elif other.count:
-            total = self.count + other.count
-            delta = other.mean - self.mean
-            self.mean = self.mean + delta * (other.count / total)
-            self.squares = (self.squares + other.squares
-                            + delta**2 * (self.count * other.count / total))
-            self.count = total
-        return self
+    @classmethod
+    def merged(cls, parts: Iterable['RunningStats']) -> 'RunningStats':
+        """Merge the statistics of all ``parts``, which have the same channels."""
+        result = cls()
+        for part in parts:
+            result.merge(part)
+        return result
+
+    def merge(self, other: 'RunningStats') -> None:
+        """Add the samples of ``other``, which has the same channels."""
+        total = self.count + other.count
+        weight = other.count / max(total, 1)
+        delta = other.mean - self.mean
+        self.mean = self.mean + delta * weight
+        self.squares = self.squares + other.squares + delta**2 * (self.count * weight)
+        self.count = total
 
     def finish(self, meta: dict[str, Any]) -> FreqStats:
         """Return the statistics; raise ValueError without samples or if a channel never varies."""
@@ -135,11 +126,3 @@ class RunningStats:
             raise ValueError('statistics: no image was read')
         std = np.sqrt(self.squares / self.count)
         return FreqStats(self.mean, std, {**meta, 'count': self.count})
-
-
-def merged(parts: Sequence[RunningStats]) -> RunningStats:
-    """Merge the statistics of all ``parts``."""
-    result = RunningStats()
-    for part in parts:
-        result.merge(part)
-    return result

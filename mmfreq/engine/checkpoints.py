@@ -18,7 +18,7 @@ def load_checked(model: nn.Module, file: str, cfg: Config) -> dict[str, Any]:
     Raises:
         RefusedError: As :func:`check_checkpoint`. The message names the file.
     """
-    checkpoint = CheckpointLoader.load_checkpoint(file, map_location='cpu')
+    checkpoint = CheckpointLoader.load_checkpoint(file, 'cpu', logger='silent')
     specs = input_specs(cfg)
     spec = specs.get('test_dataloader') or next(iter(specs.values()), None)
     try:

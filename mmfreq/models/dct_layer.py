@@ -1,38 +1,102 @@
-"""The DCT on the network's device: a module, and the preprocessors' choice of where it happens."""
-from typing import Any, Optional, Sequence, Union
+"""The DCT on the network's device: one convolution, and the preprocessors' choice of the place."""
+from contextlib import contextmanager
+from threading import Lock
+from typing import Any, Iterator, Optional, Union
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from mmfreq.dct.block_map import BlockMap
-from mmfreq.dct.channels import ChannelSpec, channel_indices
-from mmfreq.dct.stats import block_stats
+from mmfreq.dct.blocks import LEVEL_SHIFT
+from mmfreq.dct.channels import ChannelSpec
+from mmfreq.input_spec import InputSpec
+
+_PRECISION = Lock()
 
 
-class BlockDCTLayer(nn.Module):
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """Let cuDNN convolve in full float32 for a moment, one thread at a time."""
+    cudnn = torch.backends.cudnn
+    # torch 2.9 replaced allow_tf32, and raises RuntimeError if a program uses both
+    owner, name, value = ((cudnn.conv, 'fp32_precision', 'ieee') if hasattr(cudnn, 'conv')
+                          else (cudnn, 'allow_tf32', False))
+    with _PRECISION:
+        users = getattr(owner, name)
+        setattr(owner, name, value)
+        try:
+            yield
+        finally:
+            setattr(owner, name, users)
+
+
+class BlockConvolution(nn.Module):
+    """An affine map of blocks, such as :class:`~mmfreq.dct.block_map.BlockMap`, as a convolution.
+
+    The state dict is empty.
+
+    Args:
+        kernel (np.ndarray | torch.Tensor): (C, 3, window, window), weights of the pixels (colour,
+            row, column) of a block.
+        bias (np.ndarray | torch.Tensor): (C,).
+        stride (int): Pixels from one block to the next. Defaults to 1.
+        margin (int): Further pixels on either side that a block depends on. Defaults to 0.
+        reverse (bool): Whether the colours of the pixels come in the opposite order to those of
+            ``kernel``. Defaults to False.
+    """
+
+    def __init__(self, kernel: Any, bias: Any, stride: int = 1, margin: int = 0,
+                 reverse: bool = False) -> None:
+        super().__init__()
+        kernel, bias = torch.as_tensor(kernel).double(), torch.as_tensor(bias).double()
+        kernel = kernel.flip(1) if reverse else kernel
+        bias = bias + LEVEL_SHIFT * kernel.sum((1, 2, 3))
+        self.stride, self.margin = stride, margin
+        self.register_buffer('kernel', kernel.float(), persistent=False)
+        self.register_buffer('bias', bias.float(), persistent=False)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Convolve pixels.
+
+        Args:
+            pixels (torch.Tensor): float32 (N, 3, H, W), levels 0..255. Edges are replicated up to a
+                whole block.
+
+        Returns:
+            torch.Tensor: float32 (N, C, ceil(H / stride), ceil(W / stride)).
+        """
+        height, width = pixels.shape[2:]
+        margin, stride = self.margin, self.stride
+        if margin or stride > 1:
+            pads = [margin, -width % stride + margin, margin, -height % stride + margin]
+            pixels = F.pad(pixels, pads, mode='replicate')
+        # shifted levels lose fewer digits in float32; the bias undoes the shift
+        return F.conv2d(pixels - LEVEL_SHIFT, self.kernel, self.bias, stride=stride)
+
+
+class BlockDCTLayer(BlockConvolution):
     """Convert batches of images to normalised DCT channels.
 
-    Arguments and errors are those of :class:`~mmfreq.transforms.FusedBlockDCT`, without int8. It
-    computes in float32, also under autocast and whatever torch's switches say about TF32 and
-    bfloat16. The state dict stays empty.
+    Arguments and errors are those of :class:`~mmfreq.transforms.FusedBlockDCT`, without int8. The
+    layer computes in float32, also under autocast. On a GPU it switches TF32 off for its own
+    convolution and then restores the user's setting, where torch.compile breaks its graph.
+
+    Attributes:
+        spec (InputSpec): Description of the channels.
     """
 
     def __init__(self, channels: ChannelSpec, stats: Union[str, dict], block_size: int = 8,
                  upscale: int = 1, channel_order: str = 'bgr') -> None:
-        super().__init__()
-        indices, loaded = channel_indices(channels, block_size), block_stats(stats, block_size)
-        self.map = BlockMap(indices, loaded.mean, loaded.std, block_size, upscale, channel_order)
-        rest, parts = torch.tensor(self.map.kernel, dtype=torch.float32).flatten(1).t(), []
-        for _ in range(3):  # float32 as a sum of bfloat16: reduced precision multiplies it exactly
-            parts.append(rest.bfloat16().float())
-            rest = rest - parts[-1]
-        bias = torch.tensor(self.map.bias, dtype=torch.float32)
-        self.register_buffer('weights', torch.stack(parts), persistent=False)
-        self.register_buffer('bias', bias, persistent=False)
+        spec = InputSpec.of(dict(type='FusedBlockDCT', channels=channels, stats=stats,
+                                 block_size=block_size, upscale=upscale,
+                                 channel_order=channel_order))
+        block_map = spec.block_map()
+        super().__init__(block_map.kernel, block_map.bias, block_map.stride, block_map.margin)
+        self.spec = spec
 
     @classmethod
     def of(cls, freq: dict[str, Any]) -> 'BlockDCTLayer':
-        """Build from a preprocessor's ``freq``, which may be a FusedBlockDCT's config."""
+        """Build from a preprocessor's ``freq``, which may be the config of a FusedBlockDCT."""
         unused = ('type', '_scope_', 'dtype', 'scale')
         return cls(**{key: value for key, value in freq.items() if key not in unused})
 
@@ -48,31 +112,15 @@ class BlockDCTLayer(nn.Module):
         Raises:
             ValueError: Another dtype or shape.
         """
-        if (images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3
-                or 0 in images.shape[2:]):
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
             raise ValueError("placement='device': expected images, uint8 (N, 3, H, W), got "
                              f'{images.dtype} {tuple(images.shape)}; the pipeline must not '
                              'have DCT transforms')
-        grid = self.map.grid_shape(images.shape[2:])
-        window, stride = self.map.stride + 2 * self.map.margin, self.map.stride
-        blocks = self._padded(images, grid).unfold(2, window, stride).unfold(3, window, stride)
-        # (N, 3, h, w, window, window) -> (N * h * w, 3 * window * window)
-        blocks = blocks.permute(0, 2, 3, 1, 4, 5).reshape(-1, self.weights.shape[1]).float()
-        channels = self.bias
         with torch.autocast(images.device.type, enabled=False):
-            for weights in self.weights:
-                channels = torch.addmm(channels, blocks, weights)
-        return channels.view(len(images), *grid, -1).permute(0, 3, 1, 2).contiguous()
-
-    def _padded(self, images: torch.Tensor, grid: Sequence[int]) -> torch.Tensor:
-        """Replicate edges up to whole blocks, and by the margin on every side."""
-        stride, margin = self.map.stride, self.map.margin
-        for axis, cells in zip((2, 3), grid):
-            side = images.shape[axis]
-            if margin or cells * stride != side:
-                index = torch.arange(-margin, cells * stride + margin, device=images.device)
-                images = images.index_select(axis, index.clamp_(0, side - 1))
-        return images
+            if not images.is_cuda:
+                return super().forward(images.float())
+            with _without_tf32():
+                return super().forward(images.float())
 
 
 class PlacementMixin:
@@ -81,12 +129,13 @@ class PlacementMixin:
     Args:
         placement (str): ``'cpu'``: the pipeline computes the DCT. ``'device'``: the pipeline packs
             uint8 images, and the preprocessor converts them. Defaults to ``'cpu'``.
-        freq (dict, optional): Arguments of :class:`BlockDCTLayer` for ``'device'``, or a
-            FusedBlockDCT's config (``type``, ``dtype`` and ``scale`` are ignored).
+        freq (dict, optional): Arguments of :class:`BlockDCTLayer` for ``'device'``, or the config
+            of a FusedBlockDCT, whose ``type``, ``dtype`` and ``scale`` are ignored.
 
     Raises:
-        ValueError: Unknown ``placement``; ``freq`` missing with ``'device'`` or given without it;
-            ``mean``, ``std`` or a colour conversion with ``'device'``, which ``freq`` stands for.
+        ValueError: Unknown ``placement``; ``freq`` is missing with ``'device'`` or present without
+            it; ``mean``, ``std`` or a colour conversion with ``'device'``, where ``freq`` states
+            them.
     """
 
     def __init__(self, placement: str = 'cpu', freq: Optional[dict[str, Any]] = None,
@@ -98,14 +147,14 @@ class PlacementMixin:
                              f'and none without it; got {freq!r} with placement={placement!r}')
         for key in ('mean', 'std', 'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'):
             if placement == 'device' and kwargs.get(key):
-                raise ValueError(f"{key}: expected none with placement='device', where freq says "
+                raise ValueError(f"{key}: expected none with placement='device', where freq states "
                                  f'the colour order and the normalisation; got {kwargs[key]!r}')
         super().__init__(**kwargs)
         self.placement = placement
         self.to_channels = None if freq is None else BlockDCTLayer.of(freq)
 
     def placed(self, data: dict) -> dict:
-        """Return the batch with DCT channels as its ``inputs``, converted here if need be."""
+        """Return the batch with DCT channels as its ``inputs``, which are images on the device."""
         if self.to_channels is None:
             return data
         inputs = self.cast_data(data['inputs'])

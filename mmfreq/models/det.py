@@ -131,8 +131,8 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         super().__init__(pad_size_divisor=pad_size_divisor // stride,
                          batch_augments=batch_augments, **kwargs)
         self.stride = stride
-        if self.to_channels is not None and self.to_channels.map.stride != stride:
-            raise ValueError(f'stride: expected {self.to_channels.map.stride}, block_size / '
+        if self.to_channels is not None and self.to_channels.stride != stride:
+            raise ValueError(f'stride: expected {self.to_channels.stride}, block_size / '
                              f'upscale of freq, got {stride}')
         if mean is not None:  # the stock class takes one or three values only
             self._enable_normalize = True

@@ -7,9 +7,12 @@ from torch import nn
 
 from mmfreq.dct.blocks import check_positive_int
 
+_CERTAIN = 1e4  # logit of a channel that is always on
+_LEAST_NOISE = 0.02
+
 
 class GateNorm(nn.BatchNorm1d):
-    """BatchNorm1d that takes a training batch of one, which has no variance, as in evaluation."""
+    """BatchNorm1d that treats a training batch of one, which has no variance, as in evaluation."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Normalise (N, C)."""
@@ -20,43 +23,51 @@ class GateNorm(nn.BatchNorm1d):
 
 
 class ChannelGate(nn.Module):
-    """Switch each input channel on or off, for each sample anew.
+    """Switch each input channel on or off, for each image anew.
 
     Average pooling over the grid, a fully connected layer, batch norm and ReLU give one feature per
-    channel, and an affine map of it two logits (off, on). In training, a channel is on with
-    probability ``sigmoid((logit_on - logit_off) / noise)``: Gumbel-softmax, hard in the forward
-    pass, with the gradient of the soft one at ``temperature`` in the backward pass
-    (straight-through). In evaluation the larger logit decides. A new gate has noise 1 and every
-    channel on with probability ``sigmoid(2.0 - 0.1) = 0.87``; with :meth:`set_noise` the draws come
-    closer to the decisions of evaluation.
+    channel. An affine map turns it into a logit: by how much "on" exceeds "off". Without a budget, a
+    channel is on in evaluation if its logit is positive, and in training with the probability
+    ``sigmoid(logit)``. The gradient is that of ``sigmoid((logit + draw) / temperature)``
+    (Gumbel-softmax, straight-through). Each channel of a new gate is on with probability 0.87.
 
-    Channels that are off are 0, which after FreqNormalize is their mean. The decisions are taken in
-    float32, also under autocast. The sum of ``mask``, times a factor, belongs into the loss:
-    :class:`mmfreq.selection.hook.GateLossHook`.
+    With a budget, one offset is added to all logits of an image. In training, bisection finds the
+    offset at which the probabilities ``sigmoid((logit + offset) / noise)`` sum up to the budget. In
+    evaluation, which is the limit of noise 0, the offset lies midway between the last logit within
+    the budget and the first one beyond, so that as many channels as the budget says are on. Both
+    hold for every image, and therefore for every batch, process and average of weights. At noise 0,
+    training decides as evaluation does, and the gate has no gradient: its decision stands.
 
-    Padding of a batch counts in the average, so that the decisions for an image that others in its
-    batch make larger may differ from those for the image alone. Reentrant activation checkpointing
-    around the gate is not supported: it cuts the loss off from the mask; GateLossHook reports it.
+    The last layer has weights for two halves of the training images, which it assigns by chance.
+    The logits of a training image are those of its half, evaluation takes the mean of both. What
+    both halves choose has been learned, and the rest is chance:
+    :meth:`mmfreq.selection.rates.OnRates.agreement`.
+
+    Channels that are off are 0, which after FreqNormalize is their mean. Decisions are taken in
+    float32, also under autocast. Padding of a batch counts in the average over the grid.
 
     Args:
         channels (int): Number of input channels C >= 1.
-        temperature (float): Temperature > 0 of the soft decision: small is close to the hard one,
-            with gradients that are large and rare. Defaults to 1.
+        temperature (float): Temperature > 0 of the soft decision: a low one is close to the hard
+            decision, with gradients that are large and rare. Defaults to 1.
         always_on (Sequence[int]): Input channels in 0..C-1 that are never switched off. Defaults to
             none.
 
     Attributes:
         mask (torch.Tensor | None): (N, C) of the last forward pass, float32, 0 or 1, with its graph
-            in training; None before the first one, and in copies.
+            in training. None before the first pass, and in copies.
         probability (torch.Tensor | None): (N, C) of the last forward pass, float32, without graph:
-            in training, how likely a channel was drawn; in evaluation, how likely at noise 1.
-        noise (torch.Tensor): Scalar > 0, noise of the draws in training.
+            how likely evaluation's logits keep a channel at noise 1.
+        halves (torch.Tensor | None): (N, 2, C) of the last forward pass, float32, without graph:
+            logits of the two halves.
+        budget (torch.Tensor): Scalar int64, saved with the weights. 0 stands for no budget.
 
     Raises:
         ValueError: An argument is out of its range, or an input does not have C channels.
     """
     mask: Optional[torch.Tensor]
     probability: Optional[torch.Tensor]
+    halves: Optional[torch.Tensor]
 
     def __init__(self, channels: int, temperature: float = 1.,
                  always_on: Sequence[int] = ()) -> None:
@@ -69,15 +80,17 @@ class ChannelGate(nn.Module):
             raise ValueError('ChannelGate: expected always_on to hold integers in '
                              f'0..{channels - 1}, got {bad}')
         self.temperature = temperature
+        self.fewest = len(set(always_on)) + 1
         self.linear = nn.Linear(channels, channels)
         self.norm = GateNorm(channels)
-        self.logit_weight = nn.Parameter(torch.empty(channels, 2))
-        self.logit_bias = nn.Parameter(torch.empty(channels, 2))
-        # a buffer, so that a compiled model need not be compiled anew for each value
+        self.logit_weight = nn.Parameter(torch.empty(2, channels))
+        self.logit_bias = nn.Parameter(torch.empty(2, channels))
+        # buffers, so that a compiled model need not be compiled anew for each value
+        self.register_buffer('budget', torch.zeros((), dtype=torch.int64))
         self.register_buffer('noise', torch.ones(()), persistent=False)
         self.register_buffer('always_on', torch.zeros(channels, dtype=torch.bool), persistent=False)
         self.always_on[list(always_on)] = True
-        self.mask = self.probability = None
+        self.mask = self.probability = self.halves = None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -86,34 +99,58 @@ class ChannelGate(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.norm.reset_parameters()
         nn.init.normal_(self.logit_weight, 0., 0.001)
-        with torch.no_grad():
-            self.logit_bias.copy_(torch.tensor([0.1, 2.0]))
+        with torch.no_grad():  # no two are equal, so that a budget can part constant channels
+            self.logit_bias.copy_((1.9 - 1e-6 * torch.arange(self.channels)) / 2)
 
-    def set_noise(self, noise: float) -> None:
-        """Set the noise of the draws in training, > 0."""
-        if not noise > 0:
-            raise ValueError(f'ChannelGate: expected a noise > 0, got {noise!r}')
+    def set_budget(self, budget: int, noise: float = 1.) -> None:
+        """Set how many channels an image keeps, and the noise of the draws in training.
+
+        Args:
+            budget (int): A number of channels in 1..C, above that of ``always_on``; 0 for none.
+            noise (float): A number >= 0. Defaults to 1.
+        """
+        if budget and not self.fewest <= budget <= self.channels:
+            raise ValueError(f'ChannelGate: expected a budget in {self.fewest}..{self.channels}, '
+                             f'got {budget!r}')
+        self.budget.fill_(budget)
         self.noise.fill_(noise)
 
     def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Return logits (N, C, 2) of off and on, float32, for inputs (N, C, H, W)."""
+        """Return the logits (N, 2, C) of the two halves, float32, for inputs (N, C, H, W)."""
         pooled = x.mean(dim=(2, 3), dtype=torch.float32)
         with torch.autocast(x.device.type, enabled=False):
             features = F.relu(self.norm(self.linear(pooled.to(self.linear.weight.dtype)))).float()
-            return features[:, :, None] * self.logit_weight.float() + self.logit_bias.float()
+            # twice, since each half learns from half of the images
+            logits = 2 * (features[:, None] * self.logit_weight.float() + self.logit_bias.float())
+        return torch.where(self.always_on, torch.full_like(logits, _CERTAIN), logits)
+
+    def draw(self, halves: torch.Tensor) -> torch.Tensor:
+        """Return scores (N, C), which are positive for the channels that training draws."""
+        count = len(halves)
+        number = torch.arange(count, device=halves.device) + torch.randint(
+            2, (1, ), device=halves.device)
+        logits = torch.where((number % 2 == 0)[:, None], halves[:, 0], halves[:, 1])
+        noise = self.noise.clamp(min=_LEAST_NOISE)
+        offset = self._solve(logits.detach(), noise) * (self.budget > 0)
+        # the difference of two Gumbel variables is logistic
+        return logits + offset + noise * torch.special.logit(torch.rand_like(logits), eps=1e-7)
+
+    def _solve(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        """Return the offsets (N, 1) at which the probabilities sum up to the budget."""
+        high = logits.abs().amax(dim=1, keepdim=True) + 20 * noise
+        low = -high
+        for _ in range(40):
+            middle = (low + high) / 2
+            over = torch.sigmoid((logits + middle) / noise).sum(dim=1, keepdim=True) > self.budget
+            low, high = torch.where(over, low, middle), torch.where(over, middle, high)
+        return middle
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
-        """Return the mask (N, C) of 0 and 1: drawn in training, the larger logit in evaluation."""
-        score = margin(logits)
-        if not self.training:
-            return self._fixed((score > 0).float())
-        # the difference of two Gumbel variables is logistic
-        score = score + self.noise * torch.special.logit(torch.rand_like(score), eps=1e-7)
-        soft = torch.sigmoid(score / self.temperature)
-        return self._fixed((score > 0).float() + (soft - soft.detach()))
-
-    def _fixed(self, values: torch.Tensor) -> torch.Tensor:
-        return torch.where(self.always_on, torch.ones_like(values), values)
+        """Return scores (N, C), which are positive for the channels that evaluation keeps."""
+        ranked = F.pad(logits, (0, 1), value=-_CERTAIN).sort(dim=1, descending=True).values
+        places = torch.stack([self.budget - 1, self.budget]).clamp(min=0)
+        offset = -ranked.index_select(1, places).mean(dim=1, keepdim=True)
+        return logits + offset * (self.budget > 0)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input (N, C, H, W), in its dtype, with 0 in the channels that are off."""
@@ -121,20 +158,20 @@ class ChannelGate(nn.Module):
             raise ValueError(f'ChannelGate: expected an input (N, {self.channels}, H, W), got '
                              f'{tuple(x.shape)}; compare the channels that the pipeline selects '
                              'with in_channels of the backbone')
-        logits = self.logits(x)
-        self.mask = self.decide(logits)
-        noise = self.noise if self.training else 1.
-        self.probability = self._fixed(torch.sigmoid(margin(logits.detach()) / noise))
+        halves = self.logits(x)
+        self.halves = halves.detach()
+        scores = self.decide(self.halves.mean(dim=1))
+        self.probability = torch.sigmoid(scores)
+        self.mask = (scores > 0).float()
+        if self.training:
+            scores = torch.where(self.noise > 0, self.draw(halves), scores)
+            soft = torch.sigmoid(scores / self.temperature)
+            self.mask = (scores > 0).float() + (soft - soft.detach())
         return x * self.mask.to(x.dtype)[:, :, None, None]
 
     def __getstate__(self) -> dict[str, Any]:
         # a tensor with a graph can be neither copied nor pickled
-        return {**self.__dict__, 'mask': None, 'probability': None}
-
-
-def margin(logits: torch.Tensor) -> torch.Tensor:
-    """Return by how much the logit of "on" exceeds that of "off": (..., 2) -> (...)."""
-    return logits[..., 1] - logits[..., 0]
+        return {**self.__dict__, 'mask': None, 'probability': None, 'halves': None}
 
 
 def find_gate(model: nn.Module) -> Optional[ChannelGate]:

@@ -7,6 +7,7 @@ from typing import Any
 from mmfreq.config.pipelines import iter_dicts, transform_type
 from mmfreq.config.writer import child_text, plain_config, stock_base
 from mmfreq.dct.channels import channel_indices
+from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
 from mmfreq.selection.rates import OnRates
 
@@ -19,55 +20,45 @@ def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
     atomic_write_text(path, json.dumps(values, indent=1) + '\n')
 
 
-def overlap(channels: list[int], name: str) -> list[int]:
-    """Return the channels that are also in the named selection."""
-    return sorted(set(channels) & set(channel_indices(name)))
-
-
 def static_config(dynamic: Path, selection: Path, out: Path) -> str:
-    """Return the text of the config ``out`` that trains on a selection, without the gate.
+    """Return the text of the config ``out``, which trains on a selection without the gate.
 
-    It inherits the stock config that ``dynamic``, the config with the gate, comes from. The
+    It inherits the stock config from which ``dynamic``, the config with the gate, comes. The
     selection is a file of :func:`save_selection`.
 
     Raises:
-        ValueError: ``dynamic`` has no backbone with a gate, or no DCT in its pipelines.
+        RefusedError: ``dynamic`` has no backbone with a gate, or no DCT in its pipelines.
     """
     target = plain_config(dynamic)
-    gated = [node for node in iter_dicts(target.get('model')) if node.get('gate') is not None]
-    if not gated:
-        raise ValueError(f'{dynamic}: expected a backbone with gate=dict(...)')
-    for backbone in gated:
+    backbones = [node for node in iter_dicts(target.get('model')) if node.get('gate') is not None]
+    if not backbones:
+        raise RefusedError(f'{dynamic}: expected a backbone with gate=dict(...)')
+    for backbone in backbones:
         del backbone['gate']
         backbone['in_channels'] = len(channel_indices(str(selection)))
     file = Path(os.path.relpath(selection, out.parent)).as_posix()
-    select = dict(type='ChannelSelect', channels=f'{{{{ fileDirname }}}}/{file}')
-    if not _replace_selection(target, select):
-        raise ValueError(f'{dynamic}: expected pipelines with FusedBlockDCT or BlockDCT')
+    if not _replace_selection(target, f'{{{{ fileDirname }}}}/{file}'):
+        raise RefusedError(f'{dynamic}: expected pipelines with FusedBlockDCT or BlockDCT')
     hooks = target.get('custom_hooks', [])
     target['custom_hooks'] = [hook for hook in hooks if transform_type(hook) != 'GateLossHook']
     comment = f'Static selection of DCT channels, learned with {dynamic.name}.'
     return child_text(stock_base(dynamic), target, comment, out.parent)
 
 
-def _replace_selection(node: Any, select: dict[str, Any]) -> int:
-    """Put ``select`` behind every BlockDCT in ``node``, instead of a selection; return how many.
-
-    A FusedBlockDCT, and a preprocessor that does its work on the device, get the channels as their
-    argument.
-    """
+def _replace_selection(node: Any, channels: str) -> int:
+    """Select ``channels`` after every DCT in ``node``, and return how many there are."""
     if isinstance(node, dict):
         on_device = node.get('placement') == 'device' and node.get('freq')
         if on_device or transform_type(node) == 'FusedBlockDCT':
-            (on_device or node)['channels'] = select['channels']
+            (on_device or node)['channels'] = channels
             return 1
-        return sum(_replace_selection(child, select) for child in node.values())
+        return sum(_replace_selection(child, channels) for child in node.values())
     if not isinstance(node, (list, tuple)):
         return 0
-    count = sum(_replace_selection(child, select) for child in node)
+    count = sum(_replace_selection(child, channels) for child in node)
     kinds = [transform_type(step) if isinstance(step, dict) else '' for step in node]
     if isinstance(node, list) and 'BlockDCT' in kinds:
         node[:] = [step for step, kind in zip(node, kinds) if kind != 'ChannelSelect']
-        node.insert(kinds.index('BlockDCT') + 1, dict(select))
+        node.insert(kinds.index('BlockDCT') + 1, dict(type='ChannelSelect', channels=channels))
         count += 1
     return count

@@ -1,41 +1,32 @@
-"""The comparison of models: work dirs in any state, what is measured, tables and pictures."""
-import csv
+"""The comparison of models: work dirs in any state, measured figures, table and picture."""
 import json
-import re
+import os
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import cv2
 import numpy as np
 import pytest
 import torch
 import torchvision
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from numpy.testing import assert_allclose
 from torch import nn
 
-from mmfreq.apis.compare.picture import plot_comparison, save_comparison
-from mmfreq.apis.compare.rows import Row, compare
-from mmfreq.apis.compare.runs import group_runs, published_metrics, read_run, results
-from mmfreq.apis.compare.table import (
-    csv_table,
-    differences,
-    families,
-    markdown_table,
-    normalised_sizes,
-    plain_rows,
-    table_notes,
-)
+import mmfreq.models.det  # noqa: F401  before anything of mmdet
+from mmfreq.apis.compare.output import columns, markdown_table, plot_comparison, save_comparison
+from mmfreq.apis.compare.rows import Estimate, Row, compare, relate
+from mmfreq.apis.compare.runs import group_runs, published_metrics, read_run
 from mmfreq.apis.measure import build_model, count_flops, keep_all_proposals, packed_sample
 from mmfreq.config.paths import config_path
+from mmfreq.errors import RefusedError
 
 ROOT = Path(__file__).parents[2]
 NAME = 'resnet18-dct24s_demo'
 CONFIG = f"_base_ = '{ROOT}/configs/demo/{NAME}.py'\n"
-# Of the convolutions and the classifier of that network, by hand: 28x28, 14x14, 7x7 and 4x4 cells.
+# Of the convolutions and the classifier of that network, by hand: grids of 28x28, 14x14, 7x7, 4x4.
 MULTIPLY_ADDS = 512 * 12 + sum(
     cells**2 * (9 * before * width + 27 * width**2 + before * width)
     for cells, before, width in ((28, 24, 64), (14, 64, 128), (7, 128, 256), (4, 256, 512)))
@@ -47,145 +38,131 @@ def parameters(channels: int) -> int:
     return full - (49 * 3 * 64 + 2 * 64) - 9 * (64 - channels) * 64 + (channels * 64 + 2 * 64)
 
 
-def work_dir(folder: Path, config: str = CONFIG, log: bytes = b'', metrics: str = '') -> Path:
-    """What a training run leaves, as far as given."""
-    for name, content in {f'{NAME}.py': config.encode(), 'metrics.json': metrics.encode(),
-                          '20260101_000000/vis_data/scalars.json': log}.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        if content:
-            (folder / name).write_bytes(content)
-    return folder
+def write(file: Path, text: str) -> Path:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+    return file
 
 
-def line(top1: float, step: int) -> bytes:
-    return json.dumps({'accuracy/top1': top1, 'step': step}).encode() + b'\n'
+def work_dir(folder: Path, config: str = CONFIG, top1: Optional[float] = None) -> str:
+    """A training's folder, with a result of tools/test.py --out if ``top1`` is given."""
+    write(folder / f'{NAME}.py', config)
+    if top1 is not None:
+        write(folder / 'metrics.json', json.dumps({'accuracy/top1': top1}))
+    return str(folder)
+
+
+def log_validations(folder: Path, stamp: str, *top1: float) -> None:
+    """Add the log of a training that validated in each epoch."""
+    lines = [json.dumps({'accuracy/top1': value, 'time': 0.1, 'step': step})
+             for step, value in enumerate(top1, 1)]
+    text = '\n'.join(['{"loss": 1, "step": 1}', *lines, '{"accu'])
+    write(folder / stamp / 'vis_data/scalars.json', text)
+
+
+def log_test(folder: Path, stamp: str, top1: float, weights: str = '', change: str = '') -> None:
+    """Add the log that mmengine writes of a test, as it is without --out."""
+    weights = weights or str(folder / 'epoch_1.pth')
+    write(folder / f'test/{stamp}/{stamp}.json', json.dumps({'accuracy/top1': top1, 'time': 0.1}))
+    write(folder / f'test/{stamp}/vis_data/config.py', f'{CONFIG}load_from = {weights!r}\n{change}')
 
 
 # Work dirs in any state
 
 
-def test_results_are_those_of_files_that_are_there(tmp_path: Path) -> None:
-    """The last validation, whatever was best before it; a test's metrics go before it."""
-    log = b'{"loss": 1.0, "step": 1}\n\n' + line(50, 1) + line(70, 2) + line(60, 3) + b'{"accura'
-    folder = work_dir(tmp_path / 'a', log=log)
-    assert results(folder) == ({'accuracy/top1': 60}, 'validation at step 3')
-    (folder / 'best_top1_epoch_2.pth').touch()
-    assert f'for those of best_top1_epoch_2.pth: mmfreq test {folder}' in read_run(str(folder)).notes[0]
-    later = folder / '20260102_000000/vis_data/scalars.json'
-    later.parent.mkdir(parents=True)
-    later.write_bytes(line(55, 1) + b'{"accuracy/top1": NaN, "other/flag": true, "step": 3}\n')
-    assert results(folder)[0] == {'accuracy/top1': 55}  # a training that was started anew
-    (folder / 'metrics.json').write_text('{"accuracy/top1": 51.0, "own metric": 3}')
-    assert results(folder) == ({'accuracy/top1': 51, 'own metric': 3}, 'metrics.json')
-
-
-@pytest.mark.parametrize(('log', 'metrics', 'said'), [
-    (line(50, 1), '{"accu', 'metrics.json: not a JSON file'),
-    (bytes(range(256)) + b'\n1\n', '', 'the results cannot be read'),
-    (b'{"loss": 1.0}\n', '', 'no results yet; mmfreq test '),
-])
-def test_damaged_and_missing_results_are_noted(log: bytes, metrics: str, said: str,
-                                               tmp_path: Path) -> None:
-    run = read_run(str(work_dir(tmp_path / 'run', log=log, metrics=metrics)))
-    assert (run.name, run.metrics, run.found) == (NAME, {}, '')
-    note, = run.notes
-    assert said in note
-
-
-def test_read_run(tmp_path: Path) -> None:
-    run = read_run('mmpretrain::resnet/resnet50_8xb32_in1k.py')
-    assert (run.name, run.seed, run.notes) == ('resnet50_8xb32_in1k', None, [])
-    with pytest.raises(ValueError, match='no such file: nothing'):
-        read_run('nothing')
-    folder = work_dir(tmp_path / 'run', config='', log=line(50, 1))
+def result(folder: Path) -> tuple[Optional[float], str]:
     run = read_run(str(folder))
-    assert (run.name, run.cfg, run.metrics) == ('run', None, {'accuracy/top1': 50})
-    assert run.notes == [f'{folder}: expected one config, found 0']
+    return run.metrics.get('accuracy/top1'), run.source
 
 
-BROKEN = {  # config of a work dir, what the note says, figures that are known all the same
-    'syntax': ('model = dict(', 'the config cannot be read: SyntaxError', ()),
-    'base': ("_base_ = './gone.py'\n", 'the config cannot be read: FileNotFoundError', ()),
-    'pipeline': (CONFIG + "test_dataloader = dict(dataset=dict(pipeline=[dict(type='NoStep')]))\n",
-                 'no input: KeyError', ()),
-    'type': (CONFIG + "model = dict(backbone=dict(type='NoNet'))\n",
-             'the model cannot be built: KeyError', ('input_shape', )),
-    'channels': (CONFIG + 'model = dict(backbone=dict(in_channels=48))\n',
-                 'the model does not take its input: ValueError', ('input_shape', 'parameters')),
-    'fine': (CONFIG, '', ('input_shape', 'parameters', 'flops')),
+def test_results_are_the_last_validation_whatever_was_best(tmp_path: Path) -> None:
+    with pytest.raises(RefusedError, match='one config, got 0'):
+        read_run(str(tmp_path))
+    folder = Path(work_dir(tmp_path))
+    assert result(folder) == (None, '')
+    log_validations(folder, '20260101_000000', 50, 70, 60)
+    assert result(folder) == (60, 'validation of epoch 3')
+    log_validations(folder, '20260102_000000', 55, float('nan'))
+    assert result(folder) == (55, 'validation of epoch 1')  # a training that was started anew
+    work_dir(folder, CONFIG + 'default_hooks = dict(logger=dict(log_metric_by_epoch=False))')
+    assert result(folder) == (55, 'validation of iteration 1')
+
+
+def test_a_test_counts_before_a_validation_while_the_training_is_the_same(tmp_path: Path) -> None:
+    folder = Path(work_dir(tmp_path))
+    log_validations(folder, '20260102_000000', 50)
+    log_test(folder, '20260101_000000', 40)  # before the last start of the training
+    assert result(folder) == (50, 'validation of epoch 1')
+    log_test(folder, '20260103_000000', 51)
+    log_test(folder, '20260104_000000', 52)
+    assert result(folder) == (52, 'test of epoch_1.pth')
+    log_test(folder, '20260105_000000', 1, weights='other/epoch_1.pth')
+    other_data = "test_dataloader = dict(dataset=dict(data_root='x'))"
+    log_test(folder, '20260106_000000', 2, change=other_data)
+    log_test(folder, '20260107_000000', 3, change="test_evaluator = dict(topk=(5, ))")
+    assert result(folder) == (52, 'test of epoch_1.pth')
+    work_dir(folder, top1=53)
+    assert result(folder) == (53, 'metrics.json')
+    os.utime(folder / 'metrics.json', (0, 0))
+    assert result(folder) == (52, 'test of epoch_1.pth')
+
+
+BROKEN = {  # change of a config, what the note says, figures that are known all the same
+    'pipeline': ("test_dataloader = dict(dataset=dict(pipeline=[dict(type='NoStep')]))\n",
+                 'NoStep', ()),
+    'type': ("model = dict(backbone=dict(type='NoNet'))\n", 'NoNet', ('input_shape', )),
+    'channels': ('model = dict(backbone=dict(in_channels=48))\n', 'channels',
+                 ('input_shape', 'parameters')),
+    'fine': ('', '', ('input_shape', 'parameters', 'flops')),
 }
 
 
 @pytest.fixture(scope='module')
 def broken(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
-    """An RGB config, a work dir for each entry of BROKEN, and an empty one."""
+    """An RGB config, and a work dir for each entry of BROKEN."""
     folder = tmp_path_factory.mktemp('broken')
-    for name, (config, _, _) in BROKEN.items():
-        work_dir(folder / name, config, line(50, 1))
-    (folder / 'empty').mkdir()
-    paths = [str(folder / name) for name in (*BROKEN, 'empty')]
-    return compare([str(ROOT / 'configs/demo/resnet18_demo.py'), *paths], timing=False)
+    runs = [work_dir(folder / name, CONFIG + change, 50) for name, (change, _, _) in BROKEN.items()]
+    return compare([str(ROOT / 'configs/demo/resnet18_demo.py'), *runs], images=0)
 
 
-def test_every_row_stays_with_what_is_known(broken: list[Row]) -> None:
-    baseline, *rows, empty = broken
+def test_a_model_that_fails_keeps_its_figures_and_ends_nothing(broken: list[Row]) -> None:
+    baseline, *rows = broken
     assert (baseline.input_shape, baseline.input_bytes) == ((3, 112, 112), 3 * 112 * 112)
-    assert baseline.notes == []
-    for row, (name, (_, said, kept)) in zip(rows, BROKEN.items()):
-        assert row.metrics == {'accuracy/top1': 50}, name
-        assert len(row.notes) == bool(said), name
-        assert said in ''.join(row.notes), name
-        assert row.input_shape == ((24, 28, 28) if 'input_shape' in kept else None)
+    for row, (name, (_, note, known)) in zip(rows, BROKEN.items()):
+        assert row.metrics == {'accuracy/top1': Estimate(50)}
+        assert note in row.note
+        assert bool(row.note) == bool(note), name
+        assert row.input_shape == ((24, 28, 28) if 'input_shape' in known else None)
         expected = parameters(48 if name == 'channels' else 24)
-        assert row.parameters == (expected if 'parameters' in kept else None)
-        assert (row.flops is not None) == ('flops' in kept), name
+        assert row.parameters == (expected if 'parameters' in known else None)
+        assert (row.flops is not None) == ('flops' in known), name
     assert MULTIPLY_ADDS < row.flops < 1.005 * MULTIPLY_ADDS  # norms and pooling are the rest
-    assert (empty.name, empty.metrics, empty.input_shape) == ('empty', {}, None)
-    assert 'no results yet' in empty.notes[0]
-    names = [row.name for row in broken]
-    assert len(set(names)) == len(names)
-    assert re.fullmatch(rf'{NAME} \(.*/fine\)', names[-2])
+    assert len({row.name for row in broken}) == len(broken)
+    assert row.name.startswith(f'{NAME} (')
 
 
-def test_table_and_files_of_incomplete_rows(broken: list[Row], tmp_path: Path) -> None:
-    header, _, *lines = markdown_table(broken).splitlines()
-    assert not re.search('memory|images/s|rate', header)  # these were not measured
-    names = [line.split('|')[1].strip() for line in lines[:len(broken)]]
-    assert names == [row.name for row in broken]
+def test_files_of_incomplete_rows(broken: list[Row], tmp_path: Path) -> None:
     save_comparison(broken, str(tmp_path / 'out'))
-    found = list(csv.DictReader((tmp_path / 'out.csv').read_text().splitlines()))
-    assert [row['parameters'] for row in found[-2:]] == [str(parameters(24)), '']
-    assert [row['accuracy/top1'] for row in found] == ['', *['50.0'] * len(BROKEN), '']
-    assert 'the config cannot be read' in found[1]['notes']
-    found = json.loads((tmp_path / 'out.json').read_text())
-    assert [row['parameters'] for row in found] == [row.parameters for row in broken]
-    assert min(cv2.imread(str(tmp_path / 'out.png')).shape[:2]) > 200
+    table = (tmp_path / 'out.md').read_text()
+    assert 'memory' not in table  # it was not measured
+    assert 'NoStep' in table
+    assert [line.split('|')[1].strip() for line in table.splitlines()[2:7]] == [
+        row.name for row in broken]
+    plain = json.loads((tmp_path / 'out.json').read_text())
+    assert [row['parameters'] for row in plain] == [row.parameters for row in broken]
+    assert plain[1]['metrics']['accuracy/top1']['mean'] == 50
+    assert min(cv2.imread(str(tmp_path / 'out.png')).shape[:2]) > 100
 
 
-def test_rows_without_any_figure_have_files_too(tmp_path: Path) -> None:
-    save_comparison([Row('a'), Row('b')], str(tmp_path / 'out'))
-    assert '| a ' in (tmp_path / 'out.md').read_text()
-    assert (cv2.imread(str(tmp_path / 'out.png')) < 128).any()  # 'no figure'
-
-
-def test_work_that_fails_while_it_is_timed_is_noted(tmp_path: Path,
-                                                    monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loader_that_fails_is_noted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, 'is_available', lambda: False)
-    image = tmp_path / 'images/train/one/a.jpg'
-    image.parent.mkdir(parents=True)
-    image.write_bytes(b'no image')
-    config = tmp_path / 'a.py'
+    write(tmp_path / 'images/train/one/a.jpg', 'no image')
     root = f"train_dataloader = dict(dataset=dict(data_root='{tmp_path}/images'))\n"
-    config.write_text(CONFIG + root)
-    row, = compare([str(config)], images=1, repeats=1)
+    row, = compare([str(write(tmp_path / 'a.py', CONFIG + root))], images=1, repeats=1)
     assert row.network_rate > 0
     assert row.memory > 0
     assert row.loader_rate is None
-    note, = row.notes
-    assert 'no loader speed' in note
-    assert 'a.jpg' in note
-    with pytest.raises(ValueError, match='images: expected an integer >= 1, got 0'):
-        compare([], images=0)
+    assert 'a.jpg' in row.note
 
 
 # Inputs
@@ -208,7 +185,7 @@ def test_sample_has_the_size_of_the_tables(name: str, image: tuple[int, int],
 
 
 def test_a_detector_is_counted_with_all_its_proposals() -> None:
-    """Whatever its untrained weights give: here nearly all boxes would suppress each other."""
+    """Untrained weights must not matter: here nearly all boxes would suppress each other."""
     cfg = Config.fromfile(str(config_path('mmfreq::demo/mask-rcnn_r18-dct24s_demo.py')))
     cfg.model.test_cfg.rpn.nms.iou_threshold = 0.01
     with DefaultScope.overwrite_default_scope('mmdet'):
@@ -235,36 +212,23 @@ def test_a_detector_is_counted_with_all_its_proposals() -> None:
 
 def seeded(folder: Path, values: dict[Optional[int], float], more: str = '') -> list[str]:
     """Work dirs of one config with different seeds, and their results."""
-    for seed, top1 in values.items():
-        own = (f"randomness = dict(seed={seed})\nwork_dir = '{seed}'\n"
-               f"visualizer = dict(name='{seed}')\n{more}")
-        work_dir(folder / str(seed), CONFIG + own, metrics=json.dumps({'accuracy/top1': top1}))
-    return [str(folder / str(seed)) for seed in values]
+    texts = {seed: f"{CONFIG}randomness = dict(seed={seed})\nwork_dir = '{seed}'\n"
+             f"visualizer = dict(name='{seed}')\n{more}" for seed in values}
+    return [work_dir(folder / str(seed), texts[seed], top1) for seed, top1 in values.items()]
 
 
-@pytest.fixture(scope='module')
-def seeds(tmp_path_factory: pytest.TempPathFactory) -> list[Row]:
+def test_seeds_of_one_config_are_one_row(tmp_path: Path) -> None:
     """Three seeds of a baseline, four of another schedule: differences 1, 2 and 6."""
-    folder, more = tmp_path_factory.mktemp('seeds'), 'train_cfg = dict(max_epochs=7)\n'
-    first = seeded(folder / 'a', {0: 70, 1: 71, 2: 72})
-    return compare([*first, *seeded(folder / 'b', {2: 78, 1: 73, 0: 71, 3: 90}, more)],
-                   timing=False)
-
-
-def test_seeds_of_one_config_are_one_row(seeds: list[Row]) -> None:
-    assert [len(row.seeds) for row in seeds] == [3, 4]
-    assert_allclose([row.metrics['accuracy/top1'] for row in seeds], [71, 78])
-    assert_allclose([row.spread['accuracy/top1'] for row in seeds], [1, (218 / 3)**0.5])
-    difference = differences(seeds, 'accuracy/top1')[1]
-    assert_allclose(difference, (3, (7 / 3)**0.5, 3))  # variance of 1, 2 and 6: 7
-    cells = [cell.strip() for cell in markdown_table(seeds).splitlines()[3].split('|')]
-    assert cells[2:6] == ['4', '78 ± 8.5', '+3.000 ± 1.5', '3']
-    found, = list(csv.DictReader(csv_table(seeds).splitlines()))[1:]
-    top1, difference = 'accuracy/top1', 'accuracy/top1 difference'
-    assert (found['runs'], found[top1], found[difference]) == ('4', '78.0', '3.0')
-    errors = [float(found[f'{name} ±']) for name in (top1, difference)]
-    assert_allclose(errors, [(218 / 3)**0.5, (7 / 3)**0.5])
-    assert plain_rows(seeds)[1]['difference']['accuracy/top1']['seeds'] == 3
+    more = 'train_cfg = dict(max_epochs=7)\n'
+    rows = compare([*seeded(tmp_path / 'a', {0: 70, 1: 71, 2: 72}),
+                    *seeded(tmp_path / 'b', {2: 78, 1: 73, 0: 71, 3: 90}, more)], images=0)
+    assert [row.metrics['accuracy/top1'] for row in rows] == [
+        Estimate(71, 1, 3), Estimate(78, pytest.approx((218 / 3)**0.5), 4)]
+    error = pytest.approx((7 / 3)**0.5)  # the variance of 1, 2 and 6 is 7
+    assert rows[1].difference == {'accuracy/top1': Estimate(3, error, 3)}
+    cells = [cell.strip() for cell in markdown_table(rows).splitlines()[3].split('|')]
+    assert cells[2:4] == ['78.00 ± 8.52 (4)', '+3.00 ± 1.53 (3)']
+    assert '±: standard deviation' in markdown_table(rows)
 
 
 def test_what_makes_runs_of_one_config(tmp_path: Path) -> None:
@@ -274,106 +238,87 @@ def test_what_makes_runs_of_one_config(tmp_path: Path) -> None:
     resumed = seeded(tmp_path / 'd', {2: 70}, "load_from = 'epoch_1.pth'\nresume = True\n")
     config = str(ROOT / f'configs/demo/{NAME}.py')
     items = [*first, *again, *other, *resumed, config, config]
-    found = group_runs([read_run(item) for item in items])
-    assert [len(runs) for runs in found] == [4, 1, 1, 1, 1]
+    groups = group_runs([read_run(item) for item in items])
+    assert [len(runs) for runs in groups] == [4, 1, 1, 1, 1]
 
 
 def test_an_interrupted_fine_tuning_stays_in_its_group(tmp_path: Path) -> None:
     """The work dir has the config of the resumed run; its log folders have those of both."""
     tuned, scratch = "load_from = 'weights.pth'\n", "load_from = None\n"
-    whole = seeded(tmp_path / 'a', {0: 70}, tuned)
+    folders = seeded(tmp_path / 'a', {0: 70}, tuned)
     for name, start in (('b', tuned), ('c', scratch)):
-        folder, = seeded(tmp_path / name, {1: 71}, "load_from = 'epoch_1.pth'\nresume = True\n")
+        folders += seeded(tmp_path / name, {1: 71}, "load_from = 'epoch_1.pth'\nresume = True\n")
         for stamp, text in (('20260101_000000', start), ('20260102_000000', 'resume = True\n')):
-            file = Path(folder, stamp, 'vis_data/config.py')
-            file.parent.mkdir(parents=True, exist_ok=True)
-            file.write_text(text)
-        whole.append(folder)
-    assert [len(runs) for runs in group_runs([read_run(folder) for folder in whole])] == [2, 1]
-
-
-def test_single_runs_have_no_common_seeds(tmp_path: Path) -> None:
-    a, b = row('a', (3, 224, 224), metrics={'accuracy/top1': 70}), row('b', (24, 56, 56), metrics={'accuracy/top1': 71})
-    for one in (a, b):
-        one.seeds = {0: one.metrics}
-    table = markdown_table([a, b])
-    assert 'difference' in table
-    assert 'seeds' not in table
+            write(Path(folders[-1], stamp, 'vis_data/config.py'), text)
+    assert [len(runs) for runs in group_runs([read_run(item) for item in folders])] == [2, 1]
 
 
 @pytest.mark.parametrize(('change', 'expected'), [
-    ('', {'accuracy/top1': 77.196, 'accuracy/top5': 93.504}),
+    ('', {'accuracy/top1': 77.196}),
     ("test_dataloader = dict(dataset=dict(data_root='data/own'))\n", {}),
     ("test_dataloader = dict(dataset=dict(type='CustomDataset'))\n", {}),
     ('model = dict(head=dict(num_classes=10))\n', {}),
 ])
-def test_published_results_stand_beside_runs_on_their_data(
-        change: str, expected: dict[str, float], tmp_path: Path) -> None:
+def test_published_results_are_of_runs_on_their_data(change: str, expected: dict[str, float],
+                                                     tmp_path: Path) -> None:
     name = 'resnet50-dct24s_8xb32_in1k'
-    (tmp_path / f'{name}.py').write_text(f"_base_ = '{ROOT}/configs/resnet/{name}.py'\n{change}")
-    run = read_run(str(tmp_path))
-    assert published_metrics(run) == expected
-    assert any('no published results' in note for note in run.notes) == (not expected)
+    write(tmp_path / f'{name}.py', f"_base_ = '{ROOT}/configs/resnet/{name}.py'\n{change}")
+    assert published_metrics(read_run(str(tmp_path))) == expected
 
 
-# Sizes, groups, differences
+# Sizes, families, differences
 
 
-def row(name: str, shape: tuple[int, int, int], family: str = 'ResNet', scope: str = 'mmpretrain',
-        **figures: Any) -> Row:
-    pixels = shape[1:] if shape[0] == 3 else (4 * shape[1], 4 * shape[2])
-    return Row(name, scope=scope, family=family, input_shape=shape, img_shape=pixels,
-               input_bytes=1, parameters=2_000_000, flops=3, **figures)
+def row(name: str, shape: tuple[int, int, int], family: str = 'ResNet',
+        paper: Optional[dict[str, float]] = None, top1: Optional[float] = None) -> Row:
+    named = {key: Estimate(value) for key, value in (paper or {}).items()}
+    results = {} if top1 is None else {'accuracy/top1': Estimate(top1)}
+    return Row(name, '', {}, named, results, family=family, input_shape=shape, parameters=2_000_000)
 
 
-def paper(top1: float) -> dict[str, Any]:
-    return dict(paper={'accuracy/top1': top1})
+def mixed() -> list[Row]:
+    """Published results of two families of classifiers and of one of detectors."""
+    rows = [row('r50-24s', (24, 56, 56), paper={'accuracy/top1': 77.196}),
+            row('m-rgb', (3, 224, 224), 'MobileNetV2', {'accuracy/top1': 71.702}),
+            row('r50', (3, 224, 224), paper={'accuracy/top1': 75.78}),
+            row('m-6s', (6, 112, 112), 'MobileNetV2', {'accuracy/top1': 71.776}),
+            row('d', (3, 800, 1332), 'MaskRCNN', {'coco/bbox_mAP': 0.373}),
+            row('d-24s', (24, 200, 333), 'MaskRCNN', {'coco/bbox_mAP': 0.377})]
+    relate(rows)
+    return rows
 
 
-MIXED = [
-    row('r50-24s', (24, 56, 56), **paper(77.196)),
-    row('m-rgb', (3, 224, 224), 'MobileNetV2', **paper(71.702)),
-    row('r50', (3, 224, 224), **paper(75.78)),
-    row('m-6s', (6, 112, 112), 'MobileNetV2', **paper(71.776)),
-    row('d', (3, 800, 1332), 'MaskRCNN', 'mmdet', paper={'coco/bbox_mAP': 0.373}),
-    row('d-24s', (24, 200, 333), 'MaskRCNN', 'mmdet', paper={'coco/bbox_mAP': 0.377}),
-]
+def test_sizes_are_relative_to_rgb_and_differences_to_the_first_of_the_family() -> None:
+    rows = mixed()
+    assert [row.normalised_size for row in rows] == [0.5, 1, 1, 0.5, 1, 0.5]
+    means = [[delta.mean for delta in row.difference.values()] for row in rows]
+    assert_allclose(sum(means, []), [75.78 - 77.196, 71.776 - 71.702, 0.004])
+    assert [len(mean) for mean in means] == [0, 0, 1, 1, 0, 1]
+    alone = [row('a', (24, 56, 56))]
+    relate(alone)
+    assert alone[0].normalised_size is None
 
 
-def test_sizes_do_not_depend_on_the_order_of_rows() -> None:
-    expected = [0.5, 1, 1, 0.5, 1, 0.5]
-    assert normalised_sizes(MIXED) == expected
-    assert normalised_sizes(MIXED[::-1]) == expected[::-1]
-    assert normalised_sizes(MIXED[:1]) == [0.5]  # no RGB row: 3 x 224 x 224, as in the paper
-    small = [row('a', (3, 112, 112)), row('b', (24, 28, 28)), Row('c')]
-    assert normalised_sizes(small) == [1, 0.5, None]
+def test_results_of_runs_go_before_published_ones() -> None:
+    paper = {'accuracy/top1': 75.78}
+    rows = [row(str(top1), (24, 56, 56), paper=paper, top1=top1) for top1 in (70, 72.5, None)]
+    relate(rows)
+    assert [row.difference for row in rows] == [
+        {}, {'accuracy/top1': Estimate(2.5, None, 0)}, {}]
+    rows = [row(str(top1), (24, 56, 56), paper=paper, top1=top1) for top1 in (None, 72.5)]
+    relate(rows)
+    assert rows[1].difference == {}  # the first row has no result
 
 
-def test_differences_are_to_the_first_row_of_their_family() -> None:
-    assert families(MIXED) == [[0, 2], [1, 3], [4, 5]]
-    assert_allclose([v.mean for v in differences(MIXED, 'accuracy/top1') if v is not None],
-                    [0, 0, 75.78 - 77.196, 71.776 - 71.702])
-    assert_allclose([v.mean for v in differences(MIXED, 'coco/bbox_mAP')[4:]], [0, 0.004])
-    assert 'differences are to the first row of the same family' in table_notes(MIXED)
-
-
-def test_results_of_runs_go_before_those_of_the_paper() -> None:
-    rows = [row('a', (3, 224, 224), metrics={'accuracy/top1': 70.}, **paper(75.78)),
-            row('b', (24, 56, 56), metrics={'accuracy/top1': 72.5}, **paper(77.196)), MIXED[2]]
-    assert differences(rows, 'accuracy/top1') == [(0, None, 0), (2.5, None, 0), None]
-    header, _, *cells = markdown_table(rows).splitlines()
-    assert [cell.strip() for cell in header.split('|')[2:5]] == [
-        'accuracy/top1', 'accuracy/top1 (paper)', 'accuracy/top1 difference']
-    assert [cell.strip() for cell in cells[1].split('|')[2:5]] == ['72.5', '77.196', '+2.500']
-    assert plain_rows(rows)[1]['difference']['accuracy/top1']['mean'] == 2.5
-    del rows[0].metrics['accuracy/top1']
-    assert differences(rows, 'accuracy/top1') == [None] * 3  # the first row has no result
-
-
-def test_notes_are_said_once_and_a_smaller_input_that_counts_as_1_is_named() -> None:
-    rows = [row('dct', (24, 28, 28), notes=['x', 'y']), row('rgb', (3, 112, 112), notes=['x'])]
-    assert table_notes(rows) == ['dct, rgb: x', 'dct: y',
-                                 'a normalised size of 1 is an input of 3x112x112']
+def test_the_table_has_words_and_units() -> None:
+    table = {column.title: column.cells for column in columns(mixed())}
+    assert table['top-1 accuracy, %, published'] == ['77.20', '71.70', '75.78', '71.78', '-', '-']
+    assert table['box AP, %, difference'] == ['-'] * 5 + ['+0.40']
+    assert table['input'][0] == '24x56x56'
+    assert table['parameters, M'] == ['2.00'] * 6
+    assert 'memory per image, MB' not in table
+    own = columns([Row('a', '', {}, {}, {'own/x': Estimate(3)})])
+    assert [column[:2] for column in own] == [('model', ['a']), ('own/x', ['3.00'])]
 
 
 # Pictures
@@ -383,59 +328,29 @@ def test_notes_are_said_once_and_a_smaller_input_that_counts_as_1_is_named() -> 
 def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     """The figures that are drawn, instead of files."""
     figures: list[Figure] = []
-    monkeypatch.setattr('mmfreq.apis.compare.picture.save_figure', lambda f, _: figures.append(f))
+    monkeypatch.setattr('mmfreq.apis.compare.output.save_figure', lambda f, _: figures.append(f))
     return figures
 
 
-def points(axis: Axes) -> list[tuple[str, float, float, bool]]:
-    """Name in the legend, position, and whether it is filled, of each point in a panel."""
-    found = []
-    for container in axis.containers:
-        marker = container.lines[0]
-        (x, y), = marker.get_xydata()
-        found.append((container.get_label(), x, y, marker.get_markerfacecolor() != 'none'))
-    return found
-
-
-def test_picture_has_a_panel_for_each_family(drawn: list[Figure]) -> None:
-    plot_comparison(MIXED, '')
-    panels = drawn[0].axes[:3]
-    assert_allclose([[point[1:3] for point in points(axis)] for axis in panels], [
-        [(0.5, 77.196), (1, 75.78)], [(1, 71.702), (0.5, 71.776)], [(1, 37.3), (0.5, 37.7)]])
-    assert [axis.get_title(loc='left').split(', over')[0] for axis in panels] == [
-        'ResNet: top-1 accuracy, %', 'MobileNetV2: top-1 accuracy, %', 'MaskRCNN: box AP, %']
-    assert all(np.ptp(axis.get_ylim()) >= 5 for axis in panels)  # 0.07 points are no landslide
-    assert len(drawn[0].axes) > 3  # bar charts too
-
-
-def test_runs_are_filled_and_the_papers_results_hollow(drawn: list[Figure]) -> None:
-    metrics = {'accuracy/top1': 70.}
-    plot_comparison([row('a', (3, 224, 224), **paper(75.78)),
-                     row('b', (24, 56, 56), metrics=metrics, spread={'accuracy/top1': 2.},
-                         **paper(77.196))], '')
-    axis = drawn[0].axes[0]
-    assert points(axis) == [('a, paper: 75.78', 1, 75.78, False), ('b: 70 ± 2', 0.5, 70, True),
-                            ('b, paper: 77.196', 0.5, 77.196, False)]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == [
-        point[0] for point in points(axis)]
-    bars = axis.containers[1].lines[2][0]
-    assert_allclose(bars.get_segments()[0][:, 1], [68, 72])
-
-
-def test_a_crowd_has_a_legend_within_the_picture(drawn: list[Figure]) -> None:
-    plot_comparison([row(f'resnet50-dct{i}s_8xb32_in1k', (24, 56, 56), **paper(77))
-                     for i in range(16)], '')
-    axis, = drawn[0].axes  # more than six rows: no bar charts
+def test_picture_has_a_panel_for_each_figure(drawn: list[Figure]) -> None:
+    rows = mixed()
+    rows[3].difference['accuracy/top1'] = Estimate(-1.25, 0.5, 3)
+    plot_comparison(rows, '')
+    panels = {axis.get_title(loc='left'): axis for axis in drawn[0].axes if axis.axison}
+    assert list(panels) == [column.title for column in columns(rows) if column.values]
+    bars = panels['top-1 accuracy, %, published'].patches
+    assert [bar.get_width() for bar in bars] == [77.196, 71.702, 75.78, 71.776, 0, 0]
+    grey, blue = bars[0].get_facecolor(), bars[3].get_facecolor()
+    assert [bar.get_facecolor() for bar in bars] == [grey, grey, blue, blue, grey, blue]
+    assert grey != blue
     drawn[0].draw_without_rendering()
-    legend = axis.get_legend().get_window_extent()
-    assert axis.get_window_extent().x1 <= legend.x0 < legend.x1 <= drawn[0].bbox.x1
-    assert legend.y0 >= 0
-    looks = {(item.lines[0].get_marker(), item.lines[0].get_color()) for item in axis.containers}
-    assert len(looks) == 16
+    boxes = {title: axis.get_window_extent() for title, axis in panels.items()}
+    for title, axis in panels.items():
+        for text in axis.texts:
+            others = [box for other, box in boxes.items() if other != title]
+            assert not any(box.overlaps(text.get_window_extent()) for box in others), text
 
 
-def test_rows_without_results_have_bar_charts(drawn: list[Figure]) -> None:
-    plot_comparison([row(str(i), (24, 56, 56)) for i in range(8)], '')
-    assert [axis.get_title(loc='left') for axis in drawn[0].axes if axis.axison] == [
-        'normalised size', 'bytes per image', 'parameters', 'FLOPs (multiply-adds)']
-    assert [text.get_text() for text in drawn[0].axes[2].texts] == ['2.00 M'] * 8
+def test_rows_without_any_figure_have_files(tmp_path: Path) -> None:
+    save_comparison([Row('a', '', {}, {})], str(tmp_path / 'out'))
+    assert sorted(file.suffix for file in tmp_path.iterdir()) == ['.json', '.md', '.png']

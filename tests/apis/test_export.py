@@ -129,10 +129,7 @@ def test_a_script_runs_the_file_without_torch(folder: Path, tmp_path: Path, run_
     photo = tmp_path / 'photo.png'
     with get_sample_data('grace_hopper.jpg') as source:
         Image.open(source).convert('RGB').crop((0, 40, 400, 340)).save(photo)
-    with DefaultScope.overwrite_default_scope('mmengine'):
-        from mmfreq.apis.predict import Predictor
-        predictor = Predictor(Config.fromfile(str(config)), str(file), 'cpu')
-        expected = predictor.predict([cv2.imread(str(photo))], 0)[0][0]
+    expected = mmfreq.load_model(config, file, 'cpu').predict(photo)
     for name in ('torch', 'mmfreq', 'mmengine', 'mmpretrain', 'cv2'):  # importing them fails
         (tmp_path / 'blocked').mkdir(exist_ok=True)
         (tmp_path / f'blocked/{name}.py').write_text('raise ImportError("blocked")')

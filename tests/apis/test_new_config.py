@@ -1,374 +1,360 @@
-"""A config for own data: what is found, what is written, what is refused."""
+"""A config for a user's data: what is read, what is written, what is refused."""
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import cv2
+import mmcv
 import numpy as np
 import pytest
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from numpy.testing import assert_allclose
+from PIL import Image
 
+import mmfreq
 from mmfreq.apis.dataset_stats import dataset_statistics
-from mmfreq.apis.new_config.data import _size, find_data
-from mmfreq.apis.new_config.write import _set_schedule, write_config
-from mmfreq.apis.predict import find_images
+from mmfreq.apis.new_config import _recipe_batch, _set_schedule, write_config
+from mmfreq.apis.new_data import Data, complete, find_data
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import plain_config
 from mmfreq.dct.stats import load_stats
-from mmfreq.files import full_path
 
-ROOT = Path(__file__).parents[2]
+mmfreq.setup()  # for configs that inherit mmfreq::
 SMALL = 'mmfreq::demo/resnet18-dct24s_demo.py'
-DETECTION = 'mmfreq::faster_rcnn/faster-rcnn_r50-dct24s_fpn_1x_coco.py'
 MASKS = 'mmfreq::demo/mask-rcnn_r18-dct24s_demo.py'
+RTMDET = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 
 
-def write_images(folder: Path, count: int, suffix: str = 'png') -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for i in range(count):
-        noise = np.random.default_rng(i).integers(0, 256, (40, 60, 3), dtype=np.uint8)
-        cv2.imwrite(str(folder / f'{i}.{suffix}'), noise)
+def images(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        rng = np.random.default_rng([*str(folder / name).encode()])
+        cv2.imwrite(str(folder / name), rng.integers(0, 256, (40, 60, 3), dtype=np.uint8))
 
 
 def folders(root: Path, **counts: int) -> Path:
     for name, count in counts.items():
-        write_images(root / name.replace('__', '/'), count)
+        (root / name.replace('__', '/')).mkdir(parents=True)
+        images(root / name.replace('__', '/'), *(f'{i}.png' for i in range(count)))
     return root
 
 
-def coco(root: Path, counts: dict[str, list[str]], file: str = 'train', **changes: Any) -> Path:
-    """A COCO file in annotations/: images with one box of each category that is listed for them."""
-    write_images(root / file, len(counts))
-    names = ['cat', 'dog', 'nothing']
-    content = dict(images=[], annotations=[], categories=[
-        dict(id=3 * i + 1, name=name) for i, name in enumerate(names)])
-    for i, (image, found) in enumerate(counts.items()):
-        content['images'].append(dict(id=i, file_name=image, width=60, height=40))
-        for name in found:
-            box = [5., 5., 30., 20.]
-            content['annotations'].append(dict(
-                id=len(content['annotations']), image_id=i, bbox=box, area=600., iscrowd=0,
-                category_id=3 * names.index(name) + 1,
-                segmentation=[[5., 5., 35., 5., 35., 25.]]))
-    (root / 'annotations').mkdir(exist_ok=True)
-    (root / f'annotations/{file}.json').write_text(json.dumps({**content, **changes}))
-    return root
+def coco(root: Path, file: str = 'annotations/train.json', folder: str = 'train',
+         names: tuple[str, ...] = ('0.png', '1.png', '2.png'), **changes: Any) -> Path:
+    """Write images, and a COCO file with a cat in the first of them and a dog in the others."""
+    images(root / folder, *names)
+    content: dict[str, Any] = dict(
+        images=[dict(id=i, file_name=name, width=60, height=40) for i, name in enumerate(names)],
+        annotations=[dict(id=i, image_id=i, category_id=7 if i else 3, bbox=[5., 5., 30., 20.],
+                          area=600., iscrowd=0, segmentation=[[5., 5., 35., 5., 35., 25.]])
+                     for i in range(len(names))],
+        categories=[dict(id=3, name='cat'), dict(id=7, name='dog')])
+    (root / file).parent.mkdir(exist_ok=True)
+    (root / file).write_text(json.dumps({**content, **changes}))
+    return root / file if '/train.json' in file else root
 
 
-def classes_of(cfg: Config, loader: str) -> list[tuple[str, int]]:
-    """What the host's own data set reads: name of each image's folder, and its label."""
-    init_default_scope('mmpretrain')
-    dataset = DATASETS.build(cfg[loader].dataset)
-    samples = [dataset.get_data_info(i) for i in range(len(dataset))]
-    return [(Path(sample['img_path']).parent.name, sample['gt_label']) for sample in samples]
+def read(path: Path, check: bool = True, **image_folders: Path) -> Data:
+    data = find_data(str(path), image_folders)
+    complete(data, check)
+    return data
 
 
-def test_numbered_folders_have_one_order_in_both_splits(tmp_path: Path) -> None:
-    """A broken image turns train into a list; the host numbers the folders of val by their names as text."""
-    counts = {f'{split}__{name}': 4 for split in ('train', 'val') for name in ('1', '2', '10')}
-    data = folders(tmp_path / 'data', **counts)
-    (data / 'train/2/0.png').write_bytes(b'broken')
-    write_config(SMALL, str(data), tmp_path / 'own.py')
-    cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    labels = [dict(classes_of(cfg, f'{split}_dataloader')) for split in ('train', 'val')]
-    assert labels[0] == labels[1] == {'1': 0, '10': 1, '2': 2}
-    assert cfg.train_dataloader.dataset.metainfo.classes == ['1', '10', '2']
-
-
-def csv_list(root: Path, line: str) -> Path:
-    """A list of 12 images with a header; ``line`` stands for the first of them."""
-    folders(root, a=6, b=6)
-    rest = [f'{name}/{i}.png,{name},{part}' for name in 'ab' for i, part in enumerate(['train'] * 4 + ['val'])]
-    (root / 'list.csv').write_text('\n'.join(['file,label,split', line, *rest[1:]]))
-    return root / 'list.csv'
-
-
-def test_an_unknown_split_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="line 2: expected a split of .*, got 'dev'"):
-        find_data(csv_list(tmp_path, 'a/0.png,a,dev'))
-
-
-def test_an_image_that_is_missing_is_named(tmp_path: Path) -> None:
-    assert 'a/none.png' in str(find_data(csv_list(tmp_path, 'a/none.png,a,train')).notes)
+def samples(cfg: Config, split: str) -> list[tuple[str, Any]]:
+    """Return path and label of the samples that the host's own data set reads."""
+    init_default_scope(cfg.default_scope)
+    dataset = DATASETS.build(cfg[f'{split}_dataloader'].dataset)
+    infos = [dataset.get_data_info(i) for i in range(len(dataset))]
+    assert all(Path(info['img_path']).is_file() for info in infos)
+    return [(info['img_path'], info.get('gt_label')) for info in infos]
 
 
 def test_class_folders_with_a_split(tmp_path: Path) -> None:
-    data = folders(tmp_path / 'data', train__b=12, train__a=8, val__a=2, val__b=3)
-    write_config(SMALL, str(data), tmp_path / 'own.py')
-    assert {path.name for path in tmp_path.iterdir()} == {'data', 'own.py'}
-    cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    assert sorted(classes_of(cfg, 'train_dataloader')) == [('a', 0)] * 8 + [('b', 1)] * 12
-    assert sorted(classes_of(cfg, 'val_dataloader')) == [('a', 0)] * 2 + [('b', 1)] * 3
+    data = folders(tmp_path / 'data', train__b=12, train__a=8, val__b=3)
+    (data / 'train/a/0.png').write_bytes(b'no image')
+    notes = write_config(SMALL, str(data), tmp_path / 'draft/own.py')
+    assert any('left out' in note and 'train/a/0.png' in note for note in notes)
+    (tmp_path / 'draft').rename(tmp_path / 'moved')  # the lists go with the config
+    cfg = Config.fromfile(str(tmp_path / 'moved/own.py'))
+    labels = [(Path(path).parent.name, label) for path, label in samples(cfg, 'train')]
+    assert sorted(labels) == [('a', 0)] * 7 + [('b', 1)] * 12
+    assert [label for _, label in samples(cfg, 'val')] == [1, 1, 1]  # the folders alone give 0
     assert cfg.test_dataloader == cfg.val_dataloader
     assert (cfg.model.head.num_classes, cfg.data_preprocessor.num_classes) == (2, 2)
-    stock = Config.fromfile(str(ROOT / 'configs/demo/resnet18-dct24s_demo.py'))
+    stock = Config.fromfile(str(config_path(SMALL)))
     assert cfg.train_dataloader.dataset.pipeline == stock.train_dataloader.dataset.pipeline
     assert cfg.val_dataloader.dataset.pipeline == stock.val_dataloader.dataset.pipeline
-    text = (tmp_path / 'own.py').read_text()
-    assert 'pipeline' not in text
-    assert 'test_dataloader = val_dataloader' in text
-    assert text.count(str(data)) == 2  # in the comment and in data_root
+    text = (tmp_path / 'moved/own.py').read_text()
+    assert 'FusedBlockDCT' not in text
+    assert text.count(f"'{data}'") == 1
 
 
-def test_a_missing_split_is_stratified_fixed_and_listed(tmp_path: Path) -> None:
-    data = folders(tmp_path / 'data', a=20, b=10, c=2)
-    (data / 'a/broken.jpg').write_bytes(b'no image')
-    for name in ('one', 'two'):
-        notes = write_config(SMALL, str(data), tmp_path / f'{name}.py')
-    assert 'unreadable, left out: a/broken.jpg' in notes
-    lists = {}
-    for split in ('train', 'val'):
-        lists[split], again = ((tmp_path / f'{name}-{split}.txt').read_text().splitlines()
-                               for name in ('one', 'two'))
-        assert lists[split] == again
-    assert sorted(line.split('/')[0] for line in lists['val']) == ['a'] * 4 + ['b'] * 2 + ['c']
-    every = {line.rsplit(' ', 1)[0] for part in lists.values() for line in part}
-    assert len(every) == 32
-    assert every == {path.relative_to(data).as_posix() for path in data.rglob('*.png')}
-    assert 'pipeline=_base_.train_pipeline' in (tmp_path / 'one.py').read_text()
-    moved = tmp_path / 'moved'
-    moved.mkdir()
-    for file in tmp_path.glob('one*'):
-        file.rename(moved / file.name)
-    cfg = Config.fromfile(str(moved / 'one.py'))  # lists go with their config
-    assert sorted(set(classes_of(cfg, 'val_dataloader'))) == [('a', 0), ('b', 1), ('c', 2)]
+def test_a_missing_split_is_drawn_by_class(tmp_path: Path) -> None:
+    data = folders(tmp_path, **{'10': 20, '9': 10, '1': 2, '0': 1})
+    shutil.copy(data / '9/0.png', data / '9/copy.png')
+    splits = {item.path: item.split for item in read(data).items}
+    assert splits == {item.path: item.split for item in read(data).items}
+    val = [path for path, split in splits.items() if split == 'val']
+    assert sorted(path.split('/')[0] for path in val) == ['1', *['10'] * 4, *['9'] * 2]
+    assert not {'9/0.png', '9/copy.png'} & set(val)
+    assert len(splits) == 34
+    assert read(data).classes == ['0', '1', '9', '10']
 
 
-@pytest.mark.parametrize(('name', 'text'), [
-    ('all.csv', 'filename,size,Label,split\n{}'), ('all.txt', None)])
-def test_lists(name: str, text: Any, tmp_path: Path) -> None:
-    folders(tmp_path, photos=12)
-    rows = [(f'photos/{i}.png', 'left' if i % 3 else 'right hand', 'val' if i > 8 else 'train')
-            for i in range(12)]
-    if text:
-        text = text.format(''.join(f'{file},9,"{label}",{part}\n' for file, label, part in rows))
-    else:
-        text = ''.join(f'{file} {label.split()[0]}\n' for file, label, _ in rows)
-    (tmp_path / name).write_text(text)
-    data = find_data(str(tmp_path / name))
-    assert data.classes == (['left', 'right hand'] if name == 'all.csv' else ['left', 'right'])
-    if name == 'all.csv':
-        assert data.splits['val'].images == [f'photos/{i}.png' for i in (9, 10, 11)]
-    assert {name: len(split.images) for name, split in data.splits.items()} == (
-        {'train': 9, 'val': 3} if name == 'all.csv' else {'train': 9, 'val': 3})
-    write_config(SMALL, str(tmp_path / name), tmp_path / 'own.py')
+def test_lists(tmp_path: Path) -> None:
+    images(tmp_path, 'photos/a, b.png', 'photos/c.png', 'photos/d.png', 'e.png')
+    (tmp_path / 'l').mkdir()
+    (tmp_path / 'l/list.csv').write_text(
+        'file,label,split\n"../photos/a, b.png","x, y",train\n../photos/./c.png, z ,train\n\n'
+        f'../photos/d.png,z,val\n{tmp_path}/e.png,z,test\n', encoding='utf-8-sig')
+    write_config(SMALL, str(tmp_path / 'l/list.csv'), tmp_path / 'own.py')
     cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    assert {label for _, label in classes_of(cfg, 'train_dataloader')} == {0, 1}
+    assert cfg.classes == ['x, y', 'z']
+    photos = f'{tmp_path}/photos'
+    assert samples(cfg, 'train') == [(f'{photos}/a, b.png', 0), (f'{photos}/c.png', 1)]
+    assert samples(cfg, 'val') == [(f'{photos}/d.png', 1)]
+    assert samples(cfg, 'test') == [(f'{tmp_path}/e.png', 1)]
 
 
-def test_rate_and_schedule_follow(tmp_path: Path) -> None:
-    data = folders(tmp_path / 'data', a=20, b=20)
-    config = 'mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py'
-    write_config(config, str(data), tmp_path / 'own.py', batch_size=16, epochs=10, weights='stock')
+@pytest.mark.parametrize(('text', 'message'), [
+    ('', 'the header file,label'), ('a.png,x\nb.png,y', 'got a.png,x'),
+    ('file,cat,dog\na.png,1,0\nb.png,0,1', 'got file,cat'), ('file;label\na.png;x', 'got file;'),
+    ('path,width,species\na.png,60,x\nb.png,60,y', 'got path,width,species'),
+    ('file,label,label\na.png,x,y', 'got file,label,label'),
+    ('file,label\na.png,x\nb.png,', 'line 3'), ('file,label\na.png,x,y', 'line 2'),
+    ('file,label,split\na.png,x,dev', 'line 2: .*dev'),
+    ('file,label\na.png,x\nb.png,y\n./a.png,y', 'line 4: ./a.png is in line 2'),
+    ('file,label,split\na.png,x,train\nb.png,y,train\na.png,x,val', 'line 4: a.png is in line 2'),
+    ('file,label,split\na.png,x,train\nb.png,y,test', 'for train and val.* 0 val'),
+    ('file,label\nno.png,x\nnever.png,y', 'unreadable.*no.png, never.png')])
+def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
+    images(tmp_path, 'a.png', 'b.png')
+    (tmp_path / 'all.csv').write_text(text)
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path / 'all.csv')
+
+
+@pytest.mark.parametrize(('counts', 'message'), [
+    ({}, 'folders none'), (dict(a=3, b=0), 'b: expected'), (dict(a=3, b__c=3), 'b: expected'),
+    (dict(training__a=2, validation__a=2), 'training: expected'), (dict(a=6), 'two classes'),
+    (dict(train=2, val=2), 'expected ROOT'),
+    (dict(train__a=2, valid__a=2), 'train, valid'), (dict(train__a=2, val__a=2, b=2), 'b, train'),
+    (dict(train__a=2, train__b=2, val__a=1, val__c=1), 'c are not in train'),
+    (dict(images=2, labels=0), 'YOLO.*supervision'), (dict(train__labels=0), 'YOLO.*COCO'),
+    (dict(JPEGImages=2, Annotations=0), 'Pascal VOC.*supervision')])
+def test_folders_are_refused(counts: dict[str, int], message: str, tmp_path: Path) -> None:
+    folders(tmp_path, **counts)
+    for folder, file in (('labels', '0.txt'), ('train/labels', '0.txt'), ('Annotations', '0.xml')):
+        if (tmp_path / folder).exists():
+            (tmp_path / folder / file).touch()
+    with pytest.raises(ValueError, match=message) as refused:
+        read(tmp_path)
+    assert '\n' not in str(refused.value)
+
+
+@pytest.mark.parametrize('parent', ['', 'images/'])
+def test_each_coco_split_has_its_own_images(parent: str, tmp_path: Path) -> None:
+    """The splits have files of the same names."""
+    coco(tmp_path / 'data', folder=f'{parent}train')
+    coco(tmp_path / 'data', 'annotations/instances_val2017.json', f'{parent}val2017')
+    write_config(MASKS, str(tmp_path / 'data'), tmp_path / 'own.py')
     cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 16
-    assert_allclose(cfg.optim_wrapper.optimizer.lr, 0.1 * 16 / 256)
-    assert cfg.param_scheduler.milestones == [3, 6, 9]
-    assert cfg.train_cfg.max_epochs == 10
-    assert cfg.model.head.topk == cfg.val_evaluator.topk == (1, )
-    assert 'resnet50_8xb32_in1k' in cfg.load_from
-    assert cfg.default_hooks.checkpoint.save_best == 'auto'
-    write_config('mmfreq::demo/resnet18-dct192-gate_demo.py', str(data), tmp_path / 'few.py')
-    few = Config.fromfile(str(tmp_path / 'few.py'))
-    assert few.train_dataloader.batch_size == 8
-    assert 'save_best' not in few.default_hooks.checkpoint  # of all epochs, the last one has the target
+    for split, folder in (('train', 'train'), ('val', 'val2017'), ('test', 'val2017')):
+        parents = {Path(path).parent for path, _ in samples(cfg, split)}
+        assert parents == {tmp_path / 'data' / parent / folder}
+    assert cfg.val_evaluator.ann_file == f'{tmp_path}/data/annotations/instances_val2017.json'
+    heads = cfg.model.roi_head
+    assert heads.bbox_head.num_classes == heads.mask_head.num_classes == 2
+    assert not [*tmp_path.glob('own-*')]
 
 
-@pytest.mark.parametrize(('config', 'warm_up', 'main'), [
-    ('mmpretrain::resnet/resnet50_8xb256-rsb-a3-100e_in1k.py', (False, 0, 6), (0, 1, 1)),
-    ('mmpretrain::resnet/resnet50_32xb64-warmup-coslr_in1k.py', (False, 0, 6), (0, 1, 1)),
-    ('mmfreq::swin_transformer/swin-tiny-dct24s_16xb64_in1k.py', (False, 0, 6), (0, None, None)),
-    ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', (False, 0, 6), (0, 1, None))])
-def test_one_epoch_is_not_all_warm_up(config: str, warm_up: tuple, main: tuple) -> None:
-    target = plain_config(config_path(config))
-    target['train_dataloader']['batch_size'] = 1
-    _set_schedule(target, 60, 1)
-    first, second = target['param_scheduler']
-    assert (first.get('by_epoch', True), first.get('begin', 0), first['end']) == warm_up
-    assert (second.get('begin', 0), second.get('end'), second.get('T_max')) == main
-
-
-def test_warm_up_and_what_follows_fill_few_epochs() -> None:
-    target = plain_config(config_path('mmpretrain::resnet/resnet50_32xb64-warmup-coslr_in1k.py'))
-    _set_schedule(target, 60, 10)
-    first, second = target['param_scheduler']
-    assert (first['by_epoch'], first['end'], second['begin'], second['end'], second['T_max']) == (True, 1, 1, 10, 9)
-
-
-def test_folders_and_images_that_are_links(tmp_path: Path) -> None:
-    folders(tmp_path / 'real', one=3, two__deep=3)
-    (tmp_path / 'data/two').mkdir(parents=True)
-    (tmp_path / 'data/one').symlink_to(tmp_path / 'real/one')
-    (tmp_path / 'data/two/inner').symlink_to(tmp_path / 'real/two')
-    (tmp_path / 'real/two/circle').symlink_to(tmp_path / 'real/two')
-    found = find_data(str(tmp_path / 'data'))
-    images = [image for split in found.splits.values() for image in split.images]
-    assert sorted(images) == [f'{part}/{i}.png' for part in ('one', 'two/inner/deep') for i in range(3)]
-    assert len(find_images([str(tmp_path / 'data')], str(tmp_path / 'out'))) == 6
-
-
-@pytest.mark.parametrize('shape', [(1, 1), (2, 400), (7, 7)])
-def test_small_images_are_images(shape: tuple[int, int], tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / 'x.png'), np.zeros((*shape, 3), np.uint8))
-    assert _size(tmp_path / 'x.png') == shape[::-1]
-
-
-def test_paths_are_written_without_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folders(tmp_path / 'data', a=2, b=2)
-    (tmp_path / 'here').mkdir()
-    (tmp_path / 'x.pth').touch()
-    (tmp_path / 'far/er').mkdir(parents=True)
-    (tmp_path / 'here/link').symlink_to(tmp_path / 'far/er')
-    monkeypatch.chdir(tmp_path / 'here')
-    write_config(SMALL, '../data', Path('../here/own.py'), weights='../x.pth')
-    text = Path('own.py').read_text()
-    assert '..' not in text
-    assert f"data_root = '{tmp_path}/data'" in text
-    assert f"load_from = '{tmp_path}/x.pth'" in text
-    assert full_path('link/../x') == tmp_path / 'far/x'
-    assert full_path('link/x') == tmp_path / 'here/link/x'
-
-
-def test_text_in_another_encoding_and_folders_with_quotes(tmp_path: Path) -> None:
-    data = folders(tmp_path / 'data', a=2, b=2)
-    with pytest.raises(ValueError, match="--out: .*it's: mmengine takes no quotes"):
-        write_config(SMALL, str(data), tmp_path / "it's/own.py")
-    (data / 'list.csv').write_bytes('0.png,a\n'.encode('utf-16'))
-    with pytest.raises(ValueError, match='list.csv: expected text in UTF-8: '):
-        find_data(str(data / 'list.csv'))
-
-
-def test_coco(tmp_path: Path) -> None:
-    data = coco(tmp_path / 'data', {f'{i}.png': ['dog', 'cat'][:1 + i % 2] for i in range(10)})
-    coco(data, {'0.png': ['cat'], '1.png': ['dog']}, 'val')
-    notes = write_config(DETECTION, str(data), tmp_path / 'own.py')
-    assert 'categories without annotations, left out: nothing' in notes
-    cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    init_default_scope('mmdet')
-    dataset = DATASETS.build(cfg.train_dataloader.dataset)
-    assert len(dataset) == 10
-    assert dataset.metainfo['classes'] == ['cat', 'dog']
-    assert Path(dataset.get_data_info(0)['img_path']).is_file()
-    assert cfg.model.roi_head.bbox_head.num_classes == 2
-    assert cfg.val_evaluator.ann_file == f'{data}/annotations/val.json'
-    assert cfg.model.backbone.init_cfg is None  # the classifier of the recipe is not there
-    assert cfg.model.backbone.frozen_stages == -1
-    assert 'faster_rcnn_r50_fpn_1x_coco' in cfg.load_from
-    iterations = 12 * 10 / 2
-    assert cfg.param_scheduler[0].end == iterations / 10  # the recipe's 500 would never end
+def test_ambiguous_image_folders_are_named(tmp_path: Path) -> None:
+    file = coco(tmp_path, 'all.json', 'small') / 'all.json'
+    images(tmp_path / 'large', '0.png', '1.png', '2.png')
+    with pytest.raises(ValueError, match='large, .*small; --images train=DIR'):
+        read(file)
+    assert read(file, train=tmp_path / 'large').prefixes == {'train': 'large'}
+    (tmp_path / 'large/1.png').unlink()
+    assert read(file).prefixes == {'train': 'small'}
+    with pytest.raises(ValueError, match='--images: expected SPLIT=DIR'):
+        read(file, val=tmp_path / 'large')
 
 
 def test_coco_without_a_split(tmp_path: Path) -> None:
-    data = coco(tmp_path / 'data', {f'{i}.png': ['dog', 'cat'][:1 + (i < 5)] for i in range(20)})
-    write_config(MASKS, str(data / 'annotations/train.json'), tmp_path / 'own.py')
-    parts = {}
-    for split in ('train', 'val'):
-        content = json.loads((tmp_path / f'own-{split}.json').read_text())
-        parts[split] = {image['file_name'] for image in content['images']}
-        assert {entry['image_id'] for entry in content['annotations']} == {
-            image['id'] for image in content['images']}
-    assert (len(parts['train']), len(parts['val'])) == (16, 4)
-    assert len(parts['val'] & {f'{i}.png' for i in range(5)}) == 1  # of those with a cat
+    file = coco(tmp_path, names=tuple(f'{i}.png' for i in range(20)))
+    (tmp_path / 'train/19.png').write_bytes(b'no image')
+    write_config(MASKS, str(file), tmp_path / 'own.py')
+    parts = [json.loads((tmp_path / f'own-{name}.json').read_text()) for name in ('train', 'val')]
+    names = [[image['file_name'] for image in part['images']] for part in parts]
+    assert sorted(names[0] + names[1]) == sorted(f'{i}.png' for i in range(19))
+    assert '0.png' in names[0]  # the only cat
+    assert len(names[1]) == 4
+    for part in parts:
+        ids = {image['id'] for image in part['images']}
+        assert {entry['image_id'] for entry in part['annotations']} == ids
     cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    init_default_scope('mmdet')
-    assert len(DATASETS.build(cfg.val_dataloader.dataset)) == 4
-    assert cfg.val_evaluator.ann_file == str(tmp_path / 'own-val.json')
+    assert len(samples(cfg, 'val')) == 4
+    assert cfg.val_evaluator.ann_file == f'{tmp_path}/own-val.json'
+
+
+@pytest.mark.parametrize(('part', 'entry', 'message'), [
+    ('annotations', dict(image_id=5), '1 of 3 annotations .*image_id'),
+    ('images', dict(file_name='1.png'), '3 images have 2 file names'),
+    ('images', dict(width=40), '1 images do not have the size .*0.png'),
+    ('images', dict(width=None), '1 images do not have the size'),
+    ('images', dict(file_name='x.png'), 'got none; --images')])
+def test_coco_is_refused(part: str, entry: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = coco(tmp_path, folder='photos')
+    content = json.loads(file.read_text())
+    content[part][0].update(entry)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message):
+        read(file)
+    for name in ('val', 'val2017'):
+        shutil.copy(file, tmp_path / f'annotations/instances_{name}.json')
+    with pytest.raises(ValueError, match='annotations: expected .*got train.json, instances_val'):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(('size', 'is_told'), [((40, 60), False), ((60, 40), True)])
+def test_images_that_exif_turns(size: tuple[int, int], is_told: bool, tmp_path: Path) -> None:
+    """The pipeline turns them. A file that states the size before that may have other boxes."""
+    entries = [dict(id=i, file_name=f'{i}.jpg', width=width, height=height)
+               for i, (width, height) in enumerate((size, (60, 40), (60, 40)))]
+    file, exif = coco(tmp_path, names=('0.jpg', '1.jpg', '2.jpg'), images=entries), Image.Exif()
+    exif[0x0112] = 6
+    Image.open(tmp_path / 'train/0.jpg').save(tmp_path / 'train/0.jpg', exif=exif)
+    assert any('EXIF' in note and '0.jpg' in note for note in read(file).notes) == is_told
+
+
+@pytest.mark.parametrize('check', [False, True])
+def test_images_of_two_splits_are_refused(check: bool, tmp_path: Path) -> None:
+    data = folders(tmp_path / 'folders', train__a=3, train__b=3, val__a=2, val__b=2)
+    coco(tmp_path / 'coco')
+    boxes = coco(tmp_path / 'coco', 'annotations/val.json', 'val')
+    for source, image in ((data / 'train/a/0.png', data / 'val/b/1.png'),
+                          (boxes / 'train/0.png', boxes / 'val/1.png')):
+        image.unlink()
+        shutil.copy(source, image) if check else image.symlink_to(source)
+    for root in (data, boxes):
+        with pytest.raises(ValueError, match='1 images are in two splits: val.*1.png'):
+            read(root, check)
+
+
+@pytest.mark.parametrize('config', [SMALL, MASKS])
+def test_other_data_are_refused_before_images_are_read(config: str, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mmcv, 'imfrombytes', lambda _: pytest.fail('an image was read'))
+    data = folders(tmp_path, a=2, b=2) if config == MASKS else coco(tmp_path)
+    with pytest.raises(ValueError, match='expected a config for mm'):
+        write_config(config, str(data), tmp_path / 'own.py')
+
+
+@pytest.mark.parametrize(('base', 'change', 'batch', 'source'), [
+    ('mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py', '', 256, 'auto_scale_lr'),
+    (RTMDET, '', 256, '8xb32'), (RTMDET, 'auto_scale_lr = dict(\n base_batch_size=64)', 64, 'auto'),
+    (RTMDET, 'optim_wrapper = dict(optimizer=dict(lr=1e-4))', 32, 'its batch size'),
+    (SMALL, '', 32, 'auto_scale_lr'),
+    ('mmfreq::swin/mask-rcnn_swin-t-p4-w7-dct24s_fpn_1x_coco.py', '', 16, '8 GPUs')])
+def test_the_batch_of_a_learning_rate(base: str, change: str, batch: int, source: str,
+                                      tmp_path: Path) -> None:
+    path = tmp_path / 'base.py'
+    path.write_text(f'_base_ = {base!r}\n{change}')
+    target = plain_config(path)
+    size = target['train_dataloader']['batch_size']
+    result = _recipe_batch(size, target['auto_scale_lr'], path)
+    assert result[0] == batch
+    assert source in result[1]
+
+
+def test_a_short_rtmdet(tmp_path: Path) -> None:
+    """Its rate is for 256 images, its assigner has a topk, and some settings do not follow."""
+    file = coco(tmp_path, names=tuple(f'{i}.png' for i in range(10)))
+    notes = write_config(RTMDET, str(file), tmp_path / 'own.py', epochs=20)
+    cfg, stock = (Config.fromfile(str(path)) for path in (tmp_path / 'own.py', config_path(RTMDET)))
+    assert cfg.train_dataloader.batch_size == cfg.auto_scale_lr.base_batch_size == 8
+    warm_up, cosine = cfg.param_scheduler
+    assert_allclose(cfg.optim_wrapper.optimizer.lr, 0.004 * 8 / 256)
+    assert_allclose(cosine.eta_min, 0.0002 * 8 / 256)
+    assert (warm_up.end, cosine.begin, cosine.end, cosine.T_max) == (2, 10, 20, 10)
+    assert cfg.model.train_cfg.assigner == stock.model.train_cfg.assigner
+    assert cfg.model.bbox_head.num_classes == 2
+    comment = (tmp_path / 'own.py').read_text().partition('_base_')[0]
+    for setting in ('PipelineSwitchHook.switch_epoch=280', 'dynamic_intervals=[(280, 1)]'):
+        assert setting in notes[-1]
+        assert setting in comment.replace('\n# ', ' ')
+
+
+def test_a_classifier_on_few_images(tmp_path: Path) -> None:
+    data, out = str(folders(tmp_path / 'data', a=20, b=20)), tmp_path / 'own.py'
+    (tmp_path / 'run').mkdir()
+    (tmp_path / 'run/best_x.pth').touch()
+    write_config('mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py', data, out, batch_size=16,
+                 epochs=10, weights=str(tmp_path / 'run'))
+    cfg = Config.fromfile(str(out))
+    assert_allclose(cfg.optim_wrapper.optimizer.lr, 0.1 * 16 / 256)
+    assert cfg.param_scheduler.milestones == [3, 6, 9]
+    assert cfg.model.head.topk == cfg.val_evaluator.topk == cfg.test_evaluator.topk == (1, )
+    assert cfg.load_from == f'{tmp_path}/run/best_x.pth'
+    assert cfg.default_hooks.checkpoint.save_best == 'auto'
+    write_config('mmpretrain::resnet/resnet18_8xb32_in1k.py', data, out, weights='stock')
+    cfg = Config.fromfile(str(out))
+    assert '/resnet18_8xb32_in1k' in cfg.load_from
+    assert cfg.default_hooks.input_spec.type == 'InputSpecHook'
+    assert cfg.custom_imports.imports == ['mmfreq.models.cls']
+    write_config('mmfreq::demo/resnet18-dct192-gate_demo.py', data, out)  # its last epoch counts
+    assert 'save_best' not in Config.fromfile(str(out)).default_hooks.checkpoint
+
+
+@pytest.mark.parametrize(('config', 'epochs', 'phases'), [
+    ('mmdet::yolox/yolox_nano_8xb8-300e_coco.py', 2, [(False, 0, 10, None), (True, 0, 2, 2)]),
+    ('mmpretrain::resnet/resnet50_8xb256-rsb-a3-100e_in1k.py', 1,
+     [(False, 0, 10, None), (True, 0, 1, 1)]),
+    ('mmpretrain::resnet/resnet50_32xb64-warmup-coslr_in1k.py', 30,
+     [(True, 0, 2, None), (True, 2, 30, 28)]),
+    ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 1,
+     [(False, 0, 10, None), (True, 0, 1, None)])])
+def test_short_schedules(config: str, epochs: int, phases: list[tuple]) -> None:
+    """Of 100 iterations, a tenth warms up."""
+    target = plain_config(config_path(config))
+    target['train_dataloader']['batch_size'] = 1
+    _set_schedule(target, 100 // epochs, epochs)
+    assert [(node.get('by_epoch', True), node['begin'], node['end'], node.get('T_max'))
+            for node in target['param_scheduler']] == phases
 
 
 def test_statistics_are_those_of_the_data(tmp_path: Path) -> None:
     data = folders(tmp_path / 'data', train__a=2, train__b=2, val__a=1, val__b=1)
-    write_config(SMALL, str(data), tmp_path / 'own.py', stats=True)
-    cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    file = str(tmp_path / 'own-stats.json')
+    notes = write_config(SMALL, str(data), tmp_path / 'own.py', stats=True)
+    cfg, file = Config.fromfile(str(tmp_path / 'own.py')), str(tmp_path / 'own-stats.json')
+    assert file in notes[-1]
+    text = (tmp_path / 'own.py').read_text()
+    assert text.count('FusedBlockDCT') == text.count('{{fileDirname}}/own-stats.json') == 1
     for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
         assert cfg[loader].dataset.pipeline[-2].stats == file
     assert_allclose(load_stats(file).mean, dataset_statistics(cfg, 0)[0].mean, rtol=1e-6)
 
 
-@pytest.mark.parametrize(('make', 'message'), [
-    (lambda root: root / 'none', 'none: no such file or folder'),
-    (lambda root: folders(root, photos=0).joinpath('photos'), 'for each class, found no folders'),
-    (lambda root: folders(root, photos=2).joinpath('photos'), 'found 2 images and no folders'),
-    (lambda root: folders(root, a=0, b=0), 'no images .* in 2 folders'),
-    (lambda root: folders(root, a=3, b=0), 'folders without images: b;'),
-    (lambda root: folders(root, a=3), 'expected images of at least two classes, found a alone$'),
-    (lambda root: folders(root, a=3, b=1), 'class b has 1 image; it takes 2'),
-    (lambda root: folders(root, a=2, b=2, A=2), 'classes that differ in case only: a'),
-    (lambda root: folders(root, train__a=2, train__b=2, val__a=1, val__c=1),
-     'val has classes that train has not: c'),
-    (lambda root: folders(root, train__a=2, training__b=2), 'both train and training may be train'),
-])
-def test_folders_are_refused(make: Any, message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message) as refused:
-        find_data(str(make(tmp_path)))
-    assert '\n' not in str(refused.value)
-
-
-@pytest.mark.parametrize(('text', 'message'), [
-    ('file,label\n', 'expected lines with a file and a label'),
-    ('0.png,a\n1.png,b\n0.png,b\n', '0.png is there twice, in lines 1 and 3'),
-    ('0.png,a\n1.png\n', "line 2: expected a file and a label, got '1.png'"),
-    ('0.png,\n1.png,b\n', "line 1: expected a file and a label, got '0.png,'"),
-    ('0.png,a\n1.png,a\nx.png,b\ny.png,b', 'two classes, found a alone; unreadable, left out: x.png, y.png$'),
-    ('x.png,a\ny.png,b\nz.png,b\n', 'none of 3 images can be read: x.png, y.png, z.png'),
-])
-def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
-    write_images(tmp_path, 2)
-    (tmp_path / 'all.csv').write_text(text)
-    with pytest.raises(ValueError, match=message):
-        find_data(str(tmp_path / 'all.csv'))
-
-
-@pytest.mark.parametrize(('changes', 'message'), [
-    (dict(annotations=[]), 'found no annotations'),
-    (dict(categories=[dict(id=1, name='cat'), dict(id=4, name='cat')]), 'every name .*got cat'),
-    (dict(images=[dict(id=0, file_name='0.png'), dict(id=0, file_name='1.png')]), 'every id .*got 0'),
-    (dict(categories=[dict(name='cat'), dict(id=4, name='dog')]), 'every id in categories once'),
-    (dict(annotations=[dict(id=0, image_id=0, bbox=[1, 1, 5, 5])]), 'with image_id, category_id .* got .*1, 5, 5'),
-    (dict(annotations=[dict(id=0, image_id=0, category_id=5, bbox=[1, 1, 5, 5])]), 'got .*id.: 5'),
-    (dict(annotations=[dict(id=0, image_id=0, category_id=1, bbox=None)]), 'bbox .4 numbers., got'),
-    (dict(annotations=[dict(id=0, image_id=0, category_id=1, bbox=[float('nan')] * 4)]), 'got .*nan'),
-    (dict(annotations=[dict(id=0), dict(id=0)]), 'every id in annotations once'),
-    (dict(images=[dict(id=0, file_name='x.png')]), 'its first image, x.png, is in no folder'),
-])
-def test_coco_is_refused(changes: dict, message: str, tmp_path: Path) -> None:
-    data = coco(tmp_path, {'0.png': ['cat'], '1.png': ['dog']}, **changes)
-    with pytest.raises(ValueError, match=message):
-        find_data(str(data))
-
-
-def test_a_class_missing_in_val_is_said(tmp_path: Path) -> None:
-    data = folders(tmp_path / 'data', train__a=2, train__b=2, train__c=2, val__a=1, val__c=1)
-    notes = write_config(SMALL, str(data), tmp_path / 'own.py')
-    assert 'val has no image of b: no figure will speak of it' in notes
-    cfg = Config.fromfile(str(tmp_path / 'own.py'))
-    assert classes_of(cfg, 'val_dataloader') == [('a', 0), ('c', 2)]  # the folders alone give 0, 1
-
-
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (['mmfreq::demo/resnet18-dct24_demo.py'], 'did you mean mmfreq::demo/resnet18-dct24s_demo.py'),
-    (['resnet50-dct24s_8xb32'], 'did you mean mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py'),
-    ([DETECTION], 'is a config for mmdet, but .* has classes of images'),
-    ([SMALL, '--weights', 'x.pth'], 'expected stock, random or a checkpoint, no such file: x.pth'),
-    ([SMALL, '--batch-size', '0'], '--batch-size: expected an integer >= 1, got 0'),
-    ([SMALL, '--out', 'own.txt'], '--out: expected a .py file'),
-    (['mmpretrain::resnet/resnet18_8xb16_cifar10.py', '--stats'], '--stats: expected a config with'),
-])
-def test_the_tool_refuses_in_one_line(arguments: list[str], message: str, tmp_path: Path, run_tool: Any,
-                                      monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(('config', 'options', 'message'), [
+    (SMALL, '--weights x.pth', 'x.pth'), (SMALL, '--batch-size 0', '--batch-size'),
+    (SMALL, '--out own.txt', '.py file'), (SMALL, '--out old.py', '--force'),
+    ('old.py', '--out old.py --force', 'overwrite'),
+    ('mmpretrain::resnet/resnet18_8xb16_cifar10.py', '--stats', '--stats: expected')])
+def test_the_tool_refuses_in_one_line(config: str, options: str, message: str, tmp_path: Path,
+                                      run_tool: Any, monkeypatch: Any, capsys: Any) -> None:
     data = folders(tmp_path / 'data', a=2, b=2)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(SystemExit, match=message) as refused:
-        run_tool('new', arguments[0], data, *arguments[1:])
-    assert '\n' not in str(refused.value)
-    assert [path.name for path in tmp_path.iterdir()] == ['data']  # nothing is written
+    Path('old.py').write_text(f'_base_ = {SMALL!r}')
+    with pytest.raises(SystemExit):
+        run_tool('new', config, data, *options.split())
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert {path.name for path in tmp_path.iterdir()} == {'data', 'old.py'}  # nothing is written
 
 
-def test_masks_need_segmentations(tmp_path: Path) -> None:
-    data = coco(tmp_path, {'0.png': ['cat'], '1.png': ['dog']})
-    file = data / 'annotations/train.json'
-    file.write_text(file.read_text().replace('"segmentation"', '"outline"'))
-    with pytest.raises(ValueError, match='have no segmentation, .* take one for boxes'):
-        write_config(MASKS, str(data), tmp_path / 'own.py')
+def test_the_tool_names_what_it_wrote(tmp_path: Path, run_tool: Any, capsys: Any) -> None:
+    run_tool('new', SMALL, folders(tmp_path / 'data', a=4, b=4), '-o', tmp_path / 'own.py')
+    out, err = capsys.readouterr()
+    assert out.splitlines()[-1] == f'train:   mmfreq train {tmp_path}/own.py'
+    assert not err  # no progress bar where no terminal is

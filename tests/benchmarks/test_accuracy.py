@@ -4,9 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import report
 import scipy.stats
 import speed
 from logs import read_result
+from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import init_default_scope
@@ -77,6 +80,23 @@ def test_logs_of_a_training_that_was_resumed(tmp_path: Path) -> None:
     assert result['starts'] == 2
     assert (result['epochs'], result['iterations']) == (2, 20)
     assert result['seconds_per_epoch'] == pytest.approx(5.0)
+
+
+def test_labels_of_the_pareto_picture_are_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A label hides neither another label nor the error bar of another row."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(report, 'save_figure', lambda figure, path: figures.append(figure))
+    results = report.load_results(report.RESULTS)
+    report.draw_pareto(results, json.loads((report.RESULTS / 'speed.json').read_text()), '')
+    figures[0].draw_without_rendering()
+    for axis in figures[0].axes:
+        labels = [text.get_window_extent() for text in axis.texts]
+        ends = [container.lines[2][0].get_segments()[0] for container in axis.containers]
+        bars = [Bbox(axis.transData.transform(end)).padded(3) for end in ends]
+        assert len(labels) == len(bars) == len(report.PICTURED)
+        for i, label in enumerate(labels):
+            assert not any(label.overlaps(other) for other in [*labels[:i], *labels[i + 1:], *bars])
+            assert label.x1 <= figures[0].bbox.x1
 
 
 @pytest.mark.parametrize('row', ROWS)

@@ -6,7 +6,6 @@ from functools import partial
 from pathlib import Path
 
 import cv2
-import dataset_stats
 import measure as bench
 import numpy as np
 import pytest
@@ -176,15 +175,3 @@ def test_memory_of_a_worker_is_the_kernels(tmp_path: Path) -> None:
     image = bench.make_images(str(tmp_path), 1)[0]
     resident, part, own = workers.measure('mmfreq::demo/resnet18-dct24s_demo.py', image, 2, 'fork')
     assert 1 < own < part < resident
-
-
-def test_statistics_are_measured_against_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                  capsys: pytest.CaptureFixture) -> None:
-    for name in 'ab':
-        (tmp_path / name).mkdir()
-        bench.make_images(str(tmp_path / name), 1)
-    monkeypatch.setattr('sys.argv', ['dataset_stats.py', str(tmp_path), '--workers', '0', '--repeats', '1'])
-    dataset_stats.main()
-    *rates, ratio = capsys.readouterr().out.splitlines()[-1].strip('| ').split(' | ')[1:]
-    assert len(rates) == 2
-    assert float(ratio) > 1

@@ -16,7 +16,7 @@ from mmfreq.models.ops import provide_ops
 
 provide_ops()  # before mmcv.ops looks for its functions
 
-from mmcv.ops import RoIAlign, batched_nms, nms, roi_align
+from mmcv.ops import RoIAlign, batched_nms, nms, roi_align  # noqa: E402
 
 
 def overlap(a: np.ndarray, b: np.ndarray, offset: int) -> float:

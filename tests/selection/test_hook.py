@@ -12,11 +12,11 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.model import BaseModel
 from mmengine.runner import Runner
+from mmfreq.hosts.distributed import prepare_cpu_distributed
 from numpy.testing import assert_allclose
 from tool_runs import forked, free_port
 from torch.utils.data import Dataset
 
-from mmfreq.hosts.distributed import prepare_cpu_distributed
 from mmfreq.selection.gate import ChannelGate
 from mmfreq.selection.hook import GateLossHook, total_loss
 from mmfreq.selection.rates import load_on_rates

@@ -1,174 +1,156 @@
-"""One row of figures for each model: what it reaches, what it takes in, what it costs."""
+"""One row of figures for each model: its results, its input, its costs."""
+import math
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Callable, Optional, Sequence
+from typing import Any, Iterable, Optional, Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from mmfreq.apis import measure
 from mmfreq.apis.compare.runs import Run, group_runs, published_metrics, read_run
-from mmfreq.apis.measure import (
-    build_model,
-    count_flops,
-    keep_all_proposals,
-    packed_sample,
-    peak_memory,
-    preprocessed_batch,
-    synchronize,
-    time_interleaved,
-)
 from mmfreq.config.pipelines import device_freq, transform_type
-from mmfreq.config.paths import one_line
-from mmfreq.dct.blocks import check_positive_int
 
-Work = tuple[Callable[[], Any], int]  # a piece of work and the number of its images
+
+@dataclass
+class Estimate:
+    """A mean over runs; a single or a published result has no error."""
+    mean: float
+    error: Optional[float] = None  # standard deviation of results; standard error of differences
+    runs: int = 1  # or pairs of runs with one seed; 0 for a difference of means
+
+    @classmethod
+    def of(cls, values: Sequence[float], divisor: float = 1) -> 'Estimate':
+        """Return the mean of one value for each run, with its deviation over ``divisor``."""
+        error = float(np.std(values, ddof=1) / divisor) if len(values) > 1 else None
+        return cls(float(np.mean(values)), error, len(values))
 
 
 @dataclass
 class Row:
-    """Figures of one model; None where there is no figure, and ``notes`` say why."""
+    """Figures of one model, None where there is none. Metrics have mmengine's names and units."""
     name: str  # of the config
-    metrics: dict[str, float] = field(default_factory=dict)  # of several seeds their mean
-    spread: dict[str, float] = field(default_factory=dict)  # standard deviation (n - 1), if n > 1
-    seeds: dict[Any, dict[str, float]] = field(default_factory=dict)  # metrics of each run
-    tested: Optional[int] = None  # images that the accuracy is of
-    found: str = ''  # where they are from: 'metrics.json', 'validation at step 6'
-    paper: dict[str, float] = field(default_factory=dict)  # published, same names and units
-    scope: str = ''  # 'mmpretrain' or 'mmdet'
+    source: str  # of the metrics: 'metrics.json', 'validation of epoch 6'
+    seeds: dict[Any, dict[str, float]]  # metrics of each run
+    paper: dict[str, Estimate]  # published metrics
+    metrics: dict[str, Estimate] = field(default_factory=dict)  # over the seeds
+    difference: dict[str, Estimate] = field(default_factory=dict)  # to the family's first row
     family: str = ''  # type of the backbone without 'Freq', after a detector's own type
-    img_shape: Optional[tuple[int, int]] = None  # (H, W) in pixels, of the image behind the input
     input_shape: Optional[tuple[int, int, int]] = None  # (C, h, w), of the network's input
+    normalised_size: Optional[float] = None  # values of the input, RGB = 1
     input_bytes: Optional[int] = None  # per image, from the data loader to the device
     parameters: Optional[int] = None
     flops: Optional[int] = None  # multiply-adds per image, with 0.3 % of norms and pooling
     memory: Optional[int] = None  # peak bytes per image of a forward pass besides the weights
     loader_rate: Optional[float] = None  # images/s through the training pipeline, one process
     network_rate: Optional[float] = None  # images/s through the network, forward only
-    notes: list[str] = field(default_factory=list)
+    note: str = ''  # why figures are missing
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> 'Row':
         """Summarise the results of runs of one config."""
-        row = cls(runs[0].name, paper=published_metrics(runs[0]))
-        row.found = ', '.join(dict.fromkeys(run.found for run in runs if run.found))
-        for run in runs:
-            row.notes += run.notes
-            if run.metrics:
-                row.seeds[run.seed] = run.metrics
-        values: dict[str, list[float]] = {}
-        for metrics in row.seeds.values():
-            for key, value in metrics.items():
-                values.setdefault(key, []).append(value)
-        for key, found in values.items():
-            row.metrics[key] = float(np.mean(found))
-            if len(found) > 1:
-                row.spread[key] = float(np.std(found, ddof=1))
+        source = ', '.join(dict.fromkeys(run.source for run in runs if run.source))
+        seeds = {run.seed: run.metrics for run in runs if run.metrics}
+        paper = {key: Estimate(value) for key, value in published_metrics(runs[0]).items()}
+        row = cls(runs[0].name, source, seeds, paper)
+        for key in {key: None for metrics in seeds.values() for key in metrics}:
+            row.metrics[key] = Estimate.of([run[key] for run in seeds.values() if key in run])
         return row
 
 
-def compare(runs_or_configs: Sequence[str], images: int = 64, repeats: int = 5,
-            timing: bool = True) -> list[Row]:
-    """Compare models: read their results, measure their cost on this machine.
+def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) -> list[Row]:
+    """Read the results of models, and measure their costs on this machine.
 
     Args:
-        runs_or_configs (Sequence[str]): Work dirs of training runs, or config files.
-        images (int): Images to time the training pipeline with. Defaults to 64.
+        runs_or_configs (Iterable[str]): Work dirs of training runs, or config files. Runs of one
+            config with different seeds make one row.
+        images (int): Images to time the training pipeline with; 0: no speeds and memory. Defaults
+            to 64.
         repeats (int): Timed rounds; the median counts. Defaults to 5.
-        timing (bool): Whether to measure speeds and memory. Defaults to True.
-
-    Returns:
-        list[Row]: One row for each model, in order. Runs of one config with different seeds are one
-            row, whose cost is that of the first.
 
     Raises:
-        ValueError: ``images`` or ``repeats`` is less than 1, or an argument names nothing.
+        RefusedError: An argument is neither a work dir nor a config.
     """
-    check_positive_int('images', images)
-    check_positive_int('repeats', repeats)
     groups = group_runs([read_run(item) for item in dict.fromkeys(runs_or_configs)])
-    rows = {}
-    works: dict[str, dict[str, Work]] = {'network': {}, 'loader': {}}
-    for runs in tqdm(groups, 'models', unit='model'):
+    rows: dict[str, Row] = {}
+    works: dict[str, dict[str, Any]] = {'network_rate': {}, 'loader_rate': {}}
+    for runs in tqdm(groups, 'models', unit='model', disable=None):
         row = Row.of(runs)
         if row.name in rows:
             row.name = f'{row.name} ({runs[0].argument})'
         rows[row.name] = row
-        if runs[0].cfg is not None:
-            for what, work in _describe(row, runs[0].cfg, images if timing else 0).items():
-                works[what][row.name] = work
-    for what, named in works.items():
-        failed: dict[str, Exception] = {}
-        calls = {name: work for name, (work, _) in named.items()}
-        for entry in time_interleaved(calls, repeats, 1, 1., f'{what} speed', failed):
-            setattr(rows[entry.name], f'{what}_rate', named[entry.name][1] / entry.median)
-        for name, error in failed.items():
-            rows[name].notes.append(f'no {what} speed: {one_line(error)}')
+        try:
+            _describe(row, runs[0].cfg, works, images)
+        except Exception as error:  # one model must not end the comparison; the table has a note
+            row.note = ' '.join(f'{type(error).__name__}: {error}'.split())
+    for figure, named in works.items():
+        calls = {name: call for name, (call, _) in named.items()}
+        for entry in measure.time_interleaved(calls, repeats, unit=1, title=figure):
+            setattr(rows[entry.name], figure, named[entry.name][1] / entry.median)
+    relate(list(rows.values()))
     return list(rows.values())
 
 
-def _describe(row: Row, cfg: Config, images: int) -> dict[str, Work]:
-    """Fill in all figures but the speeds, and return the works that give these.
+def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: int) -> None:
+    """Measure all but the speeds. Add functions to time, each with its images, to ``works``."""
+    init_default_scope(cfg.get('default_scope') or 'mmengine')
+    detects = cfg.get('default_scope') == 'mmdet'
+    types = [transform_type(cfg.model), transform_type(cfg.model.get('backbone') or {})]
+    row.family = ', '.join(types[not detects:]).replace('Freq', '')
+    packed = measure.packed_sample(cfg)
+    inputs = packed['inputs']
+    row.input_shape = tuple(inputs.shape)
+    row.input_bytes = inputs.numel() * inputs.element_size()
+    model = measure.build_model(cfg).eval()
+    measure.keep_all_proposals(model)
+    row.parameters = sum(p.numel() for p in model.parameters())
+    if device_freq(cfg):  # without the padding of a detector's batch
+        row.input_shape = tuple(model.data_preprocessor.to_channels(inputs[None])[0].shape)
+    row.flops = measure.count_flops(model, packed)
+    if not images:
+        return
+    device = 'cuda' if torch.cuda.is_available() else 'cpu'
+    size = 2 if detects else 16
+    batch = measure.preprocessed_batch(model.to(device), packed, size)
 
-    Works and memory only if ``images`` > 0. Whatever fails becomes a note.
-    """
-    works: dict[str, Work] = {}
-    missing = 'no input'
-    try:
-        row.scope = cfg.get('default_scope') or ''
-        init_default_scope(row.scope or 'mmengine')
-        row.tested = _count_tested(row, cfg)
-        types = [transform_type(cfg.model), transform_type(cfg.model.get('backbone') or {})]
-        row.family = ', '.join(types[row.scope != 'mmdet':]).replace('Freq', '')
-        packed = packed_sample(cfg)
-        inputs = packed['inputs']
-        row.img_shape = tuple(map(int, packed['data_samples'].img_shape[:2]))
-        row.input_shape = tuple(inputs.shape)
-        row.input_bytes = inputs.numel() * inputs.element_size()
-        missing = 'the model cannot be built'
-        model = build_model(cfg).eval()
-        keep_all_proposals(model)
-        row.parameters = sum(p.numel() for p in model.parameters())
-        missing = 'the model does not take its input'
-        if device_freq(cfg):  # without the padding of a detector's batch
-            row.input_shape = tuple(model.data_preprocessor.to_channels(inputs[None])[0].shape)
-        row.flops = count_flops(model, packed)
-        if images:
-            device = 'cuda' if torch.cuda.is_available() else 'cpu'
-            size = 2 if row.scope == 'mmdet' else 16
-            batch = preprocessed_batch(model.to(device), packed, size)
-            forward = partial(_forward, model, batch, device)
-            row.memory = peak_memory(forward, device) // size
-            works['network'] = forward, size
-            missing = 'no loader speed'
-            dataset = DATASETS.build(cfg.train_dataloader.dataset)
-            size = min(images, len(dataset))
-            indices = np.linspace(0, len(dataset) - 1, size).astype(int).tolist()
-            works['loader'] = partial(_load, dataset, indices), size
-    except Exception as error:  # a config and what it names may raise anything; other rows stay
-        row.notes.append(f'{missing}: {one_line(error)}')
-    return works
-
-
-def _count_tested(row: Row, cfg: Config) -> Optional[int]:
-    """Return the number of test images behind a single top-1; None if they are not here, or for seeds with a spread."""
-    if 'accuracy/top1' not in row.metrics or 'accuracy/top1' in row.spread:
-        return None
-    try:
-        return len(DATASETS.build(cfg.test_dataloader.dataset))
-    except Exception:  # as for all that a config names
-        return None
-
-
-def _forward(model: torch.nn.Module, batch: dict[str, Any], device: str) -> None:
-    with torch.no_grad():
+    @torch.no_grad()
+    def forward() -> None:
         model(**batch)
-    synchronize(device)
+        measure.synchronize(device)
+
+    row.memory = measure.peak_memory(forward, device) // size
+    works['network_rate'][row.name] = forward, size
+    dataset = DATASETS.build(cfg.train_dataloader.dataset)
+    indices = np.linspace(0, len(dataset) - 1, min(images, len(dataset))).astype(int).tolist()
+
+    def load() -> None:
+        for index in indices:
+            dataset[index]
+
+    load()  # before the others are timed, since it may fail
+    works['loader_rate'][row.name] = load, len(indices)
 
 
-def _load(dataset: Dataset, indices: Sequence[int]) -> None:
-    for index in indices:
-        dataset[index]
+def relate(rows: Sequence[Row]) -> None:
+    """Compare all rows with the others of their family.
+
+    Sizes are relative to the first RGB input, differences to the first row: means over the common
+    seeds, else differences of means; of published results for metrics that no run has.
+    """
+    measured = {key for row in rows for key in row.metrics}
+    for row in rows:
+        family = [other for other in rows if other.family == row.family]
+        rgb = [other.input_shape for other in family if (other.input_shape or [0])[0] == 3]
+        if row.input_shape and rgb:
+            row.normalised_size = math.prod(row.input_shape) / math.prod(rgb[0])
+        for key in {**row.metrics, **row.paper} if row is not family[0] else ():
+            value, reference = ((one.metrics if key in measured else one.paper).get(key)
+                                for one in (row, family[0]))
+            pairs = [run[key] - family[0].seeds[seed][key] for seed, run in row.seeds.items()
+                     if key in run and key in family[0].seeds.get(seed, {})]
+            if pairs:
+                row.difference[key] = Estimate.of(pairs, len(pairs)**0.5)
+            elif value and reference:
+                row.difference[key] = Estimate(value.mean - reference.mean, runs=0)

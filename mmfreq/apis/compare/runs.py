@@ -1,145 +1,120 @@
-"""What a work dir holds of a run, and what was published for its config."""
+"""Read training runs: their configs, their results, and published results of the same configs."""
 import json
 import math
-from collections import Counter
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from mmengine.config import Config
 
 from mmfreq.apis.zoo import metafile_models
+from mmfreq.config.paths import config_path
 from mmfreq.config.pipelines import datasets_with_pipeline, iter_dicts, transform_type
-from mmfreq.config.paths import config_path, one_line
 from mmfreq.dct.channels import read_json
-from mmfreq.hosts.checkpoints import best_in
+from mmfreq.errors import RefusedError
 
-# Known metrics: name in words, name in metafiles, factor from mmengine's unit to that of both.
+# The metrics by which models are judged: name in words, name in metafiles, factor to their unit.
 METRICS = {
     'accuracy/top1': ('top-1 accuracy, %', 'Top 1 Accuracy', 1),
-    'accuracy/top5': ('top-5 accuracy, %', 'Top 5 Accuracy', 1),
     'coco/bbox_mAP': ('box AP, %', 'box AP', 100),
-    'coco/bbox_mAP_50': ('box AP50, %', 'box AP50', 100),
     'coco/segm_mAP': ('mask AP, %', 'mask AP', 100),
-    'coco/segm_mAP_50': ('mask AP50, %', 'mask AP50', 100),
     'gate/kept': ('channels kept', '', 1),
 }
-_TESTED = 'metrics.json'  # of tools/test.py --out
-HEADLINES = ('accuracy/top1', 'coco/bbox_mAP', 'coco/segm_mAP')
 
 
 @dataclass
 class Run:
-    """What an argument of the comparison stands for."""
-    argument: str
-    name: str  # of the config, or of a work dir without one
-    cfg: Optional[Config] = None
-    metrics: dict[str, float] = field(default_factory=dict)
-    found: str = ''  # where they are from: 'metrics.json', 'validation at step 6'
-    seed: Any = None  # randomness.seed, or the work dir if the run drew it; None without a run
-    notes: list[str] = field(default_factory=list)  # what is missing, and why
+    """A training run, or a config alone."""
+    argument: str  # work dir or config, as the user named it
+    name: str  # of the config
+    cfg: Config
+    seed: Any = None  # randomness.seed, or the work dir if mmengine drew it; None without a run
+    metrics: dict[str, float] = field(default_factory=dict)  # mmengine's names and units
+    source: str = ''  # of the metrics: 'metrics.json', 'validation of epoch 6'
 
 
 def read_run(run_or_config: str) -> Run:
-    """Read a config, and the results of a work dir; what cannot be read becomes a note.
+    """Read a config file, or the config and the results of a work dir.
 
     Raises:
-        ValueError: There is no such file, folder or package.
+        RefusedError: There is no such file or package; a folder does not hold exactly one config.
     """
     folder = Path(run_or_config)
-    if not folder.is_dir():
-        configs = [config_path(run_or_config)]
-        run = Run(run_or_config, configs[0].stem)
-    else:
-        configs = list(folder.glob('*.py'))
-        run = Run(run_or_config, folder.resolve().name, seed=str(folder.resolve()))
-        try:
-            run.metrics, run.found = results(folder)
-            best = best_in(folder)
-            if len(best) == 1 and run.found != _TESTED:
-                run.notes.append('the results are of the last validation; for those of '
-                                 f'{best[0].name}: {_test_command(folder)}')
-        except ValueError as error:
-            run.notes.append(str(error))
-        except Exception as error:  # logs hold whatever was written before a crash
-            run.notes.append(f'the results cannot be read: {one_line(error)}')
-    if len(configs) != 1:
-        run.notes.append(f'{folder}: expected one config, found {len(configs)}')
-        return run
-    run.name = configs[0].stem
-    try:
-        run.cfg = Config.fromfile(str(configs[0]))
-        _restore_start(run.cfg, folder)
-    except Exception as error:  # a config is a program: it may raise anything
-        run.notes.append(f'the config cannot be read: {one_line(error)}')
-        return run
-    if run.seed is not None:
+    files = [*folder.glob('*.py')] if folder.is_dir() else [config_path(run_or_config)]
+    if len(files) != 1:
+        raise RefusedError(f'{folder}: expected a work dir with one config, got {len(files)}')
+    run = Run(run_or_config, files[0].stem, Config.fromfile(str(files[0])))
+    if folder.is_dir():
+        starts = sorted(folder.glob('*/vis_data/config.py'))
+        if run.cfg.get('resume') and starts:  # load_from is then a checkpoint of the run itself
+            first = Config.fromfile(str(starts[0]))
+            run.cfg.update(resume=False, load_from=first.get('load_from'))
         seed = (run.cfg.get('randomness') or {}).get('seed')
-        run.seed = run.seed if seed is None else seed
+        run.seed = str(folder.resolve()) if seed is None else seed
+        run.metrics, run.source = results(folder, run.cfg)
     return run
 
 
-def _restore_start(cfg: Config, folder: Path) -> None:
-    """Set ``load_from`` to what an interrupted run began with; going on has replaced it."""
-    if not cfg.get('resume'):
-        return
-    for file in sorted(folder.glob('*/vis_data/config.py')):
-        first = Config.fromfile(str(file))
-        if not first.get('resume'):
-            cfg.update(resume=False, load_from=first.get('load_from'))
-            return
+def results(folder: Path, cfg: Config) -> tuple[dict[str, float], str]:
+    """Return the metrics of a run, and their source; empty if it has no results.
 
-
-def results(work_dir: Path) -> tuple[dict[str, float], str]:
-    """Return metrics of a run, and where they are from.
-
-    ``metrics.json`` (``tools/test.py --out``) goes before the last validation in the logs. The best
-    epoch does not count: its checkpoint may be gone, and no metric says whether more is better.
-
-    Raises:
-        ValueError: There are no results, or ``metrics.json`` is damaged.
+    The first of these counts: ``metrics.json`` (``tools/test.py --out``), the newest test in
+    ``test/``, the last validation in the logs. A test from before the last start of the training
+    does not count, nor one in ``test/`` of other weights, data or metrics than those of the run.
     """
-    tested = work_dir / _TESTED
-    if tested.exists():
-        return _numbers(read_json(tested, 'metrics')), tested.name
-    for log in sorted(work_dir.glob('*/vis_data/scalars.json'), reverse=True):
-        for line in reversed(log.read_text(encoding='utf-8', errors='replace').splitlines()):
-            try:
-                values = _numbers(json.loads(line))
-            except ValueError:  # a line that was cut off
-                continue
-            metrics = {key: value for key, value in values.items() if '/' in key}
-            if metrics:
-                return metrics, f'validation at step {values.get("step")}'
-    raise ValueError(f'no results yet; {_test_command(work_dir)}')
+    logs = sorted(folder.glob('*/vis_data/scalars.json'), reverse=True)
+    start = logs[0].parts[-3] if logs else ''  # such as 20260131_235959
+    tested = folder / 'metrics.json'
+    if tested.exists() and start <= time.strftime(
+            '%Y%m%d_%H%M%S', time.localtime(tested.stat().st_mtime)):
+        return _metrics(read_json(tested, 'metrics')), tested.name
+    for file in sorted(folder.glob('test/*/*.json'), reverse=True):
+        test = Config.fromfile(str(file.parent / 'vis_data/config.py'))
+        weights = Path(test.load_from).resolve()
+        if start <= file.parent.name and weights.parent == folder.resolve() and _is_same(test, cfg):
+            return _metrics(read_json(file, 'metrics')), f'test of {weights.name}'
+    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
+    unit = 'epoch' if logger.get('log_metric_by_epoch', True) else 'iteration'
+    for log in logs:
+        for line in reversed(log.read_text(encoding='utf-8').splitlines()):
+            values = json.loads(line) if line.endswith('}') else {}  # the last may be cut off
+            if metrics := _metrics(values):
+                step = values['step']  # 0 if mmengine does not know it
+                return metrics, f'validation of {unit} {step}' if step else 'last validation'
+    return {}, ''
 
 
-def _test_command(work_dir: Path) -> str:
-    configs = [*map(str, work_dir.glob('*.py'))]
-    config = configs[0] if len(configs) == 1 else 'CONFIG'
-    return f'mmfreq test {config} {work_dir} --out {work_dir / _TESTED}'
+def _is_same(test: Config, cfg: Config) -> bool:
+    """Return whether two configs test the same model with the same data and metrics."""
+    return all(test.get(key) == cfg.get(key) for key in ('model', 'test_evaluator')) and (
+        test.test_dataloader.dataset == cfg.test_dataloader.dataset)
 
 
-def _numbers(values: dict[str, Any]) -> dict[str, Any]:
+def _metrics(values: dict[str, Any]) -> dict[str, float]:
+    """Return the metrics among the values of a log; their names have a prefix: 'coco/bbox_mAP'."""
     return {key: value for key, value in values.items()
-            if type(value) in (int, float) and math.isfinite(value)}
+            if '/' in key and type(value) in (int, float) and math.isfinite(value)}
 
 
 def group_runs(runs: list[Run]) -> list[list[Run]]:
-    """Group runs of one config with different seeds, in the order of their first runs."""
-    groups: dict[tuple, list[Run]] = {}
-    seen: Counter = Counter()
-    for number, run in enumerate(runs):
-        config = number if run.seed is None or run.cfg is None else _without_seed(run.cfg)
-        groups.setdefault((config, seen[config, run.seed]), []).append(run)
-        seen[config, run.seed] += 1  # one seed twice is not two samples
+    """Group runs of one config with different seeds, in the order of their first runs.
+
+    A second run of a seed is no second sample: it starts another group, as each config does.
+    """
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        key = run.argument if run.seed is None else _without_seed(run.cfg)
+        while any(run.seed == other.seed for other in groups.get(key, ())):
+            key += ' again'
+        groups.setdefault(key, []).append(run)
     return list(groups.values())
 
 
 def _without_seed(cfg: Config) -> str:
     """Return a config as text, without its seed, paths of the run, and visualizer.
 
-    Whether a run started from other weights counts; their path does not.
+    It matters whether a run started from other weights; their path does not matter.
     """
     values = cfg.to_dict()
     values['load_from'] = bool(values.get('load_from')) and not values.get('resume')
@@ -150,25 +125,17 @@ def _without_seed(cfg: Config) -> str:
 
 
 def published_metrics(run: Run) -> dict[str, float]:
-    """Return what the metafiles state for the config of a run, in mmengine's names and units.
+    """Return the authors' results for the config of a run, in mmengine's names and units.
 
-    Empty, with a note, if the run's data are not those of the shipped config of that name. All
-    results are the authors': see each entry's ``Source``.
+    They are in the metafiles. There is none if the data are not those of the shipped config.
     """
     stated: dict[str, float] = {}
     for file, model in metafile_models('mmfreq'):
-        if model['Name'] == run.name:
-            config = file if '::' in file else f'mmfreq::{file}'
-            for result in model.get('Results', []):
-                stated.update(result['Metrics'])
-    if not stated or run.cfg is None:
-        return {}
-    try:
-        if _data(run.cfg) != _data(Config.fromfile(str(config_path(config)))):
-            raise ValueError(f'the data are not those of {config}')
-    except Exception as error:  # as in read_run
-        run.notes.append(f'no published results: {one_line(error)}')
-        return {}
+        if Path(file.rpartition('::')[2]).stem == run.name:
+            shipped = config_path(file if '::' in file else f'mmfreq::{file}')
+            if _data(run.cfg) == _data(Config.fromfile(str(shipped))):
+                for result in model.get('Results', []):
+                    stated.update(result['Metrics'])
     return {key: round(stated[title] / factor, 6)
             for key, (_, title, factor) in METRICS.items() if title in stated}
 
@@ -176,9 +143,6 @@ def published_metrics(run: Run) -> dict[str, float]:
 def _data(cfg: Config) -> tuple[Any, ...]:
     """Return type and root of the data sets to test on, and the model's numbers of classes."""
     loader = cfg.get('test_dataloader') or cfg.get('val_dataloader') or {}
-    sets, classes = [], set()
-    for node in datasets_with_pipeline(loader.get('dataset')):
-        sets.append((transform_type(node), str(node.get('data_root')).rstrip('/')))
-    for node in iter_dicts(cfg.get('model')):
-        classes.add(node.get('num_classes'))
-    return sets, classes
+    sets = [(transform_type(node), str(node.get('data_root')).rstrip('/'))
+            for node in datasets_with_pipeline(loader.get('dataset'))]
+    return sets, {node.get('num_classes') for node in iter_dicts(cfg.get('model'))}

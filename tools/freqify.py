@@ -1,9 +1,11 @@
 #!/usr/bin/env python3
 """Write the frequency-domain version of a stock config of mmpretrain or mmdet.
 
-The config that is written inherits the stock one. Images are larger, the DCT comes before the
-packer of every pipeline, and the backbone has no stem. Before anything is written, the pipelines
-and the backbone are tried on an image of noise.
+The config that is written inherits the stock one, and the DCT comes before the packer of every
+pipeline. With native channels (24N) or --weights, the network computes what the stock network
+computes on the image that the channels stand for, and needs no training. Otherwise images are
+larger, and the backbone has no stem. Before anything is written, the pipelines and the backbone are
+tried on an image of noise.
 """
 import argparse
 from pathlib import Path
@@ -12,7 +14,7 @@ import mmfreq
 from mmfreq.apis.freqify.convert import write_freqified
 from mmfreq.apis.terminal import run_tool
 from mmfreq.config.paths import config_path
-from mmfreq.dct.channels import CHANNEL_NAMES
+from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES
 from mmfreq.errors import RefusedError
 
 
@@ -22,13 +24,17 @@ def parse_args() -> argparse.Namespace:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('config', help='stock config: mmpretrain::resnet/resnet101_8xb32_in1k.py, '
                         'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py, or a path')
-    parser.add_argument('--channels', required=True, choices=CHANNEL_NAMES, metavar='NAME',
-                        help=f'DCT channels, one of {", ".join(CHANNEL_NAMES)}')
+    names = (*NATIVE_NAMES, *CHANNEL_NAMES)
+    parser.add_argument('--channels', required=True, choices=names, metavar='NAME',
+                        help=f'DCT channels, one of {", ".join(names)}')
+    parser.add_argument('--weights', metavar='STOCK.pth', help='checkpoint of the stock config; it '
+                        'becomes one of the new config, with the name of --out and .pth')
     parser.add_argument('-o', '--out', help='config to write (default: the name of the stock '
                         'config with the channels, such as resnet101-dct24s_8xb32_in1k.py)')
     parser.add_argument('--stats', help='statistics of the channels: a shipped set or a JSON file '
-                        'of tools/dataset_stats.py (default: photos-1333x800 for detection, else '
-                        'the shipped set of the size nearest to the training crops)')
+                        'of tools/dataset_stats.py (default: imagenette-224-4x4 for native channels, '
+                        'photos-1333x800 for detection, else the shipped set of the size nearest '
+                        'to the training crops)')
     parser.add_argument('--force', action='store_true', help='replace an existing file')
     return parser.parse_args()
 
@@ -41,9 +47,12 @@ def main() -> None:
     out = Path(args.out or '_'.join([f'{first}-dct{args.channels.lower()}', *rest]) + '.py')
     if out.suffix != '.py':
         raise RefusedError(f'--out: expected a .py file, got {out}')
-    if out.exists() and not args.force:
-        raise RefusedError(f'{out} exists; --force replaces it')
-    print(*write_freqified(args.config, args.channels, out, args.stats), f'wrote {out}', sep='\n')
+    files = [out, out.with_suffix('.pth')] if args.weights else [out]
+    for file in files:
+        if file.exists() and not args.force:
+            raise RefusedError(f'{file} exists; --force replaces it')
+    print(*write_freqified(args.config, args.channels, out, args.stats, args.weights),
+          *(f'wrote {file}' for file in files), sep='\n')
 
 
 if __name__ == '__main__':

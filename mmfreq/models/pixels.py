@@ -17,7 +17,7 @@ from mmfreq.input_spec import InputSpec
 
 # Prior of an image that the DCT upscales: the correlation of neighbouring pixels, and the variance
 # of noise in a coefficient in units of the pixels' variance.
-CORRELATION, NOISE = 0.95, 1e-6
+CORRELATION, NOISE = 0.97, 1e-6
 _CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
 
 

@@ -13,11 +13,14 @@ from shipped import CONFIGS
 
 from mmfreq.apis.freqify.convert import freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise
+from mmfreq.apis.measure import build_model
 from mmfreq.config.checks import check_config
-from mmfreq.config.paths import package_configs
+from mmfreq.config.paths import config_path, package_configs
 from mmfreq.config.pipelines import iter_dicts, stock_resize, transform_type
 from mmfreq.config.writer import child_text, plain_config
+from mmfreq.engine.checkpoints import load_checked
 from mmfreq.errors import RefusedError
+from mmfreq.input_spec import InputSpec
 from mmfreq.models.cls import FreqResNet
 
 FREQ = 'FusedBlockDCT'
@@ -51,9 +54,9 @@ def pipeline(*steps: str) -> str:
     return f'train_dataloader = dict(dataset=dict(pipeline=[{LOAD}, {", ".join(steps)}]))'
 
 
-def written(config: str, out: Path) -> Config:
+def written(config: str, out: Path, channels: str = '24S') -> Config:
     """Return the frequency-domain config, written and read, without the trial."""
-    target, _ = freqify(config, '24S')
+    target, _ = freqify(config, channels)
     out.write_text(child_text(config, target, 'none', out.parent))
     assert plain_config(out) == target
     return Config.fromfile(str(out))
@@ -81,21 +84,26 @@ def first_sample(cfg: Config, folder: Path) -> dict:
      'vision_transformer/vit-base-p16-dct24s_64xb64_in1k.py'),
     ('mmpretrain::regnet/regnetx-3.2gf_8xb64_in1k.py', 'regnet/regnetx-3.2gf-dct24s_8xb64_in1k.py'),
     ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py'),
+    ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 'resnet/resnet50-dct24n_8xb32_in1k.py'),
+    ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', 'convnext/convnext-tiny-dct24n_32xb128_in1k.py'),
+    ('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py', 'mask_rcnn/mask-rcnn_r50-dct24n_fpn_1x_coco.py'),
+    ('mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py', 'rtmdet/rtmdet_tiny-dct24n_8xb32-300e_coco.py'),
 ])
 def test_it_amounts_to_the_config_written_by_hand(config: str, shipped: str, tmp_path: Path) -> None:
-    """Names of variables and defaults may differ; so do a detector's weights to start from."""
-    written(config, tmp_path / 'out.py')
+    """Names of variables and defaults may differ."""
+    written(config, tmp_path / 'out.py', '24N' if 'dct24n' in shipped else '24S')
     configs = [plain_config(path) for path in (tmp_path / 'out.py', CONFIGS / shipped)]
     for cfg in configs:
-        for variable in ('freq', 'load', 'pack', 'train_crop', 'test_resize', 'resize'):
+        for variable in ('freq', 'load', 'pack', 'train_crop', 'test_resize', 'resize', 'views', 'ema', 'switch'):
             cfg.pop(variable, None)
         for node in iter_dicts(cfg):
             if node.get('type') == 'LoadImageFromFile' and node.get('backend_args', 0) is None:
                 del node['backend_args']
-    if 'mmdet' in config:
-        assert [cfg['model']['backbone'].pop('frozen_stages') for cfg in configs] == [-1, 1]
-        assert [cfg['model']['backbone'].pop('init_cfg')['checkpoint'][:12] for cfg in configs] == [
-            'torchvision:', 'work_dirs/re']
+            for key in ('num_classes', 'pad_mask', 'batch_augments') if 'pixels' in node else ():
+                node['pixels'].pop(key, None)
+        if 'rtmdet' in config:
+            for key in ('pad_size_divisor', 'bgr_to_rgb', 'batch_augments'):
+                cfg['model']['data_preprocessor'].pop(key, None)
     assert configs[0] == configs[1]
 
 
@@ -413,3 +421,29 @@ def test_tool(tmp_path: Path, run_tool: Any, quick_init: None, monkeypatch: pyte
         assert words in capsys.readouterr().err
     assert [path.name for path in Path().iterdir()] == [out.name]
     assert out.read_text() == text
+
+
+@pytest.mark.parametrize(('config', 'channels', 'backbone'), [
+    (CLS, '12N', 'UnpackedResNet'), (CLS, '24S', 'UnpackedResNet'), (DET, '24N', 'UnpackedResNet'),
+    ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', '24N', 'FreqConvNeXt'),
+    ('mmpretrain::van/van-tiny_8xb128_in1k.py', '24N', 'UnpackedVAN')])
+def test_a_stock_checkpoint_becomes_one_of_the_new_config(
+        config: str, channels: str, backbone: str, tmp_path: Path, run_tool: Any, quick_init: None,
+        monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(tmp_path)
+    cfg = Config(plain_config(config_path(config)))
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        given = build_model(cfg).state_dict()
+    torch.save(dict(state_dict=given, meta=dict(dataset_meta=dict(classes=('a', )))), 'stock.pth')
+    run_tool('freqify', config, '--channels', channels, '--weights', 'stock.pth', '-o', 'out.py')
+    new, cfg = torch.load('out.pth'), Config.fromfile('out.py')
+    assert cfg.model.backbone.type == backbone
+    changed = {key for key in given if not torch.equal(given[key], new['state_dict'][key])}
+    folded = 'backbone.downsample_layers.0.0.'
+    assert changed == ({f'{folded}weight', f'{folded}bias'} if 'Freq' in backbone else set())
+    assert InputSpec.from_checkpoint(new) == InputSpec.of(cfg.freq)
+    assert new['meta']['dataset_meta']['classes'] == ('a', )
+    said = capsys.readouterr().out
+    assert f'{len(given) - len(changed)} of {len(new["state_dict"])} tensors are those of stock.pth' in said
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        load_checked(build_model(cfg), 'out.pth', cfg)

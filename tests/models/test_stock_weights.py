@@ -114,7 +114,8 @@ def test_an_unpacked_network_is_the_stock_one(name: str, channels: str) -> None:
 
 
 SMALL = {  # changes of stock configs
-    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco': dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512])),
+    'mask_rcnn/mask-rcnn_r50_fpn_1x_coco': dict(
+        backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512]), test_cfg=dict(rpn=dict(max_per_img=20))),
     'retinanet/retinanet_r50_fpn_1x_coco': dict(backbone=dict(depth=18), neck=dict(in_channels=[64, 128, 256, 512])),
     'rtmdet/rtmdet_tiny_8xb32-300e_coco': dict(
         backbone=dict(norm_cfg=dict(type='BN')), neck=dict(norm_cfg=dict(type='BN')),
@@ -180,7 +181,7 @@ def test_blocks_of_an_upscaled_image(channels: str, by_average: float, least_squ
     assert errors[1] < least_squares
     gray = channels_of(np.full((16, 16, 3), 90, np.uint8), freq)
     for block in blocks:
-        torch.testing.assert_close(pixels_of(gray, block), torch.full((3, 16, 16), 90.).double(), rtol=0, atol=.1)
+        torch.testing.assert_close(pixels_of(gray, block), torch.full((3, 16, 16), 90.).double(), rtol=0, atol=.6)
 
 
 # Loading

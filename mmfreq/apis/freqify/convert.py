@@ -2,37 +2,62 @@
 import math
 import re
 import tempfile
+from copy import deepcopy
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Optional
 
+import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 
-from mmfreq.apis.freqify.model import BLOCK_SIZE, MODULES, convert_backbone, convert_preprocessors
+from mmfreq.apis.freqify.model import (
+    BLOCK_SIZE,
+    MODULES,
+    convert_backbone,
+    convert_preprocessors,
+    keep_backbone,
+)
 from mmfreq.apis.freqify.pipelines import CROPS, RESIZES, convert_pipelines
 from mmfreq.apis.freqify.trial import try_config
+from mmfreq.apis.measure import build_model
 from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path
-from mmfreq.config.pipelines import DATALOADERS, input_specs, iter_dicts, transform_type
+from mmfreq.config.pipelines import (
+    DATALOADERS,
+    DEFAULT_STRIDE,
+    input_specs,
+    iter_dicts,
+    preprocessor,
+    transform_type,
+)
 from mmfreq.config.writer import child_text, plain_config, wrapped
-from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.channels import NATIVE_NAMES, channel_indices
 from mmfreq.dct.stats import named_sets
+from mmfreq.engine.checkpoints import load_checked
 from mmfreq.errors import RefusedError
-from mmfreq.files import atomic_write_text, check_not_input
+from mmfreq.files import atomic_write_bytes, atomic_write_text, check_not_input
+from mmfreq.input_spec import META_KEY
+
+_NATIVE = 'imagenette-224-4x4'  # shipped statistics
 
 
-def freqify(config: str, channels: str,
-            stats: Optional[str] = None) -> tuple[dict[str, Any], list[str]]:
+def freqify(config: str, channels: str, stats: Optional[str] = None,
+            keep: bool = False) -> tuple[dict[str, Any], list[str]]:
     """Return the frequency-domain version of a stock config, and sentences for its reader.
 
     A block of 8x8 pixels must cover ``input_stride`` pixels of the stock image, mostly 4x4, for
     MobileNetV2 2x2. Images therefore become larger: in classification, all sizes in pixels are
-    multiplied; in detection, the DCT upscales. It precedes the packer in every pipeline.
+    multiplied; in detection, the DCT upscales. It precedes the packer in every pipeline. Native
+    blocks of 4x4 pixels need no larger image.
 
     Args:
         config (str): ``mmpretrain::...``, ``mmdet::...``, or the path of a text-style config.
-        channels (str): A named selection, such as ``'24S'``.
+        channels (str): A named selection, such as ``'24S'`` or, of native blocks, ``'24N'``.
         stats (str, optional): Statistics of the channels. Defaults to None: the shipped ones for
             detection, or for the size nearest to that of the training crops.
+        keep (bool): Whether the network keeps the function of stock weights, as it always does with
+            native blocks. Defaults to False: it loses its stem, and is trained.
 
     Raises:
         RefusedError: The config cannot be converted; the message has the reason.
@@ -45,11 +70,16 @@ def freqify(config: str, channels: str,
     scope = target.get('default_scope')
     if scope not in MODULES:
         raise RefusedError(f'expected default_scope in {", ".join(MODULES)}, got {scope!r}')
-    count = len(channel_indices(channels))
-    modules, stride = convert_backbone(target.get('model') or {}, count, scope)
+    model, native = target.get('model') or {}, channels in NATIVE_NAMES
+    pixels, stride = dict(preprocessor(Config(target))), DEFAULT_STRIDE
+    if not keep and not native:
+        modules, stride = convert_backbone(model, len(channel_indices(channels)), scope)
+    freq = dict(type='FusedBlockDCT', channels=channels, stats=stats or _NATIVE, block_size=4) if (
+        native) else _transform(target, channels, stats, BLOCK_SIZE // stride, notes)
+    if keep or native:
+        modules = keep_backbone(model, scope, freq, pixels)
     convert_preprocessors(target, stride, notes)
-    freq = _transform(target, channels, stats, BLOCK_SIZE // stride, notes)
-    scale = BLOCK_SIZE // (stride * freq.get('upscale', 1))
+    scale = freq.get('block_size', BLOCK_SIZE) // (stride * freq.get('upscale', 1))
     for key, value in target.items():
         if key != 'model':
             target[key] = convert_pipelines(value, freq, scale, key)
@@ -82,19 +112,21 @@ def _convert_hooks_and_datasets(target: dict[str, Any]) -> None:
                 target['custom_hooks'] = [*custom, dict(type='NumClassCheckHook')]
 
 
-def write_freqified(config: str, channels: str, out: Path,
-                    stats: Optional[str] = None) -> list[str]:
+def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] = None,
+                    weights: Optional[str] = None) -> list[str]:
     """Try the frequency-domain version of a stock config; write it as a config that inherits it.
 
-    Arguments are those of :func:`freqify`, and the file ``out``. Return the sentences for its
-    reader, which it has as a comment. If anything raises an error, nothing is written.
+    Arguments are those of :func:`freqify`, the file ``out``, and a checkpoint of the stock config.
+    What it becomes is written beside ``out``, as ``.pth``. Return the sentences for the reader,
+    which ``out`` has as a comment. If anything raises an error, nothing is written.
 
     Raises:
-        RefusedError: The config cannot be converted, or does not fit the stock model.
+        RefusedError: The config cannot be converted, or does not fit the stock model; the
+            checkpoint is not that of the stock config.
     """
     path = config_path(config)
     check_not_input(out, path)
-    target, notes = freqify(config, channels, stats)
+    target, notes = freqify(config, channels, stats, keep=weights is not None)
     name = config.rpartition('/')[2]
     comment = wrapped((f'{name} on the DCT channels {channels}, by tools/freqify.py.', *notes))
     with tempfile.TemporaryDirectory() as folder:
@@ -102,9 +134,30 @@ def write_freqified(config: str, channels: str, out: Path,
         draft.write_text(child_text(config, target, comment, draft.parent), encoding='utf-8')
         if plain_config(draft) != target:
             raise RefusedError('the config has values that a text-style config cannot state')
-        try_config(Config.fromfile(str(draft)), Config.fromfile(str(path)))
+        cfg = Config.fromfile(str(draft))
+        try_config(cfg, Config.fromfile(str(path)))
+    if weights is not None:
+        notes = [*notes, _carry_over(cfg, weights, out.with_suffix('.pth'))]
     atomic_write_text(out, child_text(config, target, comment, out.parent))
     return notes
+
+
+def _carry_over(cfg: Config, weights: str, out: Path) -> str:
+    """Write a stock checkpoint as one of ``cfg``; return a sentence on what became of it."""
+    check_not_input(out, weights)
+    with DefaultScope.overwrite_default_scope(cfg.default_scope):
+        model = build_model(deepcopy(cfg))
+    checkpoint = load_checked(model, weights, cfg)
+    state, stock = model.state_dict(), checkpoint.get('state_dict', checkpoint)
+    spec = next(iter(input_specs(cfg).values()))
+    meta = {**(checkpoint.get('meta') or {}), META_KEY: spec.to_dict()}
+    data = BytesIO()
+    torch.save(dict(meta=meta, state_dict=state), data)
+    atomic_write_bytes(out, data.getvalue())
+    same = {key for key in state if key in stock and torch.equal(state[key], stock[key])}
+    folded = sorted(key for key in state.keys() - same if key.startswith('backbone.'))
+    done = f'folded into {" and ".join(folded)}' if folded else 'unpacked in front of the backbone'
+    return f'The channels are {done}; {len(same)} of {len(state)} tensors are those of {weights}.'
 
 
 def _transform(target: dict[str, Any], channels: str, stats: Optional[str], upscale: int,

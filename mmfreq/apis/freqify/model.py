@@ -1,11 +1,12 @@
 """Put the frequency-domain backbone and preprocessor into a config."""
 import importlib
 import math
-from typing import Any
+from typing import Any, Optional
 
 from mmengine.registry import MODELS
 
 from mmfreq.config.pipelines import DEFAULT_STRIDE, iter_dicts, transform_type
+from mmfreq.dct.channels import channel_indices
 from mmfreq.errors import RefusedError
 from mmfreq.models.stem import PatchMixin
 
@@ -14,6 +15,7 @@ MODULES = {'mmpretrain': 'mmfreq.models.cls', 'mmdet': 'mmfreq.models.det'}
 
 # Batch augmentations that treat a cell of the input as a pixel: they blend, paste or pad.
 _BATCH_AUGMENTS = ('Mixup', 'CutMix', 'BatchFixedSizePad')
+_PIXELS = ('type', 'mean', 'std', 'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_value', 'pad_size_divisor')
 _DROPPED_AUGMENT = 'BatchSyncRandomResize'  # resizes pixels; YOLOX trains without it
 
 
@@ -28,16 +30,13 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
             mmfreq has no version of the backbone; its ``input_stride`` does not divide a block.
     """
     backbone = _only_backbone(model)
-    prefix, _, kind = backbone['type'].rpartition('.')
-    owner = prefix or scope
-    modules = [MODULES[name] for name in dict.fromkeys((scope, owner)) if name in MODULES]
-    for module in modules:  # each registers its backbones
-        importlib.import_module(module)
-    network = owner in MODELS.children and MODELS.children[owner].module_dict.get(f'Freq{kind}')
+    kind = backbone['type']
+    modules, network = _find(kind, 'Freq', scope)
     if not network:
-        raise RefusedError(f'model.backbone is {kind}, but mmfreq has no Freq{kind} for {owner}: '
+        name = prefixed(kind, 'Freq')
+        raise RefusedError(f'model.backbone is {kind}, but mmfreq has no {name}: '
                            'docs/new_backbone.md')
-    backbone.update(type=f'{prefix}.Freq{kind}' if prefix else f'Freq{kind}', in_channels=channels)
+    backbone.update(type=prefixed(kind, 'Freq'), in_channels=channels)
     patch = backbone.get('patch_size', network.input_stride)
     if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
         backbone['input_stride'] = 2  # patches of 14 pixels are no multiple of 4
@@ -47,6 +46,58 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
     if backbone.get('frozen_stages', network.unfrozen) > network.unfrozen:
         backbone['frozen_stages'] = network.unfrozen  # the first layers start anew
     return modules, stride
+
+
+def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
+                  pixels: dict[str, Any]) -> list[str]:
+    """Put the backbone that keeps the function of stock weights into a model's config, in place.
+
+    Args:
+        model (dict): The model's config.
+        scope (str): The host.
+        freq (dict): Config of the FusedBlockDCT.
+        pixels (dict): Config of the stock preprocessor.
+
+    Returns:
+        list[str]: Modules that the config must import.
+
+    Raises:
+        RefusedError: The model has no backbone, an unknown one, or another network that takes the
+            same input.
+    """
+    backbone = _only_backbone(model)
+    kind = backbone['type']
+    _, network = _find(kind, 'Freq', scope)
+    modules, unpacked = _find(kind, 'Unpacked', scope)
+    if not unpacked:
+        raise RefusedError(f'model.backbone is {kind}, which neither mmpretrain nor mmdet has')
+    known = {key: pixels[key] for key in _PIXELS if key in pixels}
+    prefix, arguments = 'Unpacked', {}
+    if network and issubclass(network, PatchMixin):
+        stock = MODELS.children[scope].build(dict(backbone))
+        embedding = stock.get_submodule(network.projection)
+        if embedding.kernel_size == embedding.stride and not any(
+                step % DEFAULT_STRIDE for step in embedding.stride):
+            count = len(channel_indices(freq['channels'], freq.get('block_size', 8)))
+            prefix, arguments = 'Freq', dict(in_channels=count)
+    backbone.update(type=prefixed(kind, prefix), **arguments, freq=dict(freq), pixels=known)
+    return modules
+
+
+def prefixed(kind: str, prefix: str) -> str:
+    """Return the name of a version of a backbone: ``mmpretrain.ViG`` as ``mmpretrain.FreqViG``."""
+    host, dot, name = kind.rpartition('.')
+    return f'{host}{dot}{prefix}{name}'
+
+
+def _find(kind: str, prefix: str, scope: str) -> tuple[list[str], Optional[type]]:
+    """Return the modules that register a version of a backbone, and its class if there is one."""
+    host, _, name = prefixed(kind, prefix).rpartition('.')
+    owner = host or scope
+    modules = [MODULES[item] for item in dict.fromkeys((scope, owner)) if item in MODULES]
+    for module in modules:  # each registers its backbones
+        importlib.import_module(module)
+    return modules, MODELS.children[owner].module_dict.get(name) if owner in MODULES else None
 
 
 def _only_backbone(model: dict[str, Any]) -> dict[str, Any]:

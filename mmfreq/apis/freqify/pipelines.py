@@ -62,7 +62,7 @@ def _with_dct(steps: Any, freq: dict, scale: int, path: str, rounds: bool) -> An
     before, dct = list(steps[:-1]), [*rounding, dict(freq)]
     if not isinstance(steps[-1], dict):
         dct = [[step] for step in dct]
-    elif not rounding:
+    elif not rounding and freq.get('block_size') != 4:  # native blocks have the stock pixels
         _resize_lazily(before)
     return type(steps)([*before, *dct, steps[-1]])
 

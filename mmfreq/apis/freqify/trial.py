@@ -59,7 +59,7 @@ def try_config(cfg: Config, stock: Config) -> None:
     Raises:
         RefusedError: A cell does not cover ``input_stride`` pixels of the stock config's input, the
             backbone returns features of other sizes than the stock one, or the stock config
-            freezes its whole backbone. Errors of transforms and models pass unchanged.
+            freezes its whole backbone, which loses its stem. Errors of transforms and models pass unchanged.
     """
     with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
         model = build_model(deepcopy(cfg)).eval()
@@ -91,7 +91,8 @@ def _check_grid(sample: dict, stock: dict, stride: int, dataloader: str) -> None
 def _check_features(backbone: nn.Module, stock: nn.Module, inputs: torch.Tensor) -> None:
     """Refuse features of other sizes than those of the stock backbone, and a frozen one."""
     stock.train()  # some freeze their stages here
-    if not any(weight.requires_grad for weight in stock.parameters()):
+    trained = any(weight.requires_grad for weight in stock.parameters())
+    if not trained and not backbone.keeps_stock_weights:
         raise RefusedError('the stock config freezes its whole backbone, but it must be trained')
     stock.eval()  # some return None for it
     sides = [backbone.input_stride * side for side in inputs.shape[-2:]]

@@ -114,18 +114,16 @@ def load_on_rates(path: str) -> OnRates:
     Raises:
         RefusedError: There is no such file, or it holds something else. The message names it.
     """
+    values = read_json(path, 'the on-rates of a gate (gate_rates_*.json)')
     try:
-        values = read_json(path, 'the on-rates of a gate (gate_rates_*.json)')
         arrays = {key: np.array(values.pop(key), dtype) for key, dtype in _LISTS.items()}
-        for key in ('kept', 'verdict'):
-            values.pop(key, None)
-        return OnRates(**arrays, images=int(values.pop('images')),
-                       block_size=int(values.pop('block_size', 8)), meta=values)
+        images, block_size = int(values.pop('images')), int(values.pop('block_size'))
     except KeyError as error:
-        raise RefusedError(f'{path}: expected the on-rates of a gate (gate_rates_*.json), but it '
-                           f'has no {error}') from error
+        raise RefusedError(f'{path}: expected the on-rates of a gate, but it has no {error}') from error
     except (ValueError, TypeError) as error:
         raise RefusedError(f'{path}: {error}') from error
+    meta = {key: value for key, value in values.items() if key not in ('kept', 'verdict')}
+    return OnRates(**arrays, images=images, block_size=block_size, meta=meta)
 
 
 class GateCounter:

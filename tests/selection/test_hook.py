@@ -199,15 +199,10 @@ def test_a_mask_without_gradient_is_an_error_if_it_has_a_price(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(loss_weight=-1), 'loss_weight: expected a number >= 0'),
-    (dict(loss_weight=float('inf')), 'loss_weight'),
-    (dict(), 'either target .* or loss_weight'),
-    (dict(target=24, loss_weight=0.1), 'either target .* or loss_weight'),
-    (dict(target=0), 'target: expected an integer >= 1, got 0'),
-    (dict(target=2.5), 'target: expected an integer >= 1, got 2.5'),
-    (dict(target=24, phases=(0.5, 0.2)), r'phases: expected two ascending numbers in 0\.\.1'),
-    (dict(target=24, phases=(0.1, 1.1)), 'phases'),
-])
+    (dict(loss_weight=-1), 'loss_weight: .* >= 0'), (dict(loss_weight=float('inf')), 'loss_weight'),
+    (dict(), 'either target .* or'), (dict(target=24, loss_weight=0.1), 'either target .* or'),
+    (dict(target=0), 'target: .* >= 1, got 0'), (dict(target=2.5), 'target: .* got 2.5'),
+    (dict(target=24, phases=(0.5, 0.2)), 'phases'), (dict(target=24, phases=(0.1, 1.1)), 'phases')])
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GateLossHook(**arguments)

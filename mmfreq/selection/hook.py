@@ -13,45 +13,43 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
+from mmfreq.config.pipelines import input_specs
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.channels import COMPONENTS
 from mmfreq.selection.gate import ChannelGate, find_gate
-from mmfreq.selection.rates import GateCounter, OnRates, gate_input, save_on_rates
+from mmfreq.selection.rates import GateCounter, OnRates, save_on_rates
 
 
 @HOOKS.register_module()
 class GateLossHook(Hook):
     """Train the gate of a backbone to keep few channels, and say whether it has decided which.
 
-    With ``target``, the gate keeps as many channels as a budget says, in each iteration and in
-    evaluation. Until ``phases[0]`` of the training, the budget is all channels. It falls
-    geometrically until ``phases[1]``, while the noise of the draws falls linearly from 1 to 0. From
-    then on, the budget is ``target``, the gate's decision stands, and the network adapts to it.
+    With ``target``, a budget says how many channels the gate keeps, in each iteration and in
+    evaluation. Until ``phases[0]`` of the training, it is all channels. It falls geometrically until
+    ``phases[1]``, while the noise of the draws falls linearly from 1 to 0. From then on, the budget
+    is ``target``, the decision of the gate stands, and the network adapts to it.
 
     With ``loss_weight``, the paper's lambda, ``loss_gate`` = lambda * (channels kept, mean over the
     batch) is added to the losses of any mmpretrain or mmdet model (Xu et al. 2020, Eq. 2). A loss
     that is called ``loss``, as mmpretrain's is, is then logged as ``loss_task``.
 
-    Also logged in training: ``gate_kept`` and ``gate_kept_Y``, ``_Cb``, ``_Cr`` (channels kept,
-    mean over the batch), and ``gate_budget`` with a target.
-
-    In validation and test, count over all images and processes how often each channel is kept. The
-    sums go into the metrics as ``gate/kept`` etc., the rates of all channels and the verdict of
-    :meth:`~mmfreq.selection.rates.OnRates.verdict` into ``gate_rates_epoch_N.json`` beside the
-    checkpoints (``gate_rates_iter_N.json``, ``gate_rates_test.json``) for
-    ``tools/gate_heatmap.py`` and ``tools/select_channels.py``. The last verdict is logged at the
-    end of the training, as a warning if the gate is undecided.
+    The log of the training also has ``gate_kept``, ``gate_kept_Y``, ``_Cb`` and ``_Cr`` (channels
+    kept, mean over the batch), and ``gate_budget`` with a target. A validation or test adds the same
+    means over all its images to the metrics, as ``gate/kept`` etc. It writes the rates of all
+    channels and :meth:`~mmfreq.selection.rates.OnRates.verdict` into ``gate_rates_epoch_N.json``
+    (``gate_rates_iter_N.json``, ``gate_rates_test.json``) in the work dir. The last verdict is
+    logged at the end of the training, as a warning if the gate is undecided.
 
     Args:
-        target (int, optional): Channels to keep at the end of the training, in 1..C-1.
+        target (int, optional): Channels to keep at the end of the training.
         loss_weight (float, optional): Fixed lambda >= 0, instead of a ``target``.
         phases (Sequence[float]): With ``target``: parts of the training, ascending in 0..1, after
             which the budget begins to fall and after which it is the target. Defaults to
             (0.15, 0.6).
 
     Raises:
-        ValueError: An argument is out of range; in ``before_train``: the model has no gate, or more
-            than one, or ``target`` is not smaller than its number of channels.
+        ValueError: An argument is out of range. In ``before_train``: the model has no gate or
+            several, or the gate cannot keep ``target`` channels.
 
     Example:
         >>> custom_hooks = [dict(type='GateLossHook', target=24)]
@@ -93,10 +91,7 @@ class GateLossHook(Hook):
         if self.gate is None:
             raise ValueError('GateLossHook: expected a model with a gate, found none; give the '
                              'backbone gate=dict(...)')
-        if self.target is not None and self.target >= self.gate.channels:
-            raise ValueError(f'target: expected fewer than the {self.gate.channels} channels of '
-                             f'the gate, got {self.target}')
-        self.gate.set_budget(self.target or 0)  # raises if always_on holds more
+        self.gate.set_budget(self.target or 0)  # raises if the target does not fit
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._handle = model.register_forward_hook(self._add_losses, with_kwargs=True)
 
@@ -105,7 +100,7 @@ class GateLossHook(Hook):
         halves = halves_of(data_batch)
         self.gate.second = halves and torch.tensor(halves, device=self.gate.noise.device)
         if self.target is not None:
-            progress = runner.iter / runner.max_iters
+            progress = (runner.iter + 1) / runner.max_iters  # 1 in the last iteration
             self.gate.set_budget(*self.schedule(progress, self.gate.channels))
 
     def after_train(self, runner: Runner) -> None:
@@ -126,52 +121,41 @@ class GateLossHook(Hook):
                   for name, part in self._parts.items()}
         if self.target is not None:
             return {**losses, **counts, 'gate_budget': self.gate.budget.to(mask)}
-        trained = self.gate.logit_bias.requires_grad and torch.is_grad_enabled()
-        if trained and not mask.requires_grad:
-            raise RuntimeError('GateLossHook: the mask has no gradient. Reentrant activation '
-                               'checkpointing around the backbone does that; checkpoint with '
-                               'use_reentrant=False, or inside the backbone (with_cp=True)')
+        if torch.is_grad_enabled() and not mask.requires_grad:
+            raise RuntimeError('GateLossHook: the mask has no gradient. Expected activation '
+                               'checkpointing with use_reentrant=False, or inside the backbone')
         named = {'loss_task' if key == 'loss' else key: value for key, value in losses.items()}
         return {**named, 'loss_gate': self.loss_weight * mask.sum(dim=1).mean(), **counts}
 
     def _find(self, runner: Runner, dataloader: str) -> None:
-        """Find the gate, and the positions of all channels and of each component's."""
+        """Find the gate, its input, and the positions of all channels and of each component."""
         self.gate = find_gate(runner.model)
         if self.gate is not None:
-            self._input = gate_input(runner.cfg, self.gate, dataloader)
+            self._input = input_specs(runner.cfg)[dataloader]
             components = np.array(self._input.channels) // self._input.block_size**2
-            self._parts = dict(kept=slice(None))
-            for component, name in enumerate(COMPONENTS):
-                self._parts[f'kept_{name}'] = np.flatnonzero(components == component).tolist()
+            self._parts = dict(kept=slice(None)) | {
+                f'kept_{name}': np.flatnonzero(components == component).tolist()
+                for component, name in enumerate(COMPONENTS)}
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Start to count."""
-        self._start_counting(runner, 'val_dataloader')
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Start to count, in a validation or test."""
+        if mode != 'train':
+            self._find(runner, f'{mode}_dataloader')
+            images = len(getattr(runner, f'{mode}_dataloader').dataset)
+            self._counter = self.gate and GateCounter(images, self._input)
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Start to count."""
-        self._start_counting(runner, 'test_dataloader')
-
-    def _start_counting(self, runner: Runner, name: str) -> None:
-        self._find(runner, name)
-        images = len(getattr(runner, name).dataset)
-        self._counter = self.gate and GateCounter(images, self._input)
-
-    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Count one batch."""
-        if self._counter is not None:
+    def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
+        """Count one batch of a validation or test."""
+        if mode != 'train' and self._counter is not None:
             self._counter.add(self.gate)
 
-    after_test_iter = after_val_iter
-
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
-        """Add the sums to the metrics; save the rates beside the checkpoints."""
+        """Add the means to the metrics; save the rates beside the checkpoints."""
         by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
-        step = f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}'
-        self._finish(runner, metrics, step)
+        self._finish(runner, metrics, f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}')
 
     def after_test_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
-        """Add the sums to the metrics; save the rates in the work dir."""
+        """Add the means to the metrics; save the rates in the work dir."""
         self._finish(runner, metrics, 'test')
 
     def _finish(self, runner: Runner, metrics: Optional[dict[str, float]], name: str) -> None:

@@ -5,10 +5,8 @@ from typing import Any, Optional
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce, get_rank, get_world_size
 
-from mmfreq.config.pipelines import input_spec, pipelines
 from mmfreq.dct.channels import COMPONENTS, read_json, zigzag_order
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
@@ -24,15 +22,12 @@ class OnRates:
     """On-rates of a gate over a set of images.
 
     Attributes:
-        channels (np.ndarray): int (C,), channel numbers, ``N*N*component + N*vertical +
-            horizontal``.
-        on_rate (np.ndarray): float64 (C,) in [0, 1]: share of the images in which the channel is
-            kept.
-        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept at noise 1.
-            Ranks the channels.
-        halves (np.ndarray): float64 (2, C): mean logits of the two halves of the gate.
+        channels (np.ndarray): int (C,), as in :class:`~mmfreq.input_spec.InputSpec`.
+        on_rate (np.ndarray): float64 (C,), share of the images in which a channel is kept.
+        probability (np.ndarray): float64 (C,), mean probability of being kept at noise 1.
+        halves (np.ndarray): float64 (2, C), mean logits of the two halves of the gate.
         images (int): Number of images.
-        block_size (int): Side N of a block.
+        block_size (int): Side of a block.
         meta (dict): Where the rates come from: ``config``, ``checkpoint``, ``epoch``, ``budget``.
     """
     channels: np.ndarray
@@ -54,10 +49,7 @@ class OnRates:
         """Return the ``count`` channels of highest ``probability``, ascending.
 
         Channels of equal probability are ranked by ``on_rate``, then low frequencies before high
-        ones, then Y, Cb, Cr.
-
-        Raises:
-            RefusedError: ``count`` is not in 1..C.
+        ones, then Y, Cb, Cr. A count that is not in 1..C is refused.
         """
         if not 1 <= count <= len(self.channels):
             raise RefusedError(f'expected a number of channels in 1..{len(self.channels)}, got '
@@ -130,9 +122,9 @@ class GateCounter:
     """Sum up a gate's decisions over a data set, each image once, also where a sampler pads it.
 
     Args:
-        images (int): Images of the data set, over all processes. The samples of a process are taken
-            to be every ``world_size``-th, as mmengine's metrics do.
-        spec (InputSpec): What the gate's positions are.
+        images (int): Images of the data set. A process is taken to have every ``world_size``-th of
+            them, as mmengine's metrics do.
+        spec (InputSpec): Input of the gate.
     """
 
     def __init__(self, images: int, spec: InputSpec) -> None:
@@ -150,22 +142,9 @@ class GateCounter:
         self._left -= decisions.shape[1]
 
     def finish(self, meta: dict[str, Any]) -> OnRates:
-        """Return the on-rates of all processes so far: every one of them must call this."""
+        """Return the on-rates of all processes, each of which must call this."""
         all_reduce(self._sums)
         all_reduce(self._count)
         on_rate, probability, *halves = (self._sums / self._count.clamp(min=1)).numpy()
         return OnRates(np.array(self.spec.channels), on_rate, probability, np.stack(halves),
                        int(self._count), self.spec.block_size, meta)
-
-
-def gate_input(cfg: Config, gate: ChannelGate, dataloader: str) -> InputSpec:
-    """Return the input of a config's gate.
-
-    Raises:
-        RefusedError: The pipeline of ``dataloader`` returns another number of channels.
-    """
-    spec = input_spec(cfg, next(iter(pipelines(cfg, dataloader)), []))
-    if len(spec.channels) != gate.channels:
-        raise RefusedError(f'{dataloader}: expected {gate.channels} channels, as many as the gate '
-                           f'has, but its pipeline returns {len(spec.channels)}')
-    return spec

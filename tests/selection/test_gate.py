@@ -43,14 +43,13 @@ def constant_gate(logits: Any, **arguments: Any) -> ChannelGate:
 # Decisions without a budget
 
 
-@pytest.mark.parametrize('temperature', [0.05, 1.0, 20.0])
 @pytest.mark.parametrize('noise', [1.0, 0.3])
-def test_probability_is_the_sigmoid_of_the_logit(noise: float, temperature: float) -> None:
+def test_probability_is_the_sigmoid_of_the_logit(noise: float) -> None:
     logits, draws = torch.tensor([1.9, 0.2, -0.5]), 100_000
-    gate = constant_gate(logits, temperature=temperature)
+    gate = constant_gate(logits)
     gate.set_budget(0, noise)
     gate(torch.zeros(draws, 3, 1, 1))
-    expected = 1 / (1 + np.exp(-logits / noise))
+    expected = torch.sigmoid(logits / noise)
     deviations = (gate.mask.detach().mean(dim=0) - expected) / (expected * (1 - expected) / draws).sqrt()
     assert deviations.abs().max() < 4
 
@@ -180,9 +179,8 @@ def test_one_image_in_training_uses_the_running_statistics() -> None:
 # Gradients
 
 
-@pytest.mark.parametrize('temperature', [0.5, 1.0, 4.0])
-def test_gradient_is_that_of_the_soft_decision(temperature: float) -> None:
-    gate, weights, x = trained_gate(10, temperature=temperature), torch.randn(64, 10), inputs(64, 10)
+def test_gradient_is_that_of_the_soft_decision() -> None:
+    gate, weights, x = trained_gate(10), torch.randn(64, 10), inputs(64, 10)
     logits = gate.logits(x).detach().requires_grad_()
     gate.logits = lambda x: logits
     torch.manual_seed(3)
@@ -192,8 +190,8 @@ def test_gradient_is_that_of_the_soft_decision(temperature: float) -> None:
     first = np.arange(64) % 2
     uniform = torch.rand(64, 10).clamp(1e-7, 1 - 1e-7).double().numpy()
     own = logits.detach().double().numpy()[np.arange(64), first]
-    soft = 1 / (1 + np.exp(-(own + np.log(uniform / (1 - uniform))) / temperature))
-    expected = weights.numpy() * soft * (1 - soft) / temperature  # derivative of sigmoid(score / t)
+    soft = 1 / (1 + np.exp(-own - np.log(uniform / (1 - uniform))))
+    expected = weights.numpy() * soft * (1 - soft)
     np.testing.assert_allclose(logits.grad[np.arange(64), first], expected, atol=1e-5)
     assert not logits.grad[np.arange(64), 1 - first].any()
 
@@ -261,7 +259,6 @@ def test_compiled_and_eager_agree_whatever_budget_and_noise() -> None:
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(channels=0), 'channels'), (dict(channels=2.5), 'channels'),
-    (dict(channels=4, temperature=0), 'temperature > 0'), (dict(channels=4, temperature=math.nan), 'temperature > 0'),
     (dict(channels=4, always_on=[4]), r'0\.\.3'), (dict(channels=4, always_on=[-1]), r'0\.\.3')])
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

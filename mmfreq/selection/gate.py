@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmfreq.dct.blocks import check_positive_int
+from mmfreq.errors import RefusedError
 
 _CERTAIN = 1e4  # logit of a channel that is always on
 _LEAST_NOISE = 0.02
@@ -50,12 +51,11 @@ class ChannelGate(nn.Module):
             none.
 
     Attributes:
-        mask (torch.Tensor | None): (N, C) of the last forward pass, float32, 0 or 1, with its graph
-            in training. None before the first pass, and in copies.
-        probability (torch.Tensor | None): (N, C) of the last pass, float32, without graph: how
-            likely the logits of evaluation keep a channel at noise 1.
-        halves (torch.Tensor | None): (N, 2, C) of the last pass, float32, without graph: logits of
-            the two halves.
+        mask (torch.Tensor | None): float32 (N, C), 0 or 1, of the last forward pass, with its graph
+            in training. None before the first pass, and in copies; so are the next two.
+        probability (torch.Tensor | None): float32 (N, C), how likely the logits of evaluation keep
+            a channel at noise 1.
+        halves (torch.Tensor | None): float32 (N, 2, C), logits of the two halves.
         budget (torch.Tensor): Scalar int64, saved with the weights. 0 stands for no budget.
         second (torch.Tensor | None): bool (N, ), which images of the next training batch belong to
             the second half. None, or of another length: every other image.
@@ -66,13 +66,10 @@ class ChannelGate(nn.Module):
     def __init__(self, channels: int, always_on: Sequence[int] = ()) -> None:
         super().__init__()
         self.channels = check_positive_int('ChannelGate: channels', channels)
-        bad = [i for i in always_on if type(i) is not int or not 0 <= i < channels]
-        if bad:
-            raise ValueError('ChannelGate: expected always_on to hold integers in '
-                             f'0..{channels - 1}, got {bad}')
+        if not set(always_on) <= set(range(channels)):
+            raise ValueError(f'ChannelGate: expected always_on in 0..{channels - 1}, got {always_on}')
         self.fewest = len(set(always_on)) + 1
-        self.linear = nn.Linear(channels, channels)
-        self.norm = GateNorm(channels)
+        self.linear, self.norm = nn.Linear(channels, channels), GateNorm(channels)
         self.logit_weight = nn.Parameter(torch.empty(2, channels))
         self.logit_bias = nn.Parameter(torch.empty(2, channels))
         # buffers, so that a compiled model need not be compiled anew for each value
@@ -90,8 +87,9 @@ class ChannelGate(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.norm.reset_parameters()
         nn.init.normal_(self.logit_weight, 0., 0.001)
-        with torch.no_grad():  # no two are equal, so that a budget can part constant channels
-            self.logit_bias.copy_((1.9 - 1e-6 * torch.arange(self.channels)) / 2)
+        with torch.no_grad():  # a budget can part channels that learn nothing; the halves disagree
+            ramp = 1e-6 * torch.arange(self.channels)
+            self.logit_bias.copy_(torch.stack([0.95 - ramp, 0.95 + ramp / 2]))
 
     def set_budget(self, budget: int, noise: float = 1.) -> None:
         """Set how many channels an image keeps, and the noise >= 0 of the draws in training.
@@ -99,8 +97,8 @@ class ChannelGate(nn.Module):
         The budget is a number of channels up to C, above that of ``always_on``, or 0 for none.
         """
         if budget and not self.fewest <= budget <= self.channels:
-            raise ValueError(f'ChannelGate: expected a budget in {self.fewest}..{self.channels}, '
-                             f'got {budget!r}')
+            raise ValueError(f'ChannelGate: expected a budget in {self.fewest}..{self.channels}, got '
+                             f'{budget!r}')
         self.budget.fill_(budget)
         self.noise.fill_(noise)
 
@@ -163,10 +161,10 @@ class ChannelGate(nn.Module):
         return {**self.__dict__, 'mask': None, 'probability': None, 'halves': None}
 
 
-def find_gate(model: nn.Module) -> Optional[ChannelGate]:
-    """Return the gate of a model, None without one; raise ValueError if there are several."""
+def find_gate(model: nn.Module) -> ChannelGate:
+    """Return the gate of a model; raise RefusedError unless it has exactly one."""
     gates = {name: part for name, part in model.named_modules() if isinstance(part, ChannelGate)}
-    if len(gates) > 1:
-        raise ValueError(f'expected one ChannelGate in {type(model).__name__}, found '
-                         f'{", ".join(gates)}')
-    return next(iter(gates.values()), None)
+    if len(gates) != 1:
+        raise RefusedError(f'expected one ChannelGate in {type(model).__name__}, got {list(gates)}; '
+                           'a backbone has one with gate=dict(...)')
+    return next(iter(gates.values()))

@@ -1,8 +1,8 @@
-"""Train a gate: its budget or its loss, and how often it keeps each channel."""
+"""Train a gate, and record how often it keeps each channel."""
 import math
 import zlib
 from pathlib import Path
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from mmfreq.config.pipelines import input_specs
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.channels import COMPONENTS
-from mmfreq.selection.gate import ChannelGate, find_gate
+from mmfreq.selection.gate import find_gate
 from mmfreq.selection.rates import GateCounter, OnRates, save_on_rates
 
 
@@ -49,7 +49,7 @@ class GateLossHook(Hook):
 
     Raises:
         ValueError: An argument is out of range. In ``before_train``: the model has no gate or
-            several, or the gate cannot keep ``target`` channels.
+            several, or a gate that cannot keep ``target`` channels.
 
     Example:
         >>> custom_hooks = [dict(type='GateLossHook', target=24)]
@@ -59,49 +59,35 @@ class GateLossHook(Hook):
 
     def __init__(self, target: Optional[int] = None, loss_weight: Optional[float] = None,
                  phases: Sequence[float] = (0.15, 0.6)) -> None:
-        if (target is None) == (loss_weight is None):
-            raise ValueError('GateLossHook: expected either target (channels to keep) or '
-                             f'loss_weight (lambda), got target={target!r}, '
-                             f'loss_weight={loss_weight!r}')
+        if (target is None) == (loss_weight is None) or not 0 <= (loss_weight or 0) < math.inf:
+            raise ValueError('GateLossHook: expected either target (channels to keep) or loss_weight '
+                             f'(lambda) >= 0, got target={target!r}, loss_weight={loss_weight!r}')
         if target is not None:
             check_positive_int('target', target)
-        elif not 0 <= loss_weight < math.inf:
-            raise ValueError(f'loss_weight: expected a number >= 0, got {loss_weight!r}')
         start, end = phases
         if not 0 <= start < end <= 1:
             raise ValueError(f'phases: expected two ascending numbers in 0..1, got {phases!r}')
-        self.target = target
-        self.loss_weight = loss_weight
-        self.phases = phases
-        self.gate: Optional[ChannelGate] = None
+        self.target, self.loss_weight, self.phases = target, loss_weight, phases
         self.rates: Optional[OnRates] = None  # of the last validation
-        self._parts: dict[str, Union[slice, list[int]]] = {}
         self._handle: Optional[torch.utils.hooks.RemovableHandle] = None
-        self._counter: Optional[GateCounter] = None
-
-    def schedule(self, progress: float, channels: int) -> tuple[int, float]:
-        """Return budget and noise of a gate at ``progress`` (0..1) of the training."""
-        start, end = self.phases
-        squeezed = min(max((progress - start) / (end - start), 0.), 1.)
-        return round(channels * (self.target / channels)**squeezed), 1 - squeezed
 
     def before_train(self, runner: Runner) -> None:
         """Look for the gate, and extend the losses of the model."""
         self._find(runner, 'train_dataloader')
-        if self.gate is None:
-            raise ValueError('GateLossHook: expected a model with a gate, found none; give the '
-                             'backbone gate=dict(...)')
         self.gate.set_budget(self.target or 0)  # raises if the target does not fit
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._handle = model.register_forward_hook(self._add_losses, with_kwargs=True)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Set budget and noise of this iteration, and to which half its images belong."""
+        """Set the budget, the noise and the halves of this batch."""
         halves = halves_of(data_batch)
         self.gate.second = halves and torch.tensor(halves, device=self.gate.noise.device)
         if self.target is not None:
-            progress = (runner.iter + 1) / runner.max_iters  # 1 in the last iteration
-            self.gate.set_budget(*self.schedule(progress, self.gate.channels))
+            progress, channels = (runner.iter + 1) / runner.max_iters, self.gate.channels
+            start, end = self.phases
+            squeezed = min(max((progress - start) / (end - start), 0.), 1.)
+            budget = round(channels * (self.target / channels)**squeezed)
+            self.gate.set_budget(budget, noise=1 - squeezed)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it was, and log whether the gate has decided."""
@@ -129,24 +115,22 @@ class GateLossHook(Hook):
 
     def _find(self, runner: Runner, dataloader: str) -> None:
         """Find the gate, its input, and the positions of all channels and of each component."""
-        self.gate = find_gate(runner.model)
-        if self.gate is not None:
-            self._input = input_specs(runner.cfg)[dataloader]
-            components = np.array(self._input.channels) // self._input.block_size**2
-            self._parts = dict(kept=slice(None)) | {
-                f'kept_{name}': np.flatnonzero(components == component).tolist()
-                for component, name in enumerate(COMPONENTS)}
+        self.gate, self._input = find_gate(runner.model), input_specs(runner.cfg)[dataloader]
+        components = np.array(self._input.channels) // self._input.block_size**2
+        self._parts = dict(kept=slice(None)) | {
+            f'kept_{name}': np.flatnonzero(components == component).tolist()
+            for component, name in enumerate(COMPONENTS)}
 
     def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
         """Start to count, in a validation or test."""
         if mode != 'train':
             self._find(runner, f'{mode}_dataloader')
             images = len(getattr(runner, f'{mode}_dataloader').dataset)
-            self._counter = self.gate and GateCounter(images, self._input)
+            self._counter = GateCounter(images, self._input)
 
     def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
         """Count one batch of a validation or test."""
-        if mode != 'train' and self._counter is not None:
+        if mode != 'train':
             self._counter.add(self.gate)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
@@ -159,12 +143,9 @@ class GateLossHook(Hook):
         self._finish(runner, metrics, 'test')
 
     def _finish(self, runner: Runner, metrics: Optional[dict[str, float]], name: str) -> None:
-        if self._counter is None:
-            return
         self.rates = self._counter.finish(dict(
             config=runner.cfg.filename, epoch=runner.epoch, iter=runner.iter,
             budget=int(self.gate.budget)))
-        self._counter = None
         if metrics is not None:
             metrics.update({f'gate/{key}': float(self.rates.on_rate[part].sum())
                             for key, part in self._parts.items()})
@@ -173,10 +154,7 @@ class GateLossHook(Hook):
 
 
 def halves_of(data_batch: Any) -> Optional[list[bool]]:
-    """Return which images of a batch belong to the second half of the data; None if unknown.
-
-    Half of the paths do, by their checksum, so that an image stays in its half.
-    """
+    """Return which images of a batch belong to the second half, by their paths; None without."""
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     paths = [getattr(sample, 'img_path', None) for sample in samples or ()]
     if not paths or None in paths:

@@ -48,7 +48,6 @@ setup(
         'PyYAML',
         'Pillow>=10.0',
         'matplotlib>=3.7',
-        'packaging',
         'pycocotools>=2.0.7',
         'tqdm>=4.60',
     ],

@@ -9,13 +9,10 @@ they are first used.
 from importlib import import_module
 from typing import Any
 
-from mmfreq.version import __version__, check_versions
-
-check_versions()
-
-from mmfreq import transforms  # noqa: E402
-from mmfreq.engine import hooks  # noqa: E402
-from mmfreq.input_spec import InputSpec  # noqa: E402
+from mmfreq import transforms
+from mmfreq.engine import hooks
+from mmfreq.input_spec import InputSpec
+from mmfreq.version import __version__
 
 _LAZY = {
     'BlockDCTLayer': 'mmfreq.models.dct_layer',

@@ -71,8 +71,7 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path,
         RefusedError: ``target`` lacks a top-level key of ``base``, which inheritance cannot remove.
     """
     inherited = plain_config(config_path(base))
-    missing = sorted(set(inherited) - set(target))
-    if missing:
+    if missing := sorted(set(inherited) - set(target)):
         raise RefusedError(f'a config that inherits {base} cannot drop its keys {missing}')
     changes = difference(inherited, target)
     reference = base if '::' in base else Path(os.path.relpath(base, folder)).as_posix()

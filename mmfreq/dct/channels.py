@@ -51,14 +51,12 @@ def read_json(path: Union[str, Path], what: str) -> dict[str, Any]:
     """Read a JSON object; raise ValueError that names the file and ``what`` it should hold."""
     try:
         values = json.loads(Path(path).read_text(encoding='utf-8'))
-    except OSError as error:
-        raise ValueError(f'{path}: cannot be read ({error.strerror})') from None
-    except ValueError as error:
-        raise ValueError(f'{path}: not a JSON file ({error})') from error
-    if not isinstance(values, dict):
-        raise ValueError(f'{path}: expected a JSON object with {what}, got a '
-                         f'{type(values).__name__}')
-    return values
+        if isinstance(values, dict):
+            return values
+        error: object = f'got a {type(values).__name__}'
+    except (OSError, ValueError) as cause:
+        error = cause
+    raise ValueError(f'{path}: not a JSON file with {what}: {error}')
 
 
 def zigzag_order(block_size: int = 8) -> list[int]:

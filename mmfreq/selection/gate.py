@@ -38,10 +38,9 @@ class ChannelGate(nn.Module):
     hold for every image, and therefore for every batch, process and average of weights. At noise 0,
     training decides as evaluation does, and the gate has no gradient: its decision stands.
 
-    The last layer has weights for two halves of the training images, which it assigns by chance.
-    The logits of a training image are those of its half, evaluation takes the mean of both. What
-    both halves choose has been learned, and the rest is chance:
-    :meth:`mmfreq.selection.rates.OnRates.agreement`.
+    The last layer has weights for two halves of the training images. A training image uses those of
+    its half, and evaluation the mean of both. Channels that both halves choose are not chance:
+    :meth:`mmfreq.selection.rates.OnRates.verdict`.
 
     Channels that are off are 0, which after FreqNormalize is their mean. Decisions are taken in
     float32, also under autocast. Padding of a batch counts in the average over the grid.
@@ -61,6 +60,8 @@ class ChannelGate(nn.Module):
         halves (torch.Tensor | None): (N, 2, C) of the last forward pass, float32, without graph:
             logits of the two halves.
         budget (torch.Tensor): Scalar int64, saved with the weights. 0 stands for no budget.
+        second (torch.Tensor | None): bool (N, ), which images of the next training batch belong to
+            the second half. None, or another length: every other image.
 
     Raises:
         ValueError: An argument is out of its range, or an input does not have C channels.
@@ -68,6 +69,7 @@ class ChannelGate(nn.Module):
     mask: Optional[torch.Tensor]
     probability: Optional[torch.Tensor]
     halves: Optional[torch.Tensor]
+    second: Optional[torch.Tensor]
 
     def __init__(self, channels: int, temperature: float = 1.,
                  always_on: Sequence[int] = ()) -> None:
@@ -90,7 +92,7 @@ class ChannelGate(nn.Module):
         self.register_buffer('noise', torch.ones(()), persistent=False)
         self.register_buffer('always_on', torch.zeros(channels, dtype=torch.bool), persistent=False)
         self.always_on[list(always_on)] = True
-        self.mask = self.probability = self.halves = None
+        self.mask = self.probability = self.halves = self.second = None
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -126,10 +128,10 @@ class ChannelGate(nn.Module):
 
     def draw(self, halves: torch.Tensor) -> torch.Tensor:
         """Return scores (N, C), which are positive for the channels that training draws."""
-        count = len(halves)
-        number = torch.arange(count, device=halves.device) + torch.randint(
-            2, (1, ), device=halves.device)
-        logits = torch.where((number % 2 == 0)[:, None], halves[:, 0], halves[:, 1])
+        second = self.second
+        if second is None or len(second) != len(halves):
+            second = torch.arange(len(halves), device=halves.device) % 2 > 0
+        logits = torch.where(second[:, None], halves[:, 1], halves[:, 0])
         noise = self.noise.clamp(min=_LEAST_NOISE)
         offset = self._solve(logits.detach(), noise) * (self.budget > 0)
         # the difference of two Gumbel variables is logistic
@@ -139,7 +141,7 @@ class ChannelGate(nn.Module):
         """Return the offsets (N, 1) at which the probabilities sum up to the budget."""
         high = logits.abs().amax(dim=1, keepdim=True) + 20 * noise
         low = -high
-        for _ in range(40):
+        for _ in range(30):
             middle = (low + high) / 2
             over = torch.sigmoid((logits + middle) / noise).sum(dim=1, keepdim=True) > self.budget
             low, high = torch.where(over, low, middle), torch.where(over, middle, high)

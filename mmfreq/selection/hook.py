@@ -1,5 +1,6 @@
 """Train a gate: its budget or its loss, and how often it keeps each channel."""
 import math
+import zlib
 from pathlib import Path
 from typing import Any, Optional, Sequence, Union
 
@@ -100,7 +101,9 @@ class GateLossHook(Hook):
         self._handle = model.register_forward_hook(self._add_losses, with_kwargs=True)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Set budget and noise of this iteration."""
+        """Set budget and noise of this iteration, and to which half its images belong."""
+        halves = halves_of(data_batch)
+        self.gate.second = halves and torch.tensor(halves, device=self.gate.noise.device)
         if self.target is not None:
             progress = runner.iter / runner.max_iters
             self.gate.set_budget(*self.schedule(progress, self.gate.channels))
@@ -109,7 +112,7 @@ class GateLossHook(Hook):
         """Leave the model as it was, and log whether the gate has decided."""
         if self._handle is not None:
             self._handle.remove()
-            self._handle = None
+            self._handle = self.gate.second = None
         if self.rates is not None:
             log = runner.logger.info if self.rates.verdict()['decided'] else runner.logger.warning
             log(f'GateLossHook: {self.rates.describe()}')
@@ -183,3 +186,15 @@ class GateLossHook(Hook):
                             for key, part in self._parts.items()})
         if is_main_process():
             save_on_rates(self.rates, str(Path(runner.work_dir, f'gate_rates_{name}.json')))
+
+
+def halves_of(data_batch: Any) -> Optional[list[bool]]:
+    """Return which images of a batch belong to the second half of the data; None if unknown.
+
+    Half of the paths do, by their checksum, so that an image stays in its half.
+    """
+    samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
+    paths = [getattr(sample, 'img_path', None) for sample in samples or ()]
+    if not paths or None in paths:
+        return None
+    return [zlib.crc32(str(path).encode()) % 2 > 0 for path in paths]

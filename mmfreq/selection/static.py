@@ -45,7 +45,7 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
     return child_text(stock_base(dynamic), target, comment, out.parent)
 
 
-def _replace_selection(node: Any, channels: str) -> int:
+def _replace_selection(node: Any, channels: Any) -> int:
     """Select ``channels`` after every DCT in ``node``, and return how many there are."""
     if isinstance(node, dict):
         on_device = node.get('placement') == 'device' and node.get('freq')

@@ -94,11 +94,12 @@ def test_shipped_sets() -> None:
     assert {'dctnet-classification', 'dctnet-instance-segmentation', 'photos-448'} <= set(named_sets())
     for name in named_sets():
         stats = load_stats(name)
-        assert stats.mean.shape == stats.std.shape == (192, )
-        assert len(stats.meta['source']) > 20
-        assert_array_equal(stats.std.reshape(3, 64).argmax(axis=1), 0)
-        assert -1024 < stats.mean[0] < 1016
-        assert_allclose(stats.mean.reshape(3, 64)[:, 1:], 0, atol=5)
+        size = 4 if name.endswith('4x4') else 8
+        assert stats.mean.shape == stats.std.shape == (3 * size**2, )
+        assert stats.meta['source']
+        assert_array_equal(stats.std.reshape(3, -1).argmax(axis=1), 0)
+        assert -128 * size < stats.mean[0] < 127 * size
+        assert_allclose(stats.mean.reshape(3, -1)[:, 1:], 0, atol=5)
     # the first two luma means in the released DCTNet code
     assert_array_equal(load_stats('dctnet-classification').mean[:2], [-88.397, 0.014242])
 

@@ -3,7 +3,7 @@ import importlib
 import math
 from typing import Any, Optional
 
-from mmengine.registry import MODELS
+from mmengine.registry import MODELS, DefaultScope
 
 from mmfreq.config.pipelines import DEFAULT_STRIDE, iter_dicts, transform_type
 from mmfreq.dct.channels import channel_indices
@@ -33,9 +33,8 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
     kind = backbone['type']
     modules, network = _find(kind, 'Freq', scope)
     if not network:
-        name = prefixed(kind, 'Freq')
-        raise RefusedError(f'model.backbone is {kind}, but mmfreq has no {name}: '
-                           'docs/new_backbone.md')
+        raise RefusedError(f'model.backbone is {kind}, but mmfreq has no {prefixed(kind, "Freq")} for '
+                           f'{scope}: docs/new_backbone.md')
     backbone.update(type=prefixed(kind, 'Freq'), in_channels=channels)
     patch = backbone.get('patch_size', network.input_stride)
     if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
@@ -74,8 +73,8 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
     known = {key: pixels[key] for key in _PIXELS if key in pixels}
     prefix, arguments = 'Unpacked', {}
     if network and issubclass(network, PatchMixin):
-        stock = MODELS.children[scope].build(dict(backbone))
-        embedding = stock.get_submodule(network.projection)
+        with DefaultScope.overwrite_default_scope(scope):
+            embedding = MODELS.build(dict(backbone)).get_submodule(network.projection)
         if embedding.kernel_size == embedding.stride and not any(
                 step % DEFAULT_STRIDE for step in embedding.stride):
             count = len(channel_indices(freq['channels'], freq.get('block_size', 8)))

@@ -29,8 +29,9 @@ _stock_cfg_path = Config._get_cfg_path  # mmengine has no public way to add a pa
 def setup() -> None:
     """Prepare the hosts in this process as the tools do. Call it before mmdet is imported.
 
-    - Checkpoints from disk and from the web are read weights-only (torch 2.6 and later), so that a
-      file cannot run code. Older torch reads them as mmengine does.
+    - Checkpoints at paths and http(s) addresses are read weights-only (torch 2.6 and later), so that
+      a file cannot run code. Older torch, and other schemes such as ``torchvision://``, read them
+      as mmengine does.
     - ``_base_`` may name a shipped config, ``mmfreq::folder/name.py``.
     - An mmcv without compiled ops gets nms and RoIAlign from torchvision.
     """
@@ -75,14 +76,16 @@ def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Download a checkpoint into torch's cache, unless it is there, and read it weights-only."""
     folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
     file = os.path.join(folder, os.path.basename(urlparse(filename).path))
-    if is_main_process() and not os.path.isfile(file):
-        os.makedirs(folder, exist_ok=True)
-        try:
-            torch.hub.download_url_to_file(filename, file, progress=sys.stderr.isatty())
-        except OSError as error:
-            raise OSError(f'{filename} cannot be downloaded: {error}. Save the file by other means '
-                          f'as {file}') from error
-    barrier()
+    for first in (True, False):  # on other machines, each process downloads what is missing there
+        if is_main_process() == first and not os.path.isfile(file):
+            os.makedirs(folder, exist_ok=True)
+            try:
+                torch.hub.download_url_to_file(filename, file, progress=sys.stderr.isatty())
+            except OSError as error:
+                raise OSError(f'{filename} cannot be downloaded: {error}. Save the file by other '
+                              f'means as {file}') from error
+        if first:
+            barrier()
     return load_from_local(file, map_location)
 
 

@@ -109,8 +109,9 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume == 'auto':
-        cfg.resume = True
-        cfg.load_from = None
+        last = find_latest_checkpoint(cfg.work_dir)
+        if last:  # else the training starts as the config says, from load_from if there is one
+            cfg.update(resume=True, load_from=last)
     elif args.resume:
         cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
     if args.auto_scale_lr:

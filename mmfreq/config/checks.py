@@ -56,7 +56,7 @@ def check_channels(cfg: Config) -> None:
             stock one, or its stride is not ``block_size / upscale`` and ``input_stride``.
     """
     for node in iter_dicts(cfg.get('model')):
-        kind, keeps = transform_type(node), 'pixels' in node
+        kind, keeps = transform_type(node), bool(node.get('pixels') and node.get('freq'))
         expected = node.get('in_channels') if kind.startswith('Freq') else None
         if expected is None and not keeps:
             continue

@@ -93,15 +93,16 @@ class FreqMixin:
         :attr:`source_spec`, nothing is changed.
 
         Raises:
-            RefusedError: The blocks or colours differ, so that equal numbers are other channels.
+            RefusedError: The block size differs, so that equal numbers are other channels.
         """
         own, source, self.source_spec = self.input_spec, self.source_spec, None
-        if not own or not source or not source.channels or own.channels == source.channels:
+        if not own or not source or not source.channels:
             return
-        for name in ('block_size', 'upscale', 'colors'):
-            if getattr(own, name) != getattr(source, name):
-                raise RefusedError(f'{name}: the checkpoint has {getattr(source, name)}, but the config '
-                                   f'has {getattr(own, name)}; expected the same')
+        if own.block_size != source.block_size:
+            raise RefusedError(f'block_size: the checkpoint has {source.block_size}, but the config '
+                               f'has {own.block_size}; expected the same')
+        if own.channels == source.channels:
+            return
         positions = [(i, source.channels.index(channel)) for i, channel in enumerate(own.channels)
                      if channel in source.channels]
         targets, origins = map(list, zip(*positions)) if positions else ([], [])

@@ -104,17 +104,18 @@ def test_a_config_that_does_not_fit_ends_a_run_at_once(data: Path, tmp_path: Pat
         Runner.from_cfg(cfg).train()
 
 
-@pytest.mark.parametrize('way', ['load_from', 'init_cfg'])
+@pytest.mark.parametrize('way', ['load_from', 'init_cfg', 'EMA'])
 def test_a_selection_starts_from_the_columns_of_its_channels(way: str, trained: Path, data: Path,
                                                              tmp_path: Path) -> None:
     """Of 24S, five channels are taken in another order, and two are not there."""
     source = channel_indices('24S')
     channels = [source[i] for i in (20, 3, 0, 8, 23)] + [40, 191]
     file = str(trained / 'epoch_1.pth')
-    options = dict(load_from=file) if way == 'load_from' else dict(
+    options = dict(load_from=file) if way != 'init_cfg' else dict(
         model__backbone__init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))
     cfg = config(data, tmp_path, channels, **options)
     cfg.param_scheduler.eta_max = 1e-9
+    cfg.custom_hooks = [dict(type='EMAHook')] if way == 'EMA' else []
     Runner.from_cfg(cfg).train()
     before, after = (checkpoint(folder / 'epoch_1.pth')['state_dict'] for folder in (trained, tmp_path))
     for name in ('conv1', 'downsample.0'):
@@ -126,10 +127,10 @@ def test_a_selection_starts_from_the_columns_of_its_channels(way: str, trained: 
 
 
 def test_other_blocks_are_other_channels(trained: Path, data: Path, tmp_path: Path) -> None:
-    cfg = config(data, tmp_path, '12S', load_from=str(trained / 'epoch_1.pth'))
-    for loader in LOADERS:
-        cfg[loader].dataset.pipeline[-2].upscale = 2
-    with pytest.raises(RefusedError, match='upscale: the checkpoint has 1, but the config has 2'):
+    cfg = config(data, tmp_path, load_from=str(trained / 'epoch_1.pth'))
+    for loader in LOADERS:  # as many channels, of smaller blocks
+        cfg[loader].dataset.pipeline[-2].update(channels=list(range(24)), block_size=4, stats='imagenette-224-4x4')
+    with pytest.raises(RefusedError, match='block_size: the checkpoint has 8, but the config has 4'):
         Runner.from_cfg(cfg).train()
 
 

@@ -94,7 +94,7 @@ def test_progress_depends_on_time(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     hook._draws = False  # no terminal
     hook._begin(100, 0)
     shown = []
-    loop = SimpleNamespace(train_loop=None, iter=0, max_iters=100)
+    loop = SimpleNamespace(_train_loop=None, iter=0, max_iters=100)
     for _ in range(100):
         now[0] += 4  # seconds a step
         hook.after_train_iter(loop, 0, outputs=dict(loss=torch.tensor(0.5)))

@@ -36,7 +36,7 @@ class InputSpecHook(Hook):
     Example:
         >>> default_hooks = dict(input_spec=dict(type='InputSpecHook'))
     """
-    priority = 'VERY_LOW'  # EMAHook swaps the weights of a checkpoint before
+    priority = 'VERY_HIGH'  # before EMAHook copies the model and takes the weights of a checkpoint
 
     def __init__(self) -> None:
         self.spec: Optional[InputSpec] = None
@@ -44,9 +44,12 @@ class InputSpecHook(Hook):
     def before_run(self, runner: Runner) -> None:
         """Check the config and the classes; tell the backbone what its input is."""
         check_config(runner.cfg)
-        self.spec = next(iter(input_specs(runner.cfg).values()), None)
         check_classes(_datasets(runner))
-        for backbone in _freq_backbones(runner.model):
+        self._describe(runner)
+
+    def _describe(self, runner: Runner) -> None:
+        self.spec = next(iter(input_specs(runner.cfg).values()), None)
+        for _, backbone in _freq_backbones(runner.model):
             backbone.input_spec = self.spec
 
     def before_save_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
@@ -56,10 +59,11 @@ class InputSpecHook(Hook):
 
     def after_load_checkpoint(self, runner: Runner, checkpoint: dict[str, Any]) -> None:
         """Check a checkpoint that is tested or resumed; fit one that a training starts from."""
-        starts = isinstance(runner._train_loop, BaseLoop) and not runner._resume
-        if starts:
-            for backbone in _freq_backbones(runner.model):
+        self._describe(runner)  # a FlexibleRunner loads before the run begins
+        if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+            for name, backbone in _freq_backbones(runner.model):
                 backbone.source_spec = InputSpec.from_checkpoint(checkpoint)
+                backbone.take_channels(checkpoint.get('state_dict', checkpoint), f'{name}.')
             return
         try:
             check_checkpoint(checkpoint, self.spec, unwrapped(runner.model))
@@ -69,11 +73,12 @@ class InputSpecHook(Hook):
             raise RefusedError(f'checkpoint {runner._load_from}: {error}') from error
 
 
-def _freq_backbones(model: Any) -> Iterator[nn.Module]:
-    """Yield the backbones for DCT channels; none if a FlexibleRunner builds the model later."""
-    for module in model.modules() if isinstance(model, nn.Module) else ():
-        if hasattr(module, 'source_spec'):
-            yield module
+def _freq_backbones(model: Any) -> Iterator[tuple[str, nn.Module]]:
+    """Yield the backbones for DCT channels by name; none if the model is still a config."""
+    if isinstance(model, nn.Module):
+        for name, module in unwrapped(model).named_modules():
+            if hasattr(module, 'source_spec'):
+                yield name, module
 
 
 def _datasets(runner: Runner) -> Iterator[tuple[str, Any]]:
@@ -101,7 +106,9 @@ def check_classes(datasets: Iterable[tuple[str, Any]]) -> None:
         names = {'classes': metainfo.get('classes'),
                  'class folders': getattr(dataset, 'folder_to_idx', None)}
         for what, classes in names.items():
-            origin, expected = first.setdefault(what, (name, tuple(classes or ())))
-            if classes and expected and tuple(classes) != expected:
+            if not classes:
+                continue
+            origin, expected = first.setdefault(what, (name, tuple(classes)))
+            if tuple(classes) != expected:
                 raise RefusedError(f'{what} of {name} are not those of {origin}: '
                                    f'{class_difference(tuple(classes), expected)}')

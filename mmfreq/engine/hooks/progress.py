@@ -31,10 +31,11 @@ class ProgressHook(Hook):
         self._bar = tqdm(disable=True)
         self._result = 'not evaluated'
         self._loss = math.nan
+        self._started = self._shown = time.monotonic()
 
     def before_train(self, runner: Runner) -> None:
         """Describe the training."""
-        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
         length = (f'{runner.max_epochs} epochs of {len(runner.train_dataloader)} steps' if by_epoch
                   else f'{runner.max_iters} steps')
         length += f', of which {runner.iter} steps are done' if runner.iter else ''
@@ -65,7 +66,7 @@ class ProgressHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
         """Print the metrics of a validation."""
-        by_epoch = isinstance(runner.train_loop, EpochBasedTrainLoop)
+        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
         done = f'epoch {runner.epoch}' if by_epoch else f'step {runner.iter}'
         self._result = f'{_text(metrics or {})} ({done})'
         self._print(f'{done}: {_text(metrics or {})}')
@@ -141,7 +142,7 @@ class ProgressHook(Hook):
 
 
 def _step(runner: Runner) -> str:
-    if isinstance(runner.train_loop, EpochBasedTrainLoop):
+    if isinstance(runner._train_loop, EpochBasedTrainLoop):
         return f'epoch {runner.epoch + 1}/{runner.max_epochs}'
     return f'step {runner.iter + 1}/{runner.max_iters}'
 

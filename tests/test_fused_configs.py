@@ -21,10 +21,7 @@ from mmfreq.apis import dataset_stats
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics, int8_scales
 from mmfreq.config.pipelines import device_freq, input_specs, stock_resize
-from mmfreq.dct.channels import channel_indices
 from mmfreq.errors import RefusedError
-from mmfreq.selection.gate import ChannelGate
-from mmfreq.selection.rates import gate_input
 from mmfreq.selection.static import _replace_selection
 
 SINGLE = [dict(type='YCbCr'), dict(type='BlockDCT'), dict(type='ChannelSelect', channels='24S'),
@@ -66,7 +63,6 @@ def test_the_tools_see_one_input(kind: str, folder: Path) -> None:
     specs = input_specs(cfg)
     assert len(set(specs.values()) | set(input_specs(variant('single', folder)).values())) == 1
     assert device_freq(cfg) == (FUSED if kind == 'device' else None)
-    assert gate_input(cfg, ChannelGate(24), 'val_dataloader').channels == tuple(channel_indices('24S'))
     values = cfg.to_dict()
     assert _replace_selection(values, [0, 1, 64]) > 0
     assert {spec.channels for spec in input_specs(Config(values)).values()} == {(0, 1, 64)}

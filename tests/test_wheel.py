@@ -200,16 +200,6 @@ def test_an_interruption_is_one_line(call: Any, monkeypatch: pytest.MonkeyPatch,
     assert (stopped.value.code, capsys.readouterr().err) == (130, 'mmfreq try: interrupted\n')
 
 
-def test_a_disk_that_is_full_is_one_line(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                       capsys: pytest.CaptureFixture) -> None:
-    (tmp_path / 'try.py').write_text("raise OSError(28, 'No space left on device', 'x.json')")
-    monkeypatch.setattr(command, 'TOOLS', tmp_path)
-    with pytest.raises(SystemExit) as stopped:
-        call('try')
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == 'mmfreq try: error: x.json: No space left on device\n'
-
-
 def test_shell_scripts_use_this_python(call: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[Any] = []
     monkeypatch.setattr(os, 'execvp', lambda *args: calls.append(args) or sys.exit(0))

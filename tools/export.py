@@ -11,6 +11,8 @@ import warnings
 from pathlib import Path
 
 import mmfreq
+from mmfreq.apis.export import check_out, exporter
+from mmfreq.apis.inference import load_model
 from mmfreq.apis.runs import CHECKPOINT_HELP, add_cfg_options, checkpoint_file, read_config
 from mmfreq.apis.terminal import run_tool
 
@@ -35,15 +37,13 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Export, and print the differences of the file's results from those of PyTorch."""
     args = parse_args()
+    check_out(args.out)
     mmfreq.setup()
-    from mmfreq.apis.export import check_out, exporter
-    from mmfreq.config.checks import check_config
     logging.getLogger('onnx_ir').setLevel(logging.ERROR)  # it warns of torch's own graphs
     warnings.simplefilter('ignore')  # torch.export warns of attributes, which the gate sets for hooks
-    check_out(args.out)
     cfg = read_config(args.config, args.cfg_options)
-    check_config(cfg)
-    made = exporter(cfg, checkpoint_file(args.checkpoint), args.input, args.order, args.fp16)
+    model = load_model(cfg, checkpoint_file(args.checkpoint), 'cpu')
+    made = exporter(model, args.input, args.order, args.fp16)
     print(f'export: writing {args.out}, compared on {made.source}', flush=True)
     for reference, differences in made.write(args.out).items():
         found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())

@@ -99,8 +99,9 @@ def train(run: Run, data: Path, work_dir: Path) -> dict[str, Any]:
     command = [sys.executable, 'tools/train.py', 'benchmarks/accuracy/configs/gate.py', '--work-dir',
                str(work_dir), '--resume', '--cfg-options', *run.options(data)]
     with open(work_dir / 'train.log', 'a', encoding='utf-8') as log:
-        subprocess.run(command, cwd=ROOT, env={**os.environ, 'PYTHONPATH': str(ROOT)}, stdout=log,
-                       stderr=subprocess.STDOUT, check=True)
+        environment = {'OMP_NUM_THREADS': '1', **os.environ, 'PYTHONPATH': str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=environment, stdout=log, stderr=subprocess.STDOUT,
+                       check=True)
     accuracies = {record['step']: record['accuracy/top1'] for record in read_records(work_dir)
                   if 'accuracy/top1' in record}
     rates = {epoch: load_on_rates(str(work_dir / f'gate_rates_epoch_{epoch}.json'))

@@ -11,11 +11,12 @@ from mmengine.runner import Runner
 from tqdm import tqdm
 
 from mmfreq.apis.pictures import INK, save_figure
+from mmfreq.config.pipelines import input_specs
 from mmfreq.dct.channels import COMPONENTS, zigzag_order
 from mmfreq.engine.checkpoints import load_checked
 from mmfreq.errors import RefusedError
 from mmfreq.selection.gate import find_gate
-from mmfreq.selection.rates import GateCounter, OnRates, gate_input
+from mmfreq.selection.rates import GateCounter, OnRates
 
 
 def measure_on_rates(cfg: Config, checkpoint: str, dataloader: str = 'val_dataloader') -> OnRates:
@@ -34,12 +35,10 @@ def measure_on_rates(cfg: Config, checkpoint: str, dataloader: str = 'val_datalo
         cfg.model.setdefault('data_preprocessor', cfg.data_preprocessor)
     model = MODELS.build(cfg.model)
     gate = find_gate(model)
-    if gate is None:
-        raise RefusedError('expected a model with a gate; give the backbone gate=dict(...)')
     load_checked(model, checkpoint, cfg)
     model = model.to('cuda' if torch.cuda.is_available() else 'cpu').eval()
     loader = Runner.build_dataloader(cfg[dataloader], seed=0)
-    counter = GateCounter(len(loader.dataset), gate_input(cfg, gate, dataloader))
+    counter = GateCounter(len(loader.dataset), input_specs(cfg)[dataloader])
     with torch.no_grad():
         for batch in tqdm(loader, unit='batch'):
             gate(model.data_preprocessor(batch)['inputs'])

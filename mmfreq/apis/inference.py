@@ -125,13 +125,15 @@ class Model:
         cfg (Config): The config.
         module (torch.nn.Module): The network, in evaluation mode.
         classes (list[str]): Names of the classes, of the checkpoint or else of the test data set.
+        load (Callable): The transform of the test pipeline that reads a file.
+        scope (Callable): Returns a context in which the hosts find what the config names.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str) -> None:
         inner, *_ = datasets_with_pipeline(cfg.test_dataloader.dataset)  # without wrappers
         self.cfg = cfg
-        self._scope = partial(DefaultScope.overwrite_default_scope, cfg.default_scope)
-        with self._scope():
+        self.scope = partial(DefaultScope.overwrite_default_scope, cfg.default_scope)
+        with self.scope():
             dataset = DATASETS.build({**deepcopy(inner), 'lazy_init': True})
             self.module = build_model(deepcopy(cfg))
         meta = load_checked(self.module, checkpoint, cfg).get('meta') or {}
@@ -140,8 +142,8 @@ class Model:
         self.classes = list(self._meta.get('classes') or ())
         steps = dataset.pipeline.transforms
         loaders = [step for step in steps if type(step).__name__.startswith('LoadImage')]
-        self._load = loaders[0] if loaders else LoadImageFromFile()
-        self._pipeline = Compose([step for step in steps if step is not self._load])
+        self.load = loaders[0] if loaders else LoadImageFromFile()
+        self._pipeline = Compose([step for step in steps if step is not self.load])
         self._to_order = slice(None, None, 1 if loaders or array_order(steps) == 'bgr' else -1)
 
     def predict(self, images: Union[ImageLike, Sequence[ImageLike]], *, batch_size: int = 8,
@@ -167,9 +169,9 @@ class Model:
         items, predictions = images if isinstance(images, (list, tuple)) else [images], []
         for start in range(0, len(items), batch_size):
             batch = items[start:start + batch_size]
-            batch = [pixels(item, channel_order, self._load) for item in batch]
-            with self._scope():
-                for image, sample in zip(batch, self._samples(batch)):
+            batch = [pixels(item, channel_order, self.load) for item in batch]
+            with self.scope():
+                for image, sample in zip(batch, self.samples(batch)):
                     predictions.append(self._prediction(sample))
                     if score_thr is not None:
                         rgb = draw_sample(self._visualizer, image[:, :, ::-1], sample, score_thr,
@@ -177,13 +179,17 @@ class Model:
                         predictions[-1]['picture'] = np.ascontiguousarray(rgb[:, :, ::-1])
         return predictions if items is images else predictions[0]
 
+    def packed(self, image: np.ndarray) -> dict[str, Any]:
+        """Return what the test pipeline makes of a uint8 BGR image (H, W, 3)."""
+        shape = image.shape[:2]
+        return self._pipeline(dict(img=image[:, :, self._to_order], img_path=None, img_id=0,
+                                   img_shape=shape, ori_shape=shape))
+
     @torch.no_grad()
-    def _samples(self, images: Sequence[np.ndarray]) -> list[Any]:
+    def samples(self, images: Sequence[np.ndarray]) -> list[Any]:
         """Return the host's data samples for uint8 BGR images (H, W, 3), the network's batch."""
-        inputs = [dict(img=image[:, :, self._to_order], img_path=None, img_id=0,
-                       img_shape=image.shape[:2], ori_shape=image.shape[:2]) for image in images]
         collate = default_collate if self.cfg.default_scope == 'mmpretrain' else pseudo_collate
-        return self.module.test_step(collate([self._pipeline(results) for results in inputs]))
+        return self.module.test_step(collate(list(map(self.packed, images))))
 
     def _prediction(self, sample: Any) -> dict[str, Any]:
         if 'pred_instances' in sample:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from mmfreq.dct.blocks import check_positive_int
+from mmfreq.errors import RefusedError
 
 _CERTAIN = 1e4  # logit of a channel that is always on
 _LEAST_NOISE = 0.02
@@ -26,17 +27,16 @@ class ChannelGate(nn.Module):
     """Switch each input channel on or off, for each image anew.
 
     Average pooling over the grid, a fully connected layer, batch norm and ReLU give one feature per
-    channel. An affine map turns it into a logit: by how much "on" exceeds "off". Without a budget, a
-    channel is on in evaluation if its logit is positive, and in training with the probability
-    ``sigmoid(logit)``. The gradient is that of ``sigmoid((logit + draw) / temperature)``
-    (Gumbel-softmax, straight-through). Each channel of a new gate is on with probability 0.87.
+    channel. An affine map turns it into a logit: by how much "on" exceeds "off". A channel is on in
+    evaluation if its logit is positive, and in training with the probability
+    ``sigmoid(logit / noise)``, with the gradient of ``sigmoid(logit + noise * draw)``
+    (straight-through Gumbel-softmax). A new gate has each channel on with probability 0.87.
 
-    With a budget, one offset is added to all logits of an image. In training, bisection finds the
-    offset at which the probabilities ``sigmoid((logit + offset) / noise)`` sum up to the budget. In
-    evaluation, which is the limit of noise 0, the offset lies midway between the last logit within
-    the budget and the first one beyond, so that as many channels as the budget says are on. Both
-    hold for every image, and therefore for every batch, process and average of weights. At noise 0,
-    training decides as evaluation does, and the gate has no gradient: its decision stands.
+    A budget adds one offset to all logits of an image. In training, bisection finds the offset at
+    which the probabilities sum up to the budget. In evaluation, which is the limit of noise 0, the
+    offset lies between the last logit within the budget and the next one. The budget holds for each
+    image, and therefore in any batch, process or average of weights. At noise 0, training decides
+    as evaluation does, and the gate gets no gradient: its decision stands.
 
     The last layer has weights for two halves of the training images. A training image uses those of
     its half, and evaluation the mean of both. Channels that both halves choose are not chance:
@@ -47,44 +47,29 @@ class ChannelGate(nn.Module):
 
     Args:
         channels (int): Number of input channels C >= 1.
-        temperature (float): Temperature > 0 of the soft decision: a low one is close to the hard
-            decision, with gradients that are large and rare. Defaults to 1.
         always_on (Sequence[int]): Input channels in 0..C-1 that are never switched off. Defaults to
             none.
 
     Attributes:
-        mask (torch.Tensor | None): (N, C) of the last forward pass, float32, 0 or 1, with its graph
-            in training. None before the first pass, and in copies.
-        probability (torch.Tensor | None): (N, C) of the last forward pass, float32, without graph:
-            how likely evaluation's logits keep a channel at noise 1.
-        halves (torch.Tensor | None): (N, 2, C) of the last forward pass, float32, without graph:
-            logits of the two halves.
+        mask (torch.Tensor | None): float32 (N, C), 0 or 1, of the last forward pass, with its graph
+            in training. None before the first pass, and in copies; so are the next two.
+        probability (torch.Tensor | None): float32 (N, C), how likely the logits of evaluation keep
+            a channel at noise 1.
+        halves (torch.Tensor | None): float32 (N, 2, C), logits of the two halves.
         budget (torch.Tensor): Scalar int64, saved with the weights. 0 stands for no budget.
         second (torch.Tensor | None): bool (N, ), which images of the next training batch belong to
-            the second half. None, or another length: every other image.
+            the second half. None, or of another length: every other image.
 
     Raises:
         ValueError: An argument is out of its range, or an input does not have C channels.
     """
-    mask: Optional[torch.Tensor]
-    probability: Optional[torch.Tensor]
-    halves: Optional[torch.Tensor]
-    second: Optional[torch.Tensor]
-
-    def __init__(self, channels: int, temperature: float = 1.,
-                 always_on: Sequence[int] = ()) -> None:
+    def __init__(self, channels: int, always_on: Sequence[int] = ()) -> None:
         super().__init__()
         self.channels = check_positive_int('ChannelGate: channels', channels)
-        if not temperature > 0:
-            raise ValueError(f'ChannelGate: expected a temperature > 0, got {temperature!r}')
-        bad = [i for i in always_on if type(i) is not int or not 0 <= i < channels]
-        if bad:
-            raise ValueError('ChannelGate: expected always_on to hold integers in '
-                             f'0..{channels - 1}, got {bad}')
-        self.temperature = temperature
+        if not set(always_on) <= set(range(channels)):
+            raise ValueError(f'ChannelGate: expected always_on in 0..{channels - 1}, got {always_on}')
         self.fewest = len(set(always_on)) + 1
-        self.linear = nn.Linear(channels, channels)
-        self.norm = GateNorm(channels)
+        self.linear, self.norm = nn.Linear(channels, channels), GateNorm(channels)
         self.logit_weight = nn.Parameter(torch.empty(2, channels))
         self.logit_bias = nn.Parameter(torch.empty(2, channels))
         # buffers, so that a compiled model need not be compiled anew for each value
@@ -92,7 +77,8 @@ class ChannelGate(nn.Module):
         self.register_buffer('noise', torch.ones(()), persistent=False)
         self.register_buffer('always_on', torch.zeros(channels, dtype=torch.bool), persistent=False)
         self.always_on[list(always_on)] = True
-        self.mask = self.probability = self.halves = self.second = None
+        self.mask: Optional[torch.Tensor] = None
+        self.probability = self.halves = self.second = self.mask
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -101,19 +87,18 @@ class ChannelGate(nn.Module):
         nn.init.zeros_(self.linear.bias)
         self.norm.reset_parameters()
         nn.init.normal_(self.logit_weight, 0., 0.001)
-        with torch.no_grad():  # no two are equal, so that a budget can part constant channels
-            self.logit_bias.copy_((1.9 - 1e-6 * torch.arange(self.channels)) / 2)
+        with torch.no_grad():  # a budget can part channels that learn nothing; the halves disagree
+            ramp = 1e-6 * torch.arange(self.channels)
+            self.logit_bias.copy_(torch.stack([0.95 - ramp, 0.95 + ramp / 2]))
 
     def set_budget(self, budget: int, noise: float = 1.) -> None:
-        """Set how many channels an image keeps, and the noise of the draws in training.
+        """Set how many channels an image keeps, and the noise >= 0 of the draws in training.
 
-        Args:
-            budget (int): A number of channels in 1..C, above that of ``always_on``; 0 for none.
-            noise (float): A number >= 0. Defaults to 1.
+        The budget is a number of channels up to C, above that of ``always_on``, or 0 for none.
         """
         if budget and not self.fewest <= budget <= self.channels:
-            raise ValueError(f'ChannelGate: expected a budget in {self.fewest}..{self.channels}, '
-                             f'got {budget!r}')
+            raise ValueError(f'ChannelGate: expected a budget in {self.fewest}..{self.channels}, got '
+                             f'{budget!r}')
         self.budget.fill_(budget)
         self.noise.fill_(noise)
 
@@ -167,7 +152,7 @@ class ChannelGate(nn.Module):
         self.mask = (scores > 0).float()
         if self.training:
             scores = torch.where(self.noise > 0, self.draw(halves), scores)
-            soft = torch.sigmoid(scores / self.temperature)
+            soft = torch.sigmoid(scores)
             self.mask = (scores > 0).float() + (soft - soft.detach())
         return x * self.mask.to(x.dtype)[:, :, None, None]
 
@@ -176,10 +161,10 @@ class ChannelGate(nn.Module):
         return {**self.__dict__, 'mask': None, 'probability': None, 'halves': None}
 
 
-def find_gate(model: nn.Module) -> Optional[ChannelGate]:
-    """Return the gate of a model, None without one; raise ValueError if there are several."""
+def find_gate(model: nn.Module) -> ChannelGate:
+    """Return the gate of a model; raise RefusedError unless it has exactly one."""
     gates = {name: part for name, part in model.named_modules() if isinstance(part, ChannelGate)}
-    if len(gates) > 1:
-        raise ValueError(f'expected one ChannelGate in {type(model).__name__}, found '
-                         f'{", ".join(gates)}')
-    return next(iter(gates.values()), None)
+    if len(gates) != 1:
+        raise RefusedError(f'expected one ChannelGate in {type(model).__name__}, got {list(gates)}; '
+                           'a backbone has one with gate=dict(...)')
+    return next(iter(gates.values()))

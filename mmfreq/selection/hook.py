@@ -1,8 +1,8 @@
-"""Train a gate: its budget or its loss, and how often it keeps each channel."""
+"""Train a gate, and record how often it keeps each channel."""
 import math
 import zlib
 from pathlib import Path
-from typing import Any, Optional, Sequence, Union
+from typing import Any, Optional, Sequence
 
 import numpy as np
 import torch
@@ -13,45 +13,43 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
 from torch import nn
 
+from mmfreq.config.pipelines import input_specs
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.dct.channels import COMPONENTS
-from mmfreq.selection.gate import ChannelGate, find_gate
-from mmfreq.selection.rates import GateCounter, OnRates, gate_input, save_on_rates
+from mmfreq.selection.gate import find_gate
+from mmfreq.selection.rates import GateCounter, OnRates, save_on_rates
 
 
 @HOOKS.register_module()
 class GateLossHook(Hook):
     """Train the gate of a backbone to keep few channels, and say whether it has decided which.
 
-    With ``target``, the gate keeps as many channels as a budget says, in each iteration and in
-    evaluation. Until ``phases[0]`` of the training, the budget is all channels. It falls
-    geometrically until ``phases[1]``, while the noise of the draws falls linearly from 1 to 0. From
-    then on, the budget is ``target``, the gate's decision stands, and the network adapts to it.
+    With ``target``, a budget says how many channels the gate keeps, in each iteration and in
+    evaluation. Until ``phases[0]`` of the training, it is all channels. It falls geometrically until
+    ``phases[1]``, while the noise of the draws falls linearly from 1 to 0. From then on, the budget
+    is ``target``, the decision of the gate stands, and the network adapts to it.
 
     With ``loss_weight``, the paper's lambda, ``loss_gate`` = lambda * (channels kept, mean over the
     batch) is added to the losses of any mmpretrain or mmdet model (Xu et al. 2020, Eq. 2). A loss
     that is called ``loss``, as mmpretrain's is, is then logged as ``loss_task``.
 
-    Also logged in training: ``gate_kept`` and ``gate_kept_Y``, ``_Cb``, ``_Cr`` (channels kept,
-    mean over the batch), and ``gate_budget`` with a target.
-
-    In validation and test, count over all images and processes how often each channel is kept. The
-    sums go into the metrics as ``gate/kept`` etc., the rates of all channels and the verdict of
-    :meth:`~mmfreq.selection.rates.OnRates.verdict` into ``gate_rates_epoch_N.json`` beside the
-    checkpoints (``gate_rates_iter_N.json``, ``gate_rates_test.json``) for
-    ``tools/gate_heatmap.py`` and ``tools/select_channels.py``. The last verdict is logged at the
-    end of the training, as a warning if the gate is undecided.
+    The log of the training also has ``gate_kept``, ``gate_kept_Y``, ``_Cb`` and ``_Cr`` (channels
+    kept, mean over the batch), and ``gate_budget`` with a target. A validation or test adds the same
+    means over all its images to the metrics, as ``gate/kept`` etc. It writes the rates of all
+    channels and :meth:`~mmfreq.selection.rates.OnRates.verdict` into ``gate_rates_epoch_N.json``
+    (``gate_rates_iter_N.json``, ``gate_rates_test.json``) in the work dir. The last verdict is
+    logged at the end of the training, as a warning if the gate is undecided.
 
     Args:
-        target (int, optional): Channels to keep at the end of the training, in 1..C-1.
+        target (int, optional): Channels to keep at the end of the training.
         loss_weight (float, optional): Fixed lambda >= 0, instead of a ``target``.
         phases (Sequence[float]): With ``target``: parts of the training, ascending in 0..1, after
             which the budget begins to fall and after which it is the target. Defaults to
             (0.15, 0.6).
 
     Raises:
-        ValueError: An argument is out of range; in ``before_train``: the model has no gate, or more
-            than one, or ``target`` is not smaller than its number of channels.
+        ValueError: An argument is out of range. In ``before_train``: the model has no gate or
+            several, or a gate that cannot keep ``target`` channels.
 
     Example:
         >>> custom_hooks = [dict(type='GateLossHook', target=24)]
@@ -61,52 +59,35 @@ class GateLossHook(Hook):
 
     def __init__(self, target: Optional[int] = None, loss_weight: Optional[float] = None,
                  phases: Sequence[float] = (0.15, 0.6)) -> None:
-        if (target is None) == (loss_weight is None):
-            raise ValueError('GateLossHook: expected either target (channels to keep) or '
-                             f'loss_weight (lambda), got target={target!r}, '
-                             f'loss_weight={loss_weight!r}')
+        if (target is None) == (loss_weight is None) or not 0 <= (loss_weight or 0) < math.inf:
+            raise ValueError('GateLossHook: expected either target (channels to keep) or loss_weight '
+                             f'(lambda) >= 0, got target={target!r}, loss_weight={loss_weight!r}')
         if target is not None:
             check_positive_int('target', target)
-        elif not 0 <= loss_weight < math.inf:
-            raise ValueError(f'loss_weight: expected a number >= 0, got {loss_weight!r}')
         start, end = phases
         if not 0 <= start < end <= 1:
             raise ValueError(f'phases: expected two ascending numbers in 0..1, got {phases!r}')
-        self.target = target
-        self.loss_weight = loss_weight
-        self.phases = phases
-        self.gate: Optional[ChannelGate] = None
+        self.target, self.loss_weight, self.phases = target, loss_weight, phases
         self.rates: Optional[OnRates] = None  # of the last validation
-        self._parts: dict[str, Union[slice, list[int]]] = {}
         self._handle: Optional[torch.utils.hooks.RemovableHandle] = None
-        self._counter: Optional[GateCounter] = None
-
-    def schedule(self, progress: float, channels: int) -> tuple[int, float]:
-        """Return budget and noise of a gate at ``progress`` (0..1) of the training."""
-        start, end = self.phases
-        squeezed = min(max((progress - start) / (end - start), 0.), 1.)
-        return round(channels * (self.target / channels)**squeezed), 1 - squeezed
 
     def before_train(self, runner: Runner) -> None:
         """Look for the gate, and extend the losses of the model."""
         self._find(runner, 'train_dataloader')
-        if self.gate is None:
-            raise ValueError('GateLossHook: expected a model with a gate, found none; give the '
-                             'backbone gate=dict(...)')
-        if self.target is not None and self.target >= self.gate.channels:
-            raise ValueError(f'target: expected fewer than the {self.gate.channels} channels of '
-                             f'the gate, got {self.target}')
-        self.gate.set_budget(self.target or 0)  # raises if always_on holds more
+        self.gate.set_budget(self.target or 0)  # raises if the target does not fit
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._handle = model.register_forward_hook(self._add_losses, with_kwargs=True)
 
     def before_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None) -> None:
-        """Set budget and noise of this iteration, and to which half its images belong."""
+        """Set the budget, the noise and the halves of this batch."""
         halves = halves_of(data_batch)
         self.gate.second = halves and torch.tensor(halves, device=self.gate.noise.device)
         if self.target is not None:
-            progress = runner.iter / runner.max_iters
-            self.gate.set_budget(*self.schedule(progress, self.gate.channels))
+            progress, channels = (runner.iter + 1) / runner.max_iters, self.gate.channels
+            start, end = self.phases
+            squeezed = min(max((progress - start) / (end - start), 0.), 1.)
+            budget = round(channels * (self.target / channels)**squeezed)
+            self.gate.set_budget(budget, noise=1 - squeezed)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it was, and log whether the gate has decided."""
@@ -126,61 +107,45 @@ class GateLossHook(Hook):
                   for name, part in self._parts.items()}
         if self.target is not None:
             return {**losses, **counts, 'gate_budget': self.gate.budget.to(mask)}
-        trained = self.gate.logit_bias.requires_grad and torch.is_grad_enabled()
-        if trained and not mask.requires_grad:
-            raise RuntimeError('GateLossHook: the mask has no gradient. Reentrant activation '
-                               'checkpointing around the backbone does that; checkpoint with '
-                               'use_reentrant=False, or inside the backbone (with_cp=True)')
+        if torch.is_grad_enabled() and not mask.requires_grad:
+            raise RuntimeError('GateLossHook: the mask has no gradient. Expected activation '
+                               'checkpointing with use_reentrant=False, or inside the backbone')
         named = {'loss_task' if key == 'loss' else key: value for key, value in losses.items()}
         return {**named, 'loss_gate': self.loss_weight * mask.sum(dim=1).mean(), **counts}
 
     def _find(self, runner: Runner, dataloader: str) -> None:
-        """Find the gate, and the positions of all channels and of each component's."""
-        self.gate = find_gate(runner.model)
-        if self.gate is not None:
-            self._input = gate_input(runner.cfg, self.gate, dataloader)
-            components = np.array(self._input.channels) // self._input.block_size**2
-            self._parts = dict(kept=slice(None))
-            for component, name in enumerate(COMPONENTS):
-                self._parts[f'kept_{name}'] = np.flatnonzero(components == component).tolist()
+        """Find the gate, its input, and the positions of all channels and of each component."""
+        self.gate, self._input = find_gate(runner.model), input_specs(runner.cfg)[dataloader]
+        components = np.array(self._input.channels) // self._input.block_size**2
+        self._parts = dict(kept=slice(None)) | {
+            f'kept_{name}': np.flatnonzero(components == component).tolist()
+            for component, name in enumerate(COMPONENTS)}
 
-    def before_val_epoch(self, runner: Runner) -> None:
-        """Start to count."""
-        self._start_counting(runner, 'val_dataloader')
+    def _before_epoch(self, runner: Runner, mode: str = 'train') -> None:
+        """Start to count, in a validation or test."""
+        if mode != 'train':
+            self._find(runner, f'{mode}_dataloader')
+            images = len(getattr(runner, f'{mode}_dataloader').dataset)
+            self._counter = GateCounter(images, self._input)
 
-    def before_test_epoch(self, runner: Runner) -> None:
-        """Start to count."""
-        self._start_counting(runner, 'test_dataloader')
-
-    def _start_counting(self, runner: Runner, name: str) -> None:
-        self._find(runner, name)
-        images = len(getattr(runner, name).dataset)
-        self._counter = self.gate and GateCounter(images, self._input)
-
-    def after_val_iter(self, runner: Runner, *args: Any, **kwargs: Any) -> None:
-        """Count one batch."""
-        if self._counter is not None:
+    def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
+        """Count one batch of a validation or test."""
+        if mode != 'train':
             self._counter.add(self.gate)
 
-    after_test_iter = after_val_iter
-
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
-        """Add the sums to the metrics; save the rates beside the checkpoints."""
+        """Add the means to the metrics; save the rates beside the checkpoints."""
         by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
-        step = f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}'
-        self._finish(runner, metrics, step)
+        self._finish(runner, metrics, f'epoch_{runner.epoch}' if by_epoch else f'iter_{runner.iter}')
 
     def after_test_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
-        """Add the sums to the metrics; save the rates in the work dir."""
+        """Add the means to the metrics; save the rates in the work dir."""
         self._finish(runner, metrics, 'test')
 
     def _finish(self, runner: Runner, metrics: Optional[dict[str, float]], name: str) -> None:
-        if self._counter is None:
-            return
         self.rates = self._counter.finish(dict(
             config=runner.cfg.filename, epoch=runner.epoch, iter=runner.iter,
             budget=int(self.gate.budget)))
-        self._counter = None
         if metrics is not None:
             metrics.update({f'gate/{key}': float(self.rates.on_rate[part].sum())
                             for key, part in self._parts.items()})
@@ -189,10 +154,7 @@ class GateLossHook(Hook):
 
 
 def halves_of(data_batch: Any) -> Optional[list[bool]]:
-    """Return which images of a batch belong to the second half of the data; None if unknown.
-
-    Half of the paths do, by their checksum, so that an image stays in its half.
-    """
+    """Return which images of a batch belong to the second half, by their paths; None without."""
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     paths = [getattr(sample, 'img_path', None) for sample in samples or ()]
     if not paths or None in paths:

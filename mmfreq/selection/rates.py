@@ -1,15 +1,14 @@
 """How often a gate keeps each channel, and whether it has decided which ones to keep."""
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
 import torch
-from mmengine.config import Config
 from mmengine.dist import all_reduce, get_rank, get_world_size
 
-from mmfreq.config.pipelines import input_spec, pipelines
-from mmfreq.dct.channels import COMPONENTS, read_json, zigzag_order
+from mmfreq.dct.channels import COMPONENTS, zigzag_order
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
 from mmfreq.input_spec import InputSpec
@@ -24,15 +23,12 @@ class OnRates:
     """On-rates of a gate over a set of images.
 
     Attributes:
-        channels (np.ndarray): int (C,), channel numbers, ``N*N*component + N*vertical +
-            horizontal``.
-        on_rate (np.ndarray): float64 (C,) in [0, 1]: share of the images in which the channel is
-            kept.
-        probability (np.ndarray): float64 (C,) in [0, 1]: mean probability of being kept at noise 1.
-            Ranks the channels.
-        halves (np.ndarray): float64 (2, C): mean logits of the two halves of the gate.
+        channels (np.ndarray): int (C,), as in :class:`~mmfreq.input_spec.InputSpec`.
+        on_rate (np.ndarray): float64 (C,), share of the images in which a channel is kept.
+        probability (np.ndarray): float64 (C,), mean probability of being kept at noise 1.
+        halves (np.ndarray): float64 (2, C), mean logits of the two halves of the gate.
         images (int): Number of images.
-        block_size (int): Side N of a block.
+        block_size (int): Side of a block.
         meta (dict): Where the rates come from: ``config``, ``checkpoint``, ``epoch``, ``budget``.
     """
     channels: np.ndarray
@@ -45,23 +41,18 @@ class OnRates:
 
     def kept(self) -> dict[str, float]:
         """Return how many channels are kept per image: ``'all'``, and by name of the component."""
-        kept, component = dict(all=float(self.on_rate.sum())), self.channels // self.block_size**2
-        for i, name in enumerate(COMPONENTS):
-            kept[name] = float(self.on_rate[component == i].sum())
-        return kept
+        component = self.channels // self.block_size**2
+        kept = {name: self.on_rate[component == i].sum() for i, name in enumerate(COMPONENTS)}
+        return {name: float(value) for name, value in dict(all=self.on_rate.sum(), **kept).items()}
 
     def top(self, count: int) -> list[int]:
         """Return the ``count`` channels of highest ``probability``, ascending.
 
         Channels of equal probability are ranked by ``on_rate``, then low frequencies before high
-        ones, then Y, Cb, Cr.
-
-        Raises:
-            RefusedError: ``count`` is not in 1..C.
+        ones, then Y, Cb, Cr. A count that is not in 1..C is refused.
         """
         if not 1 <= count <= len(self.channels):
-            raise RefusedError(f'expected a number of channels in 1..{len(self.channels)}, got '
-                               f'{count}')
+            raise RefusedError(f'expected 1..{len(self.channels)} channels, got {count}')
         zigzag = np.argsort(zigzag_order(self.block_size))[self.channels % self.block_size**2]
         ranking = np.lexsort((self.channels, zigzag, -self.on_rate, -self.probability))
         return sorted(self.channels[ranking[:count]].tolist())
@@ -71,8 +62,8 @@ class OnRates:
 
         It has if its two halves, which saw different images and draws, rank the same channels
         highest: ``agreement = (common - chance) / (count - chance)`` is at least :data:`DECIDED`.
-        Two selections at random have ``chance = count**2 / C`` channels in common. A selection of
-        all channels, or of none, is no decision.
+        Two selections at random have ``chance = count**2 / C`` channels in common. To keep all
+        channels, or none, is no decision.
 
         Returns:
             dict[str, Any]: ``count``, ``common`` (int), ``chance``, ``agreement`` (float <= 1),
@@ -83,14 +74,13 @@ class OnRates:
         count = count or self.meta.get('budget') or round(self.kept()['all'])
         first, second = (set(np.argsort(-half, kind='stable')[:count]) for half in self.halves)
         common, chance = len(first & second), count**2 / total
-        values = dict(count=count, common=common, chance=round(chance, 2))
-        if not 0 < count < total:
-            return dict(values, agreement=0., margin=0., decided=False)
-        agreement = (common - chance) / (count - chance)
-        chosen = np.isin(self.channels, self.top(count))
-        margin = self.probability[chosen].mean() - self.probability[~chosen].mean()
-        return dict(values, agreement=round(agreement, 3), margin=round(float(margin), 3),
-                    decided=agreement >= DECIDED)
+        agreement = margin = 0.
+        if 0 < count < total:
+            agreement = (common - chance) / (count - chance)
+            chosen = np.isin(self.channels, self.top(count))
+            margin = float(self.probability[chosen].mean() - self.probability[~chosen].mean())
+        return dict(count=count, common=common, chance=round(chance, 2), decided=agreement >= DECIDED,
+                    agreement=round(agreement, 3), margin=round(margin, 3))
 
     def describe(self, count: Optional[int] = None) -> str:
         """Return the verdict in words."""
@@ -109,32 +99,23 @@ def save_on_rates(rates: OnRates, path: str) -> None:
 
 
 def load_on_rates(path: str) -> OnRates:
-    """Read the file of :func:`save_on_rates`.
-
-    Raises:
-        RefusedError: There is no such file, or it holds something else. The message names it.
-    """
+    """Read the file of :func:`save_on_rates`; raise RefusedError if it is missing or another file."""
     try:
-        values = read_json(path, 'the on-rates of a gate (gate_rates_*.json)')
+        values = json.loads(Path(path).read_text(encoding='utf-8'))
         arrays = {key: np.array(values.pop(key), dtype) for key, dtype in _LISTS.items()}
-        for key in ('kept', 'verdict'):
-            values.pop(key, None)
-        return OnRates(**arrays, images=int(values.pop('images')),
-                       block_size=int(values.pop('block_size', 8)), meta=values)
-    except KeyError as error:
-        raise RefusedError(f'{path}: expected the on-rates of a gate (gate_rates_*.json), but it '
-                           f'has no {error}') from error
-    except (ValueError, TypeError) as error:
-        raise RefusedError(f'{path}: {error}') from error
+        images, block_size = int(values.pop('images')), int(values.pop('block_size'))
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RefusedError(f'{path}: not the on-rates of a gate (gate_rates_*.json): '
+                           f'{type(error).__name__}: {error}') from error
+    meta = {key: value for key, value in values.items() if key not in ('kept', 'verdict')}
+    return OnRates(**arrays, images=images, block_size=block_size, meta=meta)
 
 
 class GateCounter:
     """Sum up a gate's decisions over a data set, each image once, also where a sampler pads it.
 
-    Args:
-        images (int): Images of the data set, over all processes. The samples of a process are taken
-            to be every ``world_size``-th, as mmengine's metrics do.
-        spec (InputSpec): What the gate's positions are.
+    A process is taken to have every ``world_size``-th of the ``images``, as mmengine's metrics do.
+    ``spec`` is the input of the gate.
     """
 
     def __init__(self, images: int, spec: InputSpec) -> None:
@@ -152,22 +133,9 @@ class GateCounter:
         self._left -= decisions.shape[1]
 
     def finish(self, meta: dict[str, Any]) -> OnRates:
-        """Return the on-rates of all processes so far: every one of them must call this."""
+        """Return the on-rates of all processes, each of which must call this."""
         all_reduce(self._sums)
         all_reduce(self._count)
         on_rate, probability, *halves = (self._sums / self._count.clamp(min=1)).numpy()
         return OnRates(np.array(self.spec.channels), on_rate, probability, np.stack(halves),
                        int(self._count), self.spec.block_size, meta)
-
-
-def gate_input(cfg: Config, gate: ChannelGate, dataloader: str) -> InputSpec:
-    """Return the input of a config's gate.
-
-    Raises:
-        RefusedError: The pipeline of ``dataloader`` returns another number of channels.
-    """
-    spec = input_spec(cfg, next(iter(pipelines(cfg, dataloader)), []))
-    if len(spec.channels) != gate.channels:
-        raise RefusedError(f'{dataloader}: expected {gate.channels} channels, as many as the gate '
-                           f'has, but its pipeline returns {len(spec.channels)}')
-    return spec

@@ -11,6 +11,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, DefaultScope
 from shipped import CONFIGS
 
+import mmfreq.models.cls
+import mmfreq.models.det  # noqa: F401  both register backbones
 from mmfreq.apis.freqify.convert import freqify, write_freqified
 from mmfreq.apis.freqify.trial import on_noise
 from mmfreq.apis.measure import build_model
@@ -323,7 +325,7 @@ def test_panoptic_configs_pass_the_checks(path: Path) -> None:
 
 @pytest.mark.parametrize(('config', 'words'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
-    ('mmpretrain::lenet/lenet5_mnist.py', 'no FreqLeNet5 for mmpretrain'),
+    ('mmpretrain::lenet/lenet5_mnist.py', 'mmfreq has no FreqLeNet5'),
     ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'default_scope .*, got None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py', 'SelfSupDataPreprocessor'),
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py', 'expected model.backbone, got .*image_encoder'),

@@ -68,7 +68,7 @@ def test_files_that_fail_are_named_and_the_others_are_predicted(
 def test_an_error_of_every_file_keeps_its_traceback(folder: Path, tmp_path: Path, run_tool: Any,
                                                     monkeypatch: pytest.MonkeyPatch) -> None:
     """It is one of the config or of a user's own code."""
-    monkeypatch.setattr('mmfreq.apis.inference.Model._samples', Mock(side_effect=ZeroDivisionError))
+    monkeypatch.setattr('mmfreq.apis.inference.Model.samples', Mock(side_effect=ZeroDivisionError))
     with pytest.raises(ZeroDivisionError):
         run_tool('predict', CONFIG, folder / 'x.pth', folder, '--out', tmp_path, '--device', 'cpu')
 

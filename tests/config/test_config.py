@@ -33,7 +33,7 @@ FAMILIES = {
     'resnet': ('mmpretrain::resnet/resnet50_8xb32_in1k.py', 'FreqResNet', 448, 512),
     'mobilenet_v2': ('mmpretrain::mobilenet_v2/mobilenet-v2_8xb32_in1k.py', 'FreqMobileNetV2', 896, 1024),
 }
-IMAGENET = [path for path in PATHS if path.partition('/')[0] in FAMILIES and not re.search('-(int8|device)_', path)]
+IMAGENET = [path for path in PATHS if path.partition('/')[0] in FAMILIES and not re.search('-(int8|device|dct24n)_', path)]
 RECIPE = ('optim_wrapper', 'param_scheduler', 'train_cfg', 'val_cfg', 'test_cfg', 'auto_scale_lr', 'val_evaluator',
           'test_evaluator', 'env_cfg', 'randomness', 'load_from', 'resume')
 # One of each network; the others differ in the number of channels.

@@ -1,5 +1,7 @@
 """The published selections, the zigzag and every way to state channels."""
-from typing import Any
+import json
+from pathlib import Path
+from typing import Any, Optional
 
 import numpy as np
 import pytest
@@ -81,3 +83,21 @@ def test_lists_keep_their_order(channels: Any, block_size: int, expected: list[i
 def test_bad_channels(channels: Any, block_size: int, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         channel_indices(channels, block_size)
+
+
+def test_a_selection_file(tmp_path: Path) -> None:
+    path = tmp_path / 'selection.json'
+    path.write_text(json.dumps(dict(channels=[190, 0, 64], block_size=8, source='gate.py')))
+    assert channel_indices(str(path)) == [190, 0, 64]
+
+
+@pytest.mark.parametrize(('content', 'message'), [
+    ('{"channels": [0, 192]}', r'in 0\.\.191'), ('{"channels": [0, 0]}', 'every index once'),
+    ('{"channels": "24S"}', 'a list "channels"'), ('{"channels": [0], "block_size": 4}', 'block_size is 4'),
+    ('nothing', 'not a JSON file'), (None, 'No such file')])
+def test_selection_files_are_checked(content: Optional[str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / 'selection.json'
+    if content:
+        path.write_text(content)
+    with pytest.raises(ValueError, match=f'{path}.*{message}'):
+        channel_indices(str(path))

@@ -94,10 +94,10 @@ class Recorder(Hook):
 
 
 def run(work_dir: Path, model: Optional[BaseModel] = None, train: int = 8, useful: int = 6, epochs: int = 2,
-        batch: int = 4, lr: float = 0., seed: int = 0, launcher: str = 'none', channels: list[int] = NUMBERS,
+        batch: int = 4, lr: float = 0., seed: int = 0, launcher: str = 'none',
         resume: Optional[Path] = None, interval: int = 1, **hook: Any) -> tuple[Runner, Recorder]:
     loader = dict(batch_size=batch, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=lr > 0))
-    described = dict(dataset=dict(pipeline=[dict(type='BlockDCT'), dict(type='ChannelSelect', channels=channels)]))
+    described = dict(dataset=dict(pipeline=[dict(type='BlockDCT'), dict(type='ChannelSelect', channels=NUMBERS)]))
     cfg = Config(dict(train_dataloader=described, val_dataloader=described, launcher=launcher))
     if launcher != 'none':
         _use_gloo(cfg)
@@ -151,18 +151,18 @@ def test_a_price_closes_the_gate(tmp_path: Path) -> None:
 
 
 def test_budget_and_noise_fall_between_the_phases_and_the_loss_is_the_tasks(tmp_path: Path) -> None:
-    """Twenty iterations: all channels for five, then the budget falls from 32 to 2 in ten."""
+    """Twenty iterations: all channels for four, then the budget falls from 32 to 2 in ten."""
     _, recorder = run(tmp_path, epochs=10, target=2, phases=(0.25, 0.75))
-    budgets = [round(32 * 16**-min(max((step - 5) / 10, 0), 1)) for step in range(20)]
-    assert budgets[10] == 8
+    budgets = [round(32 * 16**-min(max((step - 4) / 10, 0), 1)) for step in range(20)]
+    assert budgets[9] == 8
     assert [logs['gate_budget'] for logs in recorder.logs] == budgets
-    assert_allclose(recorder.noises, [*[1] * 6, *np.arange(0.9, -0.05, -0.1), *[0] * 4], atol=1e-6)
+    assert_allclose(recorder.noises, [*[1] * 5, *np.arange(0.9, -0.05, -0.1), *[0] * 5], atol=1e-6)
     for mask, logs in zip(recorder.masks, recorder.logs):
         assert set(logs) >= {'loss', 'gate_kept'}
         assert not {'loss_task', 'loss_gate'} & set(logs)
         assert logs['gate_kept'] == pytest.approx(mask.sum(dim=1).mean().item())
         assert logs['gate_kept'] == pytest.approx(logs['gate_budget'], abs=3)  # drawn
-    assert all((mask.sum(dim=1) == 2).all() for mask in recorder.masks[15:])
+    assert all((mask.sum(dim=1) == 2).all() for mask in recorder.masks[14:])
     for epoch in range(1, 11):  # after its two iterations
         rates = load_on_rates(str(tmp_path / f'gate_rates_epoch_{epoch}.json'))
         assert rates.kept()['all'] == pytest.approx(budgets[2 * epoch - 1], abs=1e-9)
@@ -179,15 +179,11 @@ def test_a_resumed_training_continues_with_its_budget(tmp_path: Path) -> None:
     assert rest.logs == whole.logs[4:]
 
 
-@pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(model=GatedClassifier(gated=False)), 'model with a gate'),
-    (dict(channels=NUMBERS[:24]), 'train_dataloader: expected 32 channels.* 24'),
-    (dict(target=32), 'target: expected fewer than the 32'),
-])
-def test_a_training_that_does_not_fit_the_gate_is_refused(arguments: dict[str, Any], message: str,
-                                                          tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        run(tmp_path, **dict(dict(target=2), **arguments))
+def test_a_model_without_a_gate_and_a_target_that_does_not_fit_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match='one ChannelGate'):
+        run(tmp_path, GatedClassifier(gated=False), target=2)
+    with pytest.raises(ValueError, match=r'budget in 1\.\.32, got 33'):
+        run(tmp_path, target=33)
 
 
 def test_a_mask_without_gradient_is_an_error_if_it_has_a_price(tmp_path: Path) -> None:
@@ -199,15 +195,10 @@ def test_a_mask_without_gradient_is_an_error_if_it_has_a_price(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
-    (dict(loss_weight=-1), 'loss_weight: expected a number >= 0'),
-    (dict(loss_weight=float('inf')), 'loss_weight'),
-    (dict(), 'either target .* or loss_weight'),
-    (dict(target=24, loss_weight=0.1), 'either target .* or loss_weight'),
-    (dict(target=0), 'target: expected an integer >= 1, got 0'),
-    (dict(target=2.5), 'target: expected an integer >= 1, got 2.5'),
-    (dict(target=24, phases=(0.5, 0.2)), r'phases: expected two ascending numbers in 0\.\.1'),
-    (dict(target=24, phases=(0.1, 1.1)), 'phases'),
-])
+    (dict(loss_weight=-1), 'loss_weight .* >= 0'), (dict(loss_weight=float('inf')), 'loss_weight .* >= 0'),
+    (dict(), 'either target .* or'), (dict(target=24, loss_weight=0.1), 'either target .* or'),
+    (dict(target=0), 'target: .* >= 1, got 0'), (dict(target=2.5), 'target: .* got 2.5'),
+    (dict(target=24, phases=(0.5, 0.2)), 'phases'), (dict(target=24, phases=(0.1, 1.1)), 'phases')])
 def test_arguments_out_of_range(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         GateLossHook(**arguments)
@@ -283,6 +274,6 @@ def test_two_processes_count_every_image_once_and_have_one_budget(tmp_path: Path
     assert rates.images == 7
     assert_allclose(rates.on_rate, np.concatenate(expected).mean(axis=0), atol=1e-12)
     for masks, logs in (torch.load(tmp_path / f'target{rank}.pt') for rank in (0, 1)):
-        assert [line['gate_budget'] for line in logs] == [32, 16, 8, 4, 2, 2, 2, 2]
-        assert all((mask.sum(dim=1) == 2).all() for mask in masks[4:])
+        assert [line['gate_budget'] for line in logs] == [16, 8, 4, 2, 2, 2, 2, 2]
+        assert all((mask.sum(dim=1) == 2).all() for mask in masks[3:])
     assert load_on_rates(str(tmp_path / 'target/gate_rates_epoch_4.json')).kept()['all'] == pytest.approx(2)

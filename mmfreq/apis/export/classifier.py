@@ -40,9 +40,9 @@ class ClassifierExporter(Exporter):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        front = (ClassifierInput(self.cfg, self.order) if self.kind == 'image'
-                 else ChannelInput(self.cfg, self.model.data_preprocessor))
-        self.network = Classifier(front, self.model, self.half).eval().requires_grad_(False)
+        front = (ClassifierInput(self.model.cfg, self.order) if self.kind == 'image'
+                 else ChannelInput(self.model.cfg, self.model.module.data_preprocessor))
+        self.network = Classifier(front, self.model.module, self.half).eval()
 
     def results(self, sample: Any) -> Arrays:
         """Return the scores (1, classes) of a data sample."""
@@ -82,10 +82,10 @@ class ClassifierExporter(Exporter):
         return dict(scores=float(np.abs(outputs[0] - expected[0]).max() / expected[0].max()))
 
     def metadata(self) -> dict[str, Any]:
-        """Return the file's metadata, with the labels that a multi-label head names."""
-        head, labels = self.model.head, {}
+        """Return the file's metadata; ``threshold`` or ``topk`` says which labels the head names."""
+        head, labels = self.model.module.head, dict(topk=1)
         if self.network.multi_label:
-            labels = dict(threshold=head.thr) if head.thr is not None else dict(topk=head.topk)
+            labels = dict(topk=head.topk) if head.thr is None else dict(threshold=head.thr)
         return {**super().metadata(), **labels}
 
     def program(self) -> torch.export.ExportedProgram:

@@ -13,6 +13,7 @@ from mmfreq.apis.export.file import Arrays, Differences, Exporter, Reference
 from mmfreq.apis.export.fixed_lengths import fixed_lengths
 from mmfreq.apis.export.inputs import ImageInput
 from mmfreq.apis.export.resize import image_size, opencv_bilinear
+from mmfreq.apis.inference import Model
 from mmfreq.apis.terminal import say
 from mmfreq.errors import RefusedError
 
@@ -145,15 +146,15 @@ def pasted(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
 class DetectorExporter(Exporter):
     """Export a detector of mmdet; arguments as of :class:`Exporter`."""
 
-    def __init__(self, cfg: Config, checkpoint: str, kind: str = 'image', order: str = 'rgb',
+    def __init__(self, model: Model, kind: str = 'image', order: str = 'rgb',
                  half: bool = False) -> None:
         if kind != 'image' or half:
             raise RefusedError('a detector is exported from pixels to detections in float32: '
                                'expected neither --input channels nor --fp16')
-        super().__init__(cfg, checkpoint, kind, order)
-        front = DetectorInput(cfg, self.model.data_preprocessor, order)
-        self.network = Detector(front, self.model).eval()
-        self.test_cfg = self.model.test_cfg.get('rcnn') or self.model.test_cfg
+        super().__init__(model, kind, order)
+        front = DetectorInput(model.cfg, model.module.data_preprocessor, order)
+        self.network = Detector(front, model.module).eval()
+        self.test_cfg = model.module.test_cfg.get('rcnn') or model.module.test_cfg
 
     def results(self, sample: Any) -> Arrays:
         """Return boxes (K, 4), labels, scores (K, ) and, if there are any, masks of a data sample."""
@@ -200,7 +201,7 @@ class DetectorExporter(Exporter):
             left = np.setdiff1d(np.arange(len(one[0])), [pair[axis] for pair in pairs])
             is_tied = self.is_tied([part[left] for part in one], one, others, margin)
             for name, count in (('tied', is_tied.sum()), ('unmatched', (~is_tied).sum())):
-                found[name] += count / (len(outputs[0]) + len(expected[0]))
+                found[name] += count / max(1, len(outputs[0]) + len(expected[0]))
         return found
 
     def is_tied(self, left: Arrays, one: Arrays, others: Arrays, margin: float) -> np.ndarray:

@@ -3,20 +3,17 @@ import json
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from matplotlib.cbook import get_sample_data
 from mmengine.config import Config
-from mmengine.dataset import Compose, pseudo_collate
-from mmengine.registry import DATASETS, init_default_scope
+from mmengine.registry import DATASETS
 from PIL import Image, ImageOps
 from torch import nn
 
-from mmfreq.apis.measure import build_model
-from mmfreq.config.pipelines import pipelines, transform_type
-from mmfreq.engine.checkpoints import load_checked
+from mmfreq.apis.inference import Model, pixels
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_bytes, check_writable
 from mmfreq.version import __version__
@@ -27,7 +24,7 @@ Reference = tuple[str, Iterable[tuple[torch.Tensor, Arrays]], Differences]
 
 
 class Exporter:
-    """Build the graph of a config's model, write it, and compare its results with PyTorch's.
+    """Build the graph of a model, write it, and compare its results with PyTorch's.
 
     A subclass for a task builds ``network``, the graph, whose ``outputs`` are the outputs' names and
     whose ``front`` converts the file's input. It has these methods:
@@ -39,8 +36,7 @@ class Exporter:
     - ``differences(outputs, expected, allowed)``: the differences by the names in ``allowed``.
 
     Args:
-        cfg (Config): Config of the task's host.
-        checkpoint (str): Checkpoint file.
+        model (Model): The trained model, on the CPU.
         kind (str): ``'image'``: the file takes pixels, uint8 (N, H, W, 3). ``'channels'``: it takes
             the DCT channels (N, C, h, w) that the test pipeline returns.
         order (str): Order of the colours in pixels, ``'rgb'`` or ``'bgr'``.
@@ -49,7 +45,7 @@ class Exporter:
     Attributes:
         images (list[np.ndarray]): RGB pixels, uint8 (H, W, 3), to compare on.
         packed (list[dict]): Results of the test pipeline for these images' files.
-        expected (list[list[np.ndarray]]): Results of pipeline and model, float32.
+        expected (list[list[np.ndarray]]): Results of the model for the files.
         source (str): Where the images come from.
 
     Raises:
@@ -57,22 +53,15 @@ class Exporter:
     """
     network: nn.Module
 
-    def __init__(self, cfg: Config, checkpoint: str, kind: str = 'image', order: str = 'rgb',
+    def __init__(self, model: Model, kind: str = 'image', order: str = 'rgb',
                  half: bool = False) -> None:
-        if not pipelines(cfg, 'test_dataloader'):
-            raise RefusedError('expected a test_dataloader whose data set has a pipeline')
-        init_default_scope(cfg.default_scope)
-        self.cfg, self.kind, self.order, self.half = cfg, kind, order, half
-        self.model = build_model(cfg).eval().requires_grad_(False)
-        meta = load_checked(self.model, checkpoint, cfg).get('meta') or {}
-        self.classes = class_names(cfg, meta.get('dataset_meta') or {})
-        steps = pipelines(cfg, 'test_dataloader')[0]
-        pipeline = Compose([step for step in steps if transform_type(step) != 'LoadAnnotations'])
-        with check_images(cfg) as (paths, self.source):
+        self.model, self.kind, self.order, self.half = model, kind, order, half
+        model.module.requires_grad_(False)
+        with model.scope(), check_images(model.cfg) as (paths, self.source):
             self.images = list(map(read_pixels, paths))
-            self.packed = [pipeline(dict(img_path=path, img_id=0)) for path in paths]
-        samples = [self.model.test_step(pseudo_collate([packed]))[0] for packed in self.packed]
-        self.expected = list(map(self.results, samples))
+            files = [pixels(path, load=model.load) for path in paths]
+            self.packed = [model.packed(image) for image in files]
+            self.expected = [self.results(model.samples([image])[0]) for image in files]
 
     def inputs(self) -> list[torch.Tensor]:
         """Return the check images as inputs of the file, uint8 (1, H, W, 3)."""
@@ -98,7 +87,7 @@ class Exporter:
 
     def metadata(self) -> dict[str, Any]:
         """Return the file's metadata, values for JSON."""
-        return dict(mmfreq=__version__, classes=self.classes, input=self.kind,
+        return dict(mmfreq=__version__, classes=self.model.classes or None, input=self.kind,
                     colors=self.order if self.kind == 'image' else None,
                     precision='float16' if self.half else 'float32',
                     outputs=list(self.network.outputs), **self.network.front.about)
@@ -129,15 +118,6 @@ def check_out(out: Path) -> None:
     if out.suffix not in _WRITERS:
         raise RefusedError(f'expected a file name with {" or ".join(_WRITERS)}, got {out}')
     check_writable(out)
-
-
-def class_names(cfg: Config, trained: dict) -> Optional[list[str]]:
-    """Return the classes of a checkpoint's ``dataset_meta``, else of the test data set; or None."""
-    dataset = cfg.test_dataloader.dataset
-    with DATASETS.switch_scope_and_registry(None) as registry:
-        kind = registry.get(dataset.type)
-    metas = trained, dataset.get('metainfo') or {}, getattr(kind, 'METAINFO', {})
-    return next((list(meta['classes']) for meta in metas if meta.get('classes')), None)
 
 
 def read_pixels(path: str) -> np.ndarray:

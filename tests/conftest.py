@@ -8,14 +8,16 @@ import runpy  # noqa: E402
 import sys  # noqa: E402
 from functools import cache  # noqa: E402
 from pathlib import Path  # noqa: E402
-from typing import Any, Callable  # noqa: E402
+from typing import Any, Callable, Iterator  # noqa: E402
 
 import cv2  # noqa: E402
 import mmengine.config.utils  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 import yapf.yapflib.yapf_api  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.registry import DefaultScope  # noqa: E402
+from mmengine.runner import CheckpointLoader  # noqa: E402
 
 import mmfreq  # noqa: E402, F401  before any host, whose detectors would otherwise stay without nms
 
@@ -55,3 +57,13 @@ def run_tool(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
             runpy.run_path(str(Path(__file__).parents[1] / f'tools/{name}.py'), run_name='__main__')
 
     return run
+
+
+@pytest.fixture(scope='module')
+def hosts_set_up() -> Iterator[None]:
+    """Call mmfreq.setup(), and take back at the end of the module what it changes."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
+        patch.setattr(Config, '_get_cfg_path', Config.__dict__['_get_cfg_path'])
+        mmfreq.setup()
+        yield

@@ -15,10 +15,9 @@ from mmengine.runner import CheckpointLoader
 from numpy.testing import assert_array_equal
 from tool_runs import Reduces
 
-import mmfreq
-from mmfreq import hosts
 from mmfreq.errors import RefusedError
 
+pytestmark = pytest.mark.usefixtures('hosts_set_up')
 WEIGHTS = dict(state_dict={'a': torch.arange(3.)})
 needs_safe_globals = pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'),
                                         reason='torch reads weights-only from 2.6 on')
@@ -52,14 +51,6 @@ def test_a_plain_import_replaces_nothing() -> None:
     done = subprocess.run([sys.executable, '-c', UNTOUCHED], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stdout.strip()
-
-
-@pytest.fixture(autouse=True)
-def prepared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Call setup(), and take back afterwards what it changes."""
-    monkeypatch.setattr(CheckpointLoader, '_schemes', CheckpointLoader._schemes.copy())
-    monkeypatch.setattr(hosts.Config, '_get_cfg_path', hosts.Config.__dict__['_get_cfg_path'])
-    mmfreq.setup()
 
 
 def load(path: Any) -> Any:

@@ -23,6 +23,7 @@ from mmfreq.engine.hooks.input_spec import check_classes
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
 
+pytestmark = pytest.mark.usefixtures('hosts_set_up')  # mmengine 0.10.7 cannot read its checkpoints with torch 2.6
 DEMO = DEMO24.removeprefix('configs/')
 
 
@@ -51,7 +52,7 @@ def config(data: Path, work_dir: Path, channels: Any = '24S', **options: Any) ->
 
 
 @pytest.fixture(scope='module')
-def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def trained(data: Path, hosts_set_up: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Checkpoint of a training whose statistics and selection are files."""
     folder = tmp_path_factory.mktemp('trained')
     stats = load_stats('photos-448')

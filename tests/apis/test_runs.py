@@ -79,8 +79,12 @@ def test_auto_scale_lr_and_amp(checkpoint: Path) -> None:
 
 
 def test_resume(checkpoint: Path) -> None:
-    cfg = train_config('--resume')
-    assert (cfg.resume, cfg.load_from) == (True, None)  # mmengine finds the last checkpoint, if any
+    flags = ['--resume', '--work-dir', checkpoint.parent, '--cfg-options', 'load_from=start.pth']
+    cfg = train_config(*flags)
+    assert (cfg.resume, cfg.load_from) == (False, 'start.pth')  # nothing to continue: it starts as configured
+    (checkpoint.parent / 'last_checkpoint').write_text(str(checkpoint))
+    cfg = train_config(*flags)
+    assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
     cfg = train_config('--resume', checkpoint)
     assert (cfg.resume, cfg.load_from) == (True, str(checkpoint))
     assert (train_config().resume, train_config().load_from) == (False, None)

@@ -5,6 +5,7 @@ The tables replace the text between the marks in ../ACCURACY.md. pareto.png show
 input size, selections.png the top-1 of each selection, and docs/gate_heatmap.png the on-rates of the gates.
 """
 import json
+from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
@@ -25,7 +26,7 @@ from mmfreq.apis.compare.runs import METRICS
 from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure
 from mmfreq.dct.channels import zigzag_order
 from mmfreq.files import atomic_write_text
-from mmfreq.selection.rates import OnRates, load_on_rates
+from mmfreq.selection.rates import OnRates
 
 RESULTS = HERE / 'results'
 PAGE = HERE.parent / 'ACCURACY.md'
@@ -60,14 +61,14 @@ def main() -> None:
     """Write all tables and figures."""
     results = load_results(RESULTS)
     speed = json.loads((RESULTS / 'speed.json').read_text(encoding='utf-8'))
-    rates = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
+    rates = [read_rates(path) for path in sorted(HERE.glob('selections/gate-rates-*.json'))]
     references = list(dict.fromkeys(row.reference for row in ROWS.values()))
     text = '\n'.join(filter(None, [table(results, speed, name) for name in references]))
     text += f'\n{pairs_table(results)}'
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
     draw_selections(results, str(HERE / 'selections.png'))
     if rates:
-        longer = [load_on_rates(str(path)) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
+        longer = [read_rates(path) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
         text += f'\n{gate_table(rates, longer)}'
         draw_gates(rates, str(HERE.parents[1] / 'docs/gate_heatmap.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
@@ -121,6 +122,13 @@ def pairs_table(results: Results) -> str:
     return '\n'.join(lines) + '\n'
 
 
+def read_rates(path: Path) -> OnRates:
+    """Read on-rates. The gates of the study have no halves, which came later."""
+    values = json.loads(path.read_text(encoding='utf-8'))
+    arrays = [np.array(values[key]) for key in ('channels', 'on_rate', 'probability')]
+    return OnRates(*arrays, np.zeros((2, len(arrays[0]))), values['images'])
+
+
 def gate_table(rates: list[OnRates], longer: list[OnRates]) -> str:
     """Return a table of the selections of single gates and of their mean, after 10 and after 17 epochs."""
     head = ('gate', 'kept per image', 'Y', 'Cb', 'Cr', 'in 24S', 'in 24D', 'rank correlation, Y')
@@ -141,7 +149,7 @@ def mean_rates(rates: list[OnRates]) -> OnRates:
     """Return the mean on-rates and probabilities of several gates."""
     on_rate = np.mean([rate.on_rate for rate in rates], axis=0)
     probability = np.mean([rate.probability for rate in rates], axis=0)
-    return OnRates(rates[0].channels, on_rate, probability, sum(rate.images for rate in rates))
+    return OnRates(rates[0].channels, on_rate, probability, rates[0].halves, sum(rate.images for rate in rates))
 
 
 def markdown(cells: Any) -> str:

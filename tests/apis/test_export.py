@@ -20,6 +20,7 @@ from mmfreq.apis.export import exporter, file
 from mmfreq.apis.export.resize import center_crop, geometry, resize_edge
 from mmfreq.config.pipelines import input_spec, pipelines, stock_resize
 from mmfreq.input_spec import InputSpec
+from mmfreq.selection.gate import ChannelGate
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
@@ -57,6 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cfg.dump(made / f'{name}.py')
         model = save_untrained(cfg, made / f'{name}.pth', CLASSES)
         for module in model.modules():
+            if isinstance(module, ChannelGate):
+                module.set_budget(6)
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)

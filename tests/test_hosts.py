@@ -19,6 +19,7 @@ from mmfreq.errors import RefusedError
 
 pytestmark = pytest.mark.usefixtures('hosts_set_up')
 WEIGHTS = dict(state_dict={'a': torch.arange(3.)})
+TORCHVISION_FILE = 'resnet18-f37072fd.pth'
 needs_safe_globals = pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'),
                                         reason='torch reads weights-only from 2.6 on')
 
@@ -85,17 +86,18 @@ def test_checkpoints_of_a_runner_are_read(zipped: bool, tmp_path: Path) -> None:
     lambda marker: Reduces(open, marker, 'w'), lambda marker: Reduces(eval, f'open({marker!r}, "w")'),
     lambda marker: Reduces(getattr, OrderedDict, 'fromkeys'),
     lambda marker: Reduces(getattr, HistoryBuffer, '__init__')])
-@pytest.mark.parametrize('place', ['{folder}/x.pth', 'https://localhost/x.pth'])
+@pytest.mark.parametrize('place', ['{folder}/x.pth', 'https://localhost/x.pth', 'torchvision://resnet18'])
 def test_code_in_a_checkpoint_is_refused(make: Any, place: str, tmp_path: Path,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     folder = tmp_path / 'hub/checkpoints'
     folder.mkdir(parents=True)
-    torch.save(dict(**WEIGHTS, x=make(str(tmp_path / 'marker'))), folder / 'x.pth')
-    with pytest.raises(RefusedError, match=r'x\.pth'):
+    file = folder / (TORCHVISION_FILE if 'torchvision' in place else 'x.pth')
+    torch.save(dict(**WEIGHTS, x=make(str(tmp_path / 'marker'))), file)
+    with pytest.raises(RefusedError, match=file.name):
         load(place.format(folder=folder))
     assert not (tmp_path / 'marker').exists()
-    torch.load(folder / 'x.pth', weights_only=False)  # torch's own function is what it was
+    torch.load(file, weights_only=False)  # torch's own function is what it was
 
 
 def test_downloads_land_in_the_cache_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +115,9 @@ def test_downloads_land_in_the_cache_of_torch(tmp_path: Path, monkeypatch: pytes
     load('https://localhost/weights/y.pth?download=1')
 
 
-def test_a_failed_download_names_the_address_and_the_file_to_put(tmp_path: Path,
+@pytest.mark.parametrize(('address', 'file'), [('https://localhost/z.pth', 'z.pth'),
+                                               ('torchvision://resnet18', TORCHVISION_FILE)])
+def test_a_failed_download_names_the_address_and_the_file_to_put(address: str, file: str, tmp_path: Path,
                                                                  monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
 
@@ -121,8 +125,8 @@ def test_a_failed_download_names_the_address_and_the_file_to_put(tmp_path: Path,
         raise OSError('no network')
 
     monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    with pytest.raises(OSError, match=rf'https://localhost/z\.pth .*no network.*{tmp_path}/hub/checkpoints/z\.pth'):
-        load('https://localhost/z.pth')
+    with pytest.raises(OSError, match=rf'https://.*/{file} .*no network.*{tmp_path}/hub/checkpoints/{file}'):
+        load(address)
 
 
 def test_missing_and_damaged_files_keep_the_hosts_errors(tmp_path: Path) -> None:

@@ -113,18 +113,6 @@ def test_downloads_land_in_the_cache_of_torch(tmp_path: Path, monkeypatch: pytes
     load('https://localhost/weights/y.pth?download=1')
 
 
-def test_a_failed_download_names_the_address_and_the_file_to_put(tmp_path: Path,
-                                                                 monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv('TORCH_HOME', str(tmp_path))
-
-    def download(*_: Any, **__: Any) -> None:
-        raise OSError('no network')
-
-    monkeypatch.setattr(torch.hub, 'download_url_to_file', download)
-    with pytest.raises(OSError, match=rf'https://localhost/z\.pth .*no network.*{tmp_path}/hub/checkpoints/z\.pth'):
-        load('https://localhost/z.pth')
-
-
 def test_missing_and_damaged_files_keep_the_hosts_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match='none.pth'):
         load(tmp_path / 'none.pth')

@@ -33,15 +33,12 @@ def atomic_write_text(path: Union[str, Path], text: str) -> None:
 
 
 def check_writable(path: Union[str, Path]) -> None:
-    """Raise RefusedError, before long work, unless its result can be written; make missing folders."""
+    """Raise OSError, before long work, unless its result can be written; make missing folders."""
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tempfile.TemporaryFile(dir=path.parent).close()
     if path.is_dir():
-        raise RefusedError(f'{path} is a folder; expected a file to write')
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=path.parent).close()
-    except OSError as error:
-        raise RefusedError(f'{path} cannot be written: {error.strerror}') from error
+        raise IsADirectoryError(f'{path} is a folder; expected a file to write')
 
 
 def check_not_input(out: Union[str, Path], source: Union[str, Path]) -> None:

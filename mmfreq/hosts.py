@@ -55,12 +55,9 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     """Read a checkpoint from disk without running code from it.
 
     Raises:
-        FileNotFoundError: There is no such file.
         RefusedError: The file holds more than weights, numbers, log histories and schedules.
     """
     filename = os.path.expanduser(filename)
-    if not os.path.isfile(filename):
-        raise FileNotFoundError(f'{filename} can not be found.')
     if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.6
         return torch.load(filename, map_location=map_location)
     try:
@@ -97,7 +94,7 @@ def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
 
 
 def _safe_globals() -> list[Any]:
-    """Return what a Runner's checkpoint holds beside tensors: log histories, schedules, NumPy values.
+    """Return the types in a Runner's checkpoint beside tensors: log histories, schedules, NumPy values.
 
     NumPy 1 and 2 name their functions differently, so each comes under both names.
     """
@@ -116,8 +113,8 @@ def _safe_globals() -> list[Any]:
 
 def _checkpoint_method(owner: type, name: str) -> Any:
     """Replace ``getattr`` for pickled methods: those of log histories and schedulers only."""
-    known = owner is HistoryBuffer or (isinstance(owner, type) and issubclass(
-        owner, param_scheduler._ParamScheduler))
-    if not known or name.startswith('__') or not callable(getattr(owner, name, None)):
+    owners = (HistoryBuffer, param_scheduler._ParamScheduler)
+    allowed = isinstance(owner, type) and issubclass(owner, owners) and not name.startswith('__')
+    if not allowed or not callable(getattr(owner, name, None)):
         raise UnpicklingError(f'getattr of {name!r} of {owner!r}')
     return getattr(owner, name)

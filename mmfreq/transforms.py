@@ -193,7 +193,8 @@ class FreqNormalize(FreqTransform):
         scale (float, optional): Steps of int8 for one standard deviation; required for ``'int8'``.
 
     Raises:
-        ValueError: Invalid statistics, ``dtype`` or ``scale``; an image of other channels.
+        ValueError: Invalid statistics, ``dtype`` or ``scale``; an image with another number of
+            channels.
     """
 
     def __init__(self, stats: Union[str, dict], block_size: int = 8, dtype: str = 'float32',
@@ -207,8 +208,6 @@ class FreqNormalize(FreqTransform):
     def transform(self, results: dict) -> dict:
         """Normalise ``results['img']``."""
         image, channels = results['img'], results.get('freq_channels', range(len(self._mean)))
-        if image.shape[2:] != (len(channels), ):
-            raise ValueError(f'expected {len(channels)} channels, got an image {image.shape}')
         image = (image - self._mean[channels]) / self._std[channels]
         results['img'] = to_int8(image * np.float32(self.scale)) if self.scale else image
         return results

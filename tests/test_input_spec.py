@@ -2,7 +2,6 @@
 import json
 import pickle
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -95,10 +94,3 @@ def test_without_statistics_or_selection_a_spec_has_all_coefficients() -> None:
 def test_a_spec_prints_in_words(step: dict, words: tuple[str, ...]) -> None:
     for word in words:
         assert word in str(InputSpec.of(step))
-
-
-@pytest.mark.parametrize('step', [dict(FUSED, channels='25S'), dict(FUSED, stats='nothing'),
-                                  dict(FUSED, channels=[192])])
-def test_unknown_values_are_refused(step: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match='channels|stats'):
-        InputSpec.of(step)

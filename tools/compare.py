@@ -2,8 +2,8 @@
 """Compare models in one table and one picture: results, inputs, costs and speeds.
 
 The first model is the baseline; so is the first one of each other family of networks. Results of a
-work dir are those of its metrics.json (mmfreq test ... --out WORK_DIR/metrics.json), else of the
-newest test in WORK_DIR/test, else of the last validation; the table says which. Work dirs of one
+work dir are those of the newest test in WORK_DIR/test, where mmfreq test leaves its log, else of the
+last validation; the table says which. Work dirs of one
 config with different seeds are one row: mean and standard deviation, and paired differences over
 common seeds. Published results are the authors'. Memory (the peak of a forward pass besides the
 weights) and speeds are measured on this machine; the models take turns.

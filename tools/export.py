@@ -46,8 +46,8 @@ def main() -> None:
     made = exporter(model, args.input, args.order, args.fp16)
     print(f'export: writing {args.out}, compared on {made.source}', flush=True)
     for reference, differences in made.write(args.out).items():
-        found = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
-        print(f'export: largest differences from {reference}: {found}')
+        values = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
+        print(f'export: largest differences from {reference}: {values}')
     print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB')
 
 

@@ -28,8 +28,7 @@ def parse_args() -> argparse.Namespace:
                         help='config to write (default: %(default)s)')
     parser.add_argument('--images', nargs='+', type=lambda text: text.split('=', 1), default=[],
                         metavar='SPLIT=DIR', help='folders of the images of COCO annotations: '
-                        'train=DIR val=DIR (default: a folder of that name, or the only one that '
-                        'has the images)')
+                        'train=DIR val=DIR (default: the folder with the name of the split)')
     parser.add_argument('--batch-size', type=int, metavar='N', help='images of a step (default: '
                         'as in CONFIG, less for few images); the learning rate follows')
     parser.add_argument('--epochs', type=int, metavar='N', help='length of the training (default: '
@@ -40,8 +39,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--stats', action='store_true',
                         help='measure the statistics of the channels on DATA')
     parser.add_argument('--no-check', action='store_true',
-                        help='do not read the images: unreadable ones stay, and sizes and copies '
-                        'are not compared')
+                        help='do not read the images: unreadable ones stay, and sizes are not '
+                        'compared')
     parser.add_argument('--force', action='store_true', help='replace the file if it exists')
     return parser.parse_args()
 

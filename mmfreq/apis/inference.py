@@ -5,7 +5,6 @@ from functools import cached_property, partial
 from typing import Any, Callable, Optional, Sequence, Union
 from uuid import uuid4
 
-import cv2
 import numpy as np
 import torch
 from mmcv.transforms import LoadImageFromFile
@@ -48,7 +47,7 @@ def dct_channels(image: ImageLike, channels: ChannelSpec = '24S', *,
         np.ndarray: float32 (C, h, w). 448x448 pixels become 24 x 56 x 56 for 24S.
 
     Raises:
-        ValueError: The file is not an image, or an argument is wrong; the message names it.
+        ValueError: The image has another type or shape, or an argument is wrong.
     """
     steps = [YCbCr(), BlockDCT(block_size, upscale), ChannelSelect(channels, block_size)]
     steps += [] if stats is None else [FreqNormalize(stats, block_size)]
@@ -97,16 +96,12 @@ def pixels(image: ImageLike, channel_order: str = 'bgr',
         load (Callable): The transform that reads files; its ``color_type`` decides on turning.
 
     Raises:
-        ValueError: The file cannot be read, or the image has another type or shape.
+        ValueError: The image has another type or shape. mmcv's errors for files pass unchanged.
     """
-    if channel_order not in ('bgr', 'rgb'):
-        raise ValueError(f"channel_order: expected 'bgr' or 'rgb', got {channel_order!r}")
+    dct.color_matrix(channel_order)  # validates
     if isinstance(image, (str, os.PathLike)):
-        try:
-            levels, channel_order = load(dict(img_path=str(image)))['img'], 'bgr'
-            image = levels.astype(np.uint8) if levels.dtype == np.float32 else levels  # to_float32
-        except (AssertionError, OSError, cv2.error) as error:  # of the decoders
-            raise RefusedError(f'{image} cannot be read: {" ".join(str(error).split())}') from error
+        image, channel_order = load(dict(img_path=str(image)))['img'], 'bgr'
+        image = image.astype(np.uint8) if image.dtype == np.float32 else image  # of to_float32
     elif isinstance(image, Image.Image):
         if image.mode[0] in 'IF':  # convert() would clip the levels
             raise RefusedError(f'expected an image of 8 bits, got mode {image.mode} of Pillow')
@@ -165,7 +160,6 @@ class Model:
             ``labels``, ``classes``, ``scores``, ``bboxes`` (x1, y1, x2, y2 in pixels) and ``masks``
             (COCO's run lengths), best first.
         """
-        dct.check_positive_int('batch_size', batch_size)
         items, predictions = images if isinstance(images, (list, tuple)) else [images], []
         for start in range(0, len(items), batch_size):
             batch = items[start:start + batch_size]

@@ -14,7 +14,7 @@ from mmfreq.apis.new_data import SPLITS, Data, complete, find_data
 from mmfreq.apis.runs import find_checkpoint
 from mmfreq.apis.zoo import stock_weights
 from mmfreq.config.paths import config_path, packaged_name
-from mmfreq.config.pipelines import DATALOADERS, iter_dicts, transform_type
+from mmfreq.config.pipelines import DATALOADERS, iter_dicts, transform_type, with_imports
 from mmfreq.config.writer import child_text, plain_config, stock_base, wrapped
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text, check_not_input
@@ -38,7 +38,7 @@ def write_config(config: str, data_path: str, out: Path, *,
             of ``config``, or to less for few images.
         epochs (int, optional): Length of the training. Defaults to that of ``config``.
         weights (str, optional): ``'stock'``, ``'random'``, a checkpoint or a work dir. Defaults to
-            the weights in ``config``, or ``'stock'`` if these are a file that does not exist.
+            the weights in ``config``.
         stats (bool): Whether to measure the statistics of the channels. Defaults to False.
         check (bool): Whether to read every image. Defaults to True.
 
@@ -56,7 +56,7 @@ def write_config(config: str, data_path: str, out: Path, *,
     dct = [node for node in iter_dicts(target) if {'channels', 'stats'} <= set(node)]
     if stats and not dct:
         raise RefusedError(f'--stats: expected a config with DCT channels, got {config}')
-    start = _set_weights(target, path, weights)
+    _set_weights(target, path, weights)
     complete(data, check)
     stem, images = os.path.abspath(out.with_suffix('')), len(data.of('train'))
     texts = {split: text for split in SPLITS if (text := data.text(split))}
@@ -67,8 +67,10 @@ def write_config(config: str, data_path: str, out: Path, *,
     _set_classes(target, data)
     _set_data(target, data, lists)
     _set_hooks(target, f'mmfreq.models.{"det" if data.coco else "cls"}')
-    notes = [*data.notes, *start, _set_batch(target, path, images, batch_size),
+    notes = [*data.notes, _set_batch(target, path, images, batch_size),
              *_set_schedule(target, images, epochs)]
+    if weights:
+        notes.append(f'starts from {target.get("load_from") or "random weights"}')
     out.unlink(missing_ok=True)  # other lists would change the meaning of an older config
     for split, file in lists.items():
         atomic_write_text(file, texts[split])
@@ -80,18 +82,16 @@ def write_config(config: str, data_path: str, out: Path, *,
             node['stats'] = f'{stem}-stats.json'
     comment = wrapped((f'{packaged_name(path)} on own data, written by mmfreq new.', *notes))
     atomic_write_text(out, child_text(packaged_name(path), target, comment, Path(stem).parent,
-                                      _names(path, data, [*lists.values(), f'{stem}-stats.json'])))
+                                      _names(path, [*lists.values(), f'{stem}-stats.json'])))
     return notes
 
 
-def _names(path: Path, data: Data, files: list[str]) -> dict[str, Any]:
-    """Return values by the Python text that stands for them in the config."""
+def _names(path: Path, files: list[str]) -> dict[str, Any]:
+    """Return values by the Python text that names them in the config."""
     leaves = [_leaf(plain_config(path), loader) for loader in DATALOADERS]
     names = {f'_base_.{place}.pipeline': node['pipeline'] for node, place in leaves}
     for file in files:  # mmengine puts the folder of the config in this place
         names[f"'{{{{fileDirname}}}}/{os.path.basename(file)}'"] = file
-    for file in map(str, data.files.values()):
-        names[f'data_root + {file.removeprefix(str(data.root))!r}'] = file
     return names
 
 
@@ -141,9 +141,8 @@ def _set_data(target: dict[str, Any], data: Data, lists: dict[str, str]) -> None
 
 def _set_hooks(target: dict[str, Any], module: str) -> None:
     """Save the input in checkpoints; keep the last two, and without a gate the best one."""
-    imports, hooks = target.get('custom_imports') or {}, target.setdefault('default_hooks', {})
-    modules = [*np.atleast_1d(imports.get('imports', [])).tolist(), module]
-    target['custom_imports'] = {**imports, 'imports': list(dict.fromkeys(modules))}
+    hooks = target.setdefault('default_hooks', {})
+    target['custom_imports'] = with_imports(target.get('custom_imports'), [module])
     hooks.setdefault('input_spec', dict(type='InputSpecHook'))
     checkpoint = hooks.setdefault('checkpoint', dict(type='CheckpointHook'))
     checkpoint['max_keep_ckpts'] = 2
@@ -156,7 +155,7 @@ def _set_batch(target: dict[str, Any], path: Path, images: int, batch_size: Opti
     loader, optimizer = target['train_dataloader'], target['optim_wrapper']['optimizer']
     recipe, source = _recipe_batch(loader['batch_size'], target.get('auto_scale_lr') or {}, path)
     size = batch_size or min(loader['batch_size'], max(8, 2**int(math.log2(max(1, images / 8)))))
-    note = f'the recipe has {optimizer["lr"]:g} for batches of {recipe}, says {source}'
+    note = f'the recipe has {optimizer["lr"]:g} for batches of {recipe}, according to {source}'
     for node in (optimizer, *iter_dicts(target.get('param_scheduler'))):
         for key in {'lr', 'eta_min', 'eta_max'} & set(node):
             node[key] = float(f'{node[key] * size / recipe:.4g}')
@@ -168,21 +167,14 @@ def _set_batch(target: dict[str, Any], path: Path, images: int, batch_size: Opti
 def _recipe_batch(size: int, scaling: dict[str, Any], path: Path) -> tuple[int, str]:
     """Return for how many images the learning rate is, and the source of this number.
 
-    Only files that set the rate, or inherit it, can tell: RTMDet inherits a base_batch_size of 16
-    from mmdet's schedule, but sets a rate for 8 GPUs with 32 images each.
+    The file nearest to the config counts that has a base_batch_size or has it in its name: RTMDet inherits
+    a base_batch_size of 16 from mmdet's schedule, but its rate is for 8 GPUs with 32 images each.
     """
-    gpus = None
     for file in _files(path):
-        text = file.read_text(encoding='utf-8')
-        if re.search(r'^auto_scale_lr\b[^)]*base_batch_size', text, re.M):
+        if re.search(r'^auto_scale_lr\b[^)]*base_batch_size', file.read_text('utf-8'), re.M):
             return scaling['base_batch_size'], 'its auto_scale_lr'
-        gpus = gpus or re.search(r'_(\d+)xb(\d+)', file.stem)
-        if re.search(r'^[^#\n]*\blr=', text, re.M):
-            break
-    if gpus:
-        return int(gpus[1]) * int(gpus[2]), f'the {gpus[0][1:]} in its name'
-    if packaged_name(file).startswith('mmdet::'):
-        return 8 * size, f"mmdet's default of 8 GPUs with {size} each"
+        if gpus := re.search(r'_(\d+)xb(\d+)', file.stem):
+            return int(gpus[1]) * int(gpus[2]), f'the {gpus[0][1:]} in its name'
     return size, 'its batch size'
 
 
@@ -205,33 +197,21 @@ def _set_schedule(target: dict[str, Any], images: int, epochs: Optional[int]) ->
     tenth = max(1, epochs * math.ceil(images / target['train_dataloader']['batch_size']) // 10)
     fixed = list(_epoch_settings(target, epochs))
     for node in [node for node in iter_dicts(schedulers) if 'type' in node]:
-        _scale(node, epochs, before)
-        if not node.get('by_epoch', True) and transform_type(node) not in _WARM_UPS:
+        if node.get('by_epoch', True):
+            for key in {*_EPOCHS} & {*node}:
+                scaled = np.rint(np.multiply(node[key], epochs / before)).astype(int)
+                node[key] = np.maximum(scaled, 0 if key in ('begin', 'end') else 1).tolist()
+        elif transform_type(node) not in _WARM_UPS:
             fixed.append(f'{node["type"]} by iterations')
-        elif not node.get('by_epoch', True) and node.get('end', math.inf) > tenth:
+        elif node.get('end', math.inf) > tenth:
             node['end'] = tenth
             notes.append(f'the warm-up takes {tenth} iterations, a tenth of the training')
     if isinstance(schedulers, list):  # without those that have no epoch left
         target['param_scheduler'] = [
             node for node in schedulers if node.get('begin', 0) < node.get('end', math.inf)]
     if fixed and epochs != before:
-        notes.append(f'{before} epochs became {epochs}; what does not follow: {"; ".join(fixed)}')
+        notes.append(f'{before} epochs became {epochs}; these settings stay: {"; ".join(fixed)}')
     return notes
-
-
-def _scale(node: dict[str, Any], epochs: int, before: int) -> None:
-    """Fit a scheduler that counts epochs; a warm-up without a whole one counts iterations."""
-    if not node.get('by_epoch', True):
-        return
-    is_whole = node.get('T_max') == node.get('end', before) - node.get('begin', 0)
-    for key in set(_EPOCHS) & set(node):
-        scaled = np.rint(np.multiply(node[key], epochs / before)).astype(int)
-        node[key] = np.maximum(scaled, 0 if key in ('begin', 'end') else 1).tolist()
-    if is_whole:
-        node['T_max'] = max(1, node.get('end', epochs) - node.get('begin', 0))
-    if node.get('end') == 0:
-        node.pop('convert_to_iter_based', None)
-        node.update(by_epoch=False, end=math.inf)
 
 
 def _epoch_settings(target: dict[str, Any], epochs: int) -> Iterator[str]:
@@ -247,23 +227,17 @@ def _epoch_settings(target: dict[str, Any], epochs: int) -> Iterator[str]:
                     yield f'{name}.{key}={value}'
 
 
-def _set_weights(target: dict[str, Any], path: Path, weights: Optional[str]) -> list[str]:
-    """Set the weights from which the network starts; return notes."""
-    backbone, notes = target['model'].get('backbone') or {}, []
-    initial = backbone.get('init_cfg')
-    file = initial.get('checkpoint') if isinstance(initial, dict) else None
-    if not weights and file and '://' not in file and not Path(file).is_file():
-        weights = 'stock'
-        notes = [f'{file}, from which {path.stem} starts, does not exist: --weights stock is taken']
-    if weights and file:
+def _set_weights(target: dict[str, Any], path: Path, weights: Optional[str]) -> None:
+    """Set the weights from which the network starts."""
+    backbone = target['model'].get('backbone') or {}
+    if weights and 'checkpoint' in (backbone.get('init_cfg') or {}):
         backbone['init_cfg'] = None
     if weights in ('stock', 'random') and backbone.get('frozen_stages', -1) >= 0:
         backbone['frozen_stages'] = -1
     if weights in (None, 'random'):
-        return notes
+        return
     source = find_checkpoint(weights)[0] if weights != 'stock' else (
         stock_weights(stock_base(path)) or stock_weights(packaged_name(path)))
     if not source:
         raise RefusedError(f'--weights stock: no weights are published for {stock_base(path)}')
     target['load_from'] = source if '://' in source else os.path.abspath(source)
-    return [*notes, f'starts from {target["load_from"]}']

@@ -1,6 +1,5 @@
 """Read a user's data: class folders, a list of files and labels, or COCO annotations."""
 import csv
-import hashlib
 import json
 import os
 from collections import Counter
@@ -12,7 +11,6 @@ from typing import Any, Mapping, Optional
 import cv2
 import mmcv
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from mmfreq.apis.predict import SUFFIXES
@@ -22,8 +20,6 @@ from mmfreq.errors import RefusedError
 SPLITS = ('train', 'val', 'test')
 _FORMS = ('expected ROOT/<class>/<images>, ROOT/{train,val}/<class>/<images>, COCO as FILE.json or '
           'ROOT/annotations/{train,val}.json, or a list FILE.csv')
-_OTHER_FORMATS = {'Annotations/*.xml': 'Pascal VOC', '*/Annotations/*.xml': 'Pascal VOC',
-                  'labels/*.txt': 'YOLO', 'labels/*/*.txt': 'YOLO', '*/labels/*.txt': 'YOLO'}
 
 
 @dataclass
@@ -33,7 +29,6 @@ class Item:
     label: Any  # its class; for COCO the id of one of its categories, or None
     split: str = 'train'
     entry: dict[str, Any] = field(default_factory=dict)  # of the COCO file
-    digest: bytes = b''  # of the file, once it is read
 
 
 @dataclass
@@ -72,29 +67,26 @@ def find_data(path: str, folders: Mapping[str, str]) -> Data:
         folders (Mapping[str, str]): Folders of a COCO split's images, by split.
 
     Raises:
-        RefusedError: The data have another form, or they are ambiguous or contradictory.
+        RefusedError: The data have another form, or they are ambiguous.
     """
     source = Path(os.path.abspath(path))
-    if not source.exists():
-        raise RefusedError(f'{path}: no such file or folder')
     files = [('train', source)] if source.suffix == '.json' else [
         (split, file) for split in SPLITS for name in (split, f'instances_{split}*')
         for file in source.glob(f'annotations/{name}.json')]
-    splits = {split for split, _ in files}
-    if len(splits) < len(files) or files and source.is_dir() and not {'train', 'val'} <= splits:
+    splits = dict(files)
+    if len(splits) < len(files) or files and source.is_dir() and not {'train', 'val'} <= {*splits}:
         raise RefusedError(f'{source}/annotations: expected train.json and val.json, or one file '
                            f'instances_train*.json and one instances_val*.json, got '
                            f'{some_of([file.name for _, file in files])}')
-    if not set(folders) <= splits:
+    if not {*folders} <= {*splits}:
         raise RefusedError(f'--images: expected SPLIT=DIR for COCO data, got {some_of([*folders])}')
     if files:
-        return _read_coco(source, dict(files), folders)
+        return _read_coco(source, splits, folders)
     return _read_list(source) if source.suffix == '.csv' else _read_class_folders(source)
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob('[!.]*')
-                  if path.is_dir() and path.name != '__MACOSX')
+    return sorted(path for path in folder.glob('[!.]*') if path.is_dir())
 
 
 def _below(path: str, root: Path) -> str:
@@ -104,15 +96,10 @@ def _below(path: str, root: Path) -> str:
 
 
 def _read_class_folders(root: Path) -> Data:
-    for pattern, name in _OTHER_FORMATS.items():
-        if any(root.glob(pattern)):
-            raise RefusedError(f'{root}: {name} annotations; expected COCO, to which '
-                               'supervision.DetectionDataset converts (pip install supervision)')
     data, parts = Data(root), _folders(root)
     names = {folder.name for folder in parts}
-    is_split = bool(names & set(SPLITS))
-    if not names or is_split and not (
-            {'train', 'val'} <= names <= set(SPLITS) and all(map(_folders, parts))):
+    is_split = bool(names & {*SPLITS})
+    if not names or is_split and not {'train', 'val'} <= names <= {*SPLITS}:
         raise RefusedError(f'{root}: {_FORMS}; got the folders {some_of(sorted(names)) or "none"}')
     for folder in [inner for part in parts for inner in _folders(part)] if is_split else parts:
         images = [file for file in sorted(folder.iterdir()) if file.suffix.lower() in SUFFIXES]
@@ -133,7 +120,7 @@ def _read_list(file: Path) -> Data:
                            f'{",".join(header)}')
     for row in filter(None, rows):
         where, cells = f'{file}: line {rows.line_num}', [cell.strip() for cell in row]
-        if len(cells) != len(header) or not all(cells) or not set(cells[2:]) <= set(SPLITS):
+        if len(cells) != len(header) or not all(cells) or not {*cells[2:]} <= {*SPLITS}:
             raise RefusedError(f'{where}: expected {",".join(header)} (splits are '
                                f'{", ".join(SPLITS)}), got {",".join(row)}')
         data.items.append(Item(_below(cells[0], file.parent), *cells[1:]))
@@ -148,18 +135,8 @@ def _read_coco(source: Path, files: dict[str, Path], folders: Mapping[str, str])
     data = Data(root.parent if root.name == 'annotations' else root, files=files)
     for split, file in files.items():
         coco = data.coco[split] = json.loads(file.read_text(encoding='utf-8'))
-        if not isinstance(coco, dict) or not {'images', 'annotations', 'categories'} <= set(coco):
-            raise RefusedError(f'{file}: expected COCO: images, annotations and categories')
-        ids = {image['id'] for image in coco['images']}
-        names = {os.path.normpath(image['file_name']) for image in coco['images']}
-        lost = sum(entry['image_id'] not in ids for entry in coco['annotations'])
-        if lost or len(names) < len(coco['images']):
-            raise RefusedError(f'{file}: expected an image for each annotation and a file for each '
-                               f'image; {lost} of {len(coco["annotations"])} annotations have an '
-                               f'image_id of none, {len(coco["images"])} images have {len(names)} '
-                               'files')
         folder = Path(os.path.abspath(folders[split])) if split in folders else _image_folder(
-            data.root, file, split, names)
+            data.root, file, split, coco['images'][0]['file_name'])
         data.prefixes[split] = '' if folder == data.root else _below(folder, data.root)
         labels = {entry['image_id']: entry['category_id'] for entry in coco['annotations']}
         data.items += [Item(_below(folder / image['file_name'], data.root), labels.get(image['id']),
@@ -168,18 +145,13 @@ def _read_coco(source: Path, files: dict[str, Path], folders: Mapping[str, str])
     return data
 
 
-def _image_folder(root: Path, file: Path, split: str, images: set[str]) -> Path:
-    """Return the folder named as the split if it has any of the images, else the one with all."""
-    names, parents = {split, file.stem.removeprefix('instances_')}, _folders(root)
-    named = [root / part / name for name in sorted(names) for part in ('', 'images')]
-    others = [root, *parents, *(folder for parent in parents for folder in _folders(parent))]
-    for candidates, enough in ((named, any), (others, all)):
-        fitting = [folder for folder in candidates
-                   if enough((folder / image).is_file() for image in images)]
-        if fitting:
-            break
+def _image_folder(root: Path, file: Path, split: str, image: str) -> Path:
+    """Return the one folder with the image: the root, or a folder named after the split or its file."""
+    names = {split, file.stem.removeprefix('instances_')}
+    folders = [root, *(root / parent / name for name in sorted(names) for parent in ('', 'images'))]
+    fitting = [folder for folder in folders if (folder / image).is_file()]
     if len(fitting) != 1:
-        raise RefusedError(f'{file}: expected one folder with its {len(images)} images, got '
+        raise RefusedError(f'{file}: expected one folder with {image}, got '
                            f'{some_of(fitting) or "none"}; --images {split}=DIR names it')
     return fitting[0]
 
@@ -193,69 +165,54 @@ def complete(data: Data, check: bool) -> None:
 
     Raises:
         RefusedError: Images are in two splits or have another size than a COCO file states, or
-            classes or images are missing.
+            train or val has none.
     """
     if check:
         _read_images(data)
     if len(data.of('train')) == len(data.items):
         _draw_val(data)
-    owners: dict[Any, str] = {}
+    owners: dict[str, str] = {}
     shared = [item.path for item in data.items if item.split != owners.setdefault(
-        item.digest or os.path.realpath(data.root / item.path), item.split)]
+        os.path.realpath(data.root / item.path), item.split)]
     if shared:
-        raise RefusedError(f'{data.root}: {len(shared)} images are in two splits: '
-                           f'{some_of(shared)}')
-    train, val, test = ({item.label for item in data.of(split)} for split in SPLITS)
-    unknown = [] if data.coco else sorted((val | test) - train)
-    data.classes = data.classes or sorted(
-        train, key=lambda name: (int(name) if name.isdecimal() else 0, name))
+        raise RefusedError(f'{data.root}: {len(shared)} images are in two splits: {some_of(shared)}')
+    data.classes = data.classes or sorted({item.label for item in data.of('train')})
     sizes = ', '.join(f'{len(data.of(split)):,} {split}' for split in SPLITS)
     data.notes[:0] = [f'{data.root}: {sizes} images',
                       f'classes ({len(data.classes)}): {some_of(data.classes, 10)}']
-    if not val or unknown or not data.coco and len(train) < 2:
-        lost = f' ({some_of(unknown)} are not in train)' if unknown else ''
-        raise RefusedError(f'expected images for train and val, of two classes or more{lost}; '
-                           + '; '.join(data.notes))
+    if not data.of('train') or not data.of('val'):
+        raise RefusedError(f'expected images for train and val; {"; ".join(data.notes)}')
 
 
 def _read_images(data: Data) -> None:
-    """Leave out unreadable images; compare sizes with those that a COCO file states."""
-    def read(item: Item) -> Optional[tuple[int, int]]:
-        """Return (width, height) as the hosts decode the file; note its digest."""
-        try:
-            content = (data.root / item.path).read_bytes()
-            height, width = mmcv.imfrombytes(content).shape[:2]
-        except (OSError, AttributeError, cv2.error):  # AttributeError: None instead of an image
-            return None
-        item.digest = hashlib.sha256(content).digest()
-        return width, height
-
+    """Leave out unreadable images; refuse other sizes than those that a COCO file states."""
+    files = [data.root / item.path for item in data.items]
     with ThreadPoolExecutor() as pool:
-        sizes = list(tqdm(pool.map(read, data.items), 'reading', len(data.items), unit='image',
+        sizes = list(tqdm(pool.map(_decoded_size, files), 'reading', len(files), unit='image',
                           disable=None))
-    bad, turned, wrong = [], [], []
-    for item, size in zip(data.items, sizes):
-        stated = (item.entry.get('width'), item.entry.get('height')) if item.entry else size
-        if not size:
-            bad.append(item.path)
-        elif size != stated:
-            with Image.open(data.root / item.path) as image:  # PIL does not turn it
-                (turned if image.size == stated else wrong).append(item.path)
+    wrong = [item.path for item, size in zip(data.items, sizes) if item.entry and size not in (
+        None, (item.entry.get('width'), item.entry.get('height')))]
     if wrong:
-        raise RefusedError(f'{data.root}: {len(wrong)} images do not have the size that the '
-                           f'annotation file states: {some_of(wrong)}')
-    data.items = [item for item in data.items if item.digest]
-    for names, text in ((bad, 'unreadable images, left out'), (turned, 'images that EXIF turns, '
-                        'but not the size in the annotation file: look at their boxes')):
-        data.notes += [f'{len(names)} {text}: {some_of(names, 20)}'] if names else []
+        raise RefusedError(f'{data.root}: {len(wrong)} images do not have the size that the annotation '
+                           f'file states, after a turn that EXIF may ask for: {some_of(wrong)}')
+    bad = [item.path for item, size in zip(data.items, sizes) if not size]
+    data.items = [item for item, size in zip(data.items, sizes) if size]
+    data.notes += [f'{len(bad)} unreadable images, left out: {some_of(bad, 20)}'] if bad else []
+
+
+def _decoded_size(file: Path) -> Optional[tuple[int, int]]:
+    """Return (width, height) of an image as the hosts decode it, None if they cannot."""
+    try:
+        return mmcv.imread(file).shape[1::-1]
+    except (OSError, AttributeError, cv2.error):  # AttributeError: None instead of an image
+        return None
 
 
 def _draw_val(data: Data) -> None:
-    """Move a fifth of each class from train to val; images with equal bytes stay in train."""
-    copies, counts = Counter(item.digest or item.path for item in data.items), Counter()
+    """Move a fifth of each class from train to val."""
+    counts: Counter = Counter()
     for i in np.random.default_rng(0).permutation(len(data.items)):
         item = data.items[i]
-        if copies[item.digest or item.path] == 1:
-            counts[item.label] += 1
-            item.split = 'val' if counts[item.label] % 5 == 2 else 'train'
+        counts[item.label] += 1
+        item.split = 'val' if counts[item.label] % 5 == 2 else 'train'
     data.notes.append('the data have no split: a fifth of each class, drawn at random, is for val')

@@ -21,13 +21,11 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     """
     out, images = Path(os.path.abspath(out_dir)), []
     for path in map(Path, map(os.path.abspath, paths)):
-        if not path.exists():
-            raise RefusedError(f'{path}: no such file or folder')
         files = [path] if path.is_file() else [
             file for file in files_below(path)
             if file.suffix.lower() in SUFFIXES and out not in file.parents]
         if not files:
-            raise RefusedError(f'{path}: expected images ({" ".join(SUFFIXES)}), found none')
+            raise RefusedError(f'{path}: expected images ({" ".join(SUFFIXES)}), got none')
         images += files
     common = os.path.commonpath([image.parent for image in images])
     named = {image.relative_to(common).as_posix(): image for image in images}

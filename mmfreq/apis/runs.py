@@ -1,7 +1,6 @@
 """Turn the flags of train and test into a config, and run it."""
 import argparse
 import os
-import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Optional
@@ -18,7 +17,13 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from mmfreq.apis.terminal import say
 from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path
-from mmfreq.config.pipelines import DATALOADERS, datasets_with_pipeline, iter_dicts, transform_type
+from mmfreq.config.pipelines import (
+    DATALOADERS,
+    datasets_with_pipeline,
+    iter_dicts,
+    transform_type,
+    with_imports,
+)
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text, check_writable
 
@@ -70,9 +75,7 @@ def load_config(args: argparse.Namespace) -> Config:
     cfg.launcher = args.launcher
     default = str(Path('work_dirs', config_path(args.config).stem))
     cfg.work_dir = args.work_dir or cfg.get('work_dir') or default
-    imports = (cfg.get('custom_imports') or {}).get('imports') or []
-    imports = [imports] if isinstance(imports, str) else list(imports)
-    cfg.custom_imports = dict(cfg.get('custom_imports') or {}, imports=[*imports, 'mmfreq.engine'])
+    cfg.custom_imports = with_imports(cfg.get('custom_imports'), ['mmfreq.engine'])
     hooks = cfg.setdefault('default_hooks', {})
     hooks.setdefault('input_spec', dict(type='InputSpecHook'))
     if not args.verbose:
@@ -133,8 +136,6 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path(folder, 'test'))
     if args.amp:
         cfg.test_cfg.fp16 = True
-    if args.show:
-        check_display('--show-dir DIR')
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     check_config(cfg)
@@ -154,19 +155,19 @@ def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
     Raises:
         RefusedError: There is none.
     """
-    if not Path(path).is_dir():
-        if '://' not in path and not Path(path).is_file():
-            raise RefusedError(f'checkpoint: no such file: {path}')
+    if '://' in path or Path(path).is_file():
         return path, ''
     files = sorted(Path(path).glob('best_*.pth')) if best else []
     if len(files) == 1:
         return str(files[0]), 'the best'
-    last = find_latest_checkpoint(path) if Path(path, 'last_checkpoint').is_file() else None
-    if last and Path(path, Path(last).name).is_file():  # last_checkpoint is absolute; the dir may move
-        last = str(Path(path, Path(last).name))
-    if not last or not Path(last).is_file():
+    last = Path(path, 'last_checkpoint')
+    if last.is_file():  # it names an absolute path, but the work dir may have moved
+        saved = Path(last.read_text().strip())
+        moved = Path(path, saved.name)
+        last = moved if moved.is_file() else saved
+    if not last.is_file():
         raise RefusedError(f'checkpoint: expected a file, or the work dir of a training, got {path}')
-    return last, f'the last; {len(files)} files are best_*.pth' if files else 'the last'
+    return str(last), f'the last; {len(files)} files are best_*.pth' if files else 'the last'
 
 
 def checkpoint_file(path: str, best: bool = True) -> str:
@@ -175,12 +176,6 @@ def checkpoint_file(path: str, best: bool = True) -> str:
     if which and is_main_process():
         say(f'takes {file} ({which})')
     return file
-
-
-def check_display(instead: str) -> None:
-    """Raise RefusedError if pictures are to be shown and there is no display."""
-    if sys.platform == 'linux' and not {'DISPLAY', 'WAYLAND_DISPLAY'} & {*os.environ}:
-        raise RefusedError(f'--show: there is no display; {instead} saves the pictures')
 
 
 def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
@@ -202,17 +197,15 @@ def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
     loaded after the augmentation. The view that is not flipped comes first, since merged samples
     keep the ground truth and the shapes of the first view.
     """
-    behind = ('LoadAnnotations', 'YCbCr', 'BlockDCT', 'FusedBlockDCT')
-    first = 0
-    while first < len(pipeline) - 1 and transform_type(pipeline[first]) not in behind:
-        first += 1
-    packer = deepcopy(pipeline[-1])
+    after = ('LoadAnnotations', 'YCbCr', 'BlockDCT', 'FusedBlockDCT')
+    *steps, packer = deepcopy(pipeline)
+    first = next((i for i, step in enumerate(steps) if transform_type(step) in after), len(steps))
     if transform_type(packer) == 'PackDetInputs':
         keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
         packer['meta_keys'] = (*packer.get('meta_keys', keys), 'flip', 'flip_direction')
     flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)]
-    tail = [[step] for step in (*deepcopy(pipeline[first:-1]), packer)]
-    return [*deepcopy(pipeline[:first]), dict(type='TestTimeAug', transforms=[flips, *tail])]
+    views = [flips, *([step] for step in (*steps[first:], packer))]
+    return [*steps[:first], dict(type='TestTimeAug', transforms=views)]
 
 
 def _enable_tta(cfg: Config) -> None:

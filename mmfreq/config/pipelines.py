@@ -12,10 +12,6 @@ from mmfreq.input_spec import InputSpec
 DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
 _CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
-_IMAGENET_MEAN = {123.675, 116.28, 103.53}
-
-# The transforms that take pixels and lead to channels, the first of each way.
-PIXELS_TO_CHANNELS = ('YCbCr', 'FusedBlockDCT')
 
 
 def iter_dicts(node: Any) -> Iterator[dict]:
@@ -40,10 +36,7 @@ def datasets_with_pipeline(node: Any) -> list[dict]:
     """
     if isinstance(node, dict) and node.get('pipeline'):
         return [node]
-    found = []
-    for child in _children(node):
-        found += datasets_with_pipeline(child)
-    return found
+    return [dataset for child in _children(node) for dataset in datasets_with_pipeline(child)]
 
 
 def pipelines(cfg: Config, dataloader: str) -> list[list[dict]]:
@@ -56,6 +49,13 @@ def transform_type(transform: dict) -> str:
     """Return the type name of a transform's config, without a scope prefix."""
     kind = transform.get('type', '')
     return (kind if isinstance(kind, str) else kind.__name__).rpartition('.')[2]
+
+
+def with_imports(imports: Optional[dict], modules: list[str]) -> dict:
+    """Return ``custom_imports`` with more modules in front."""
+    own = (imports or {}).get('imports') or []
+    names = [*modules, *([own] if isinstance(own, str) else own)]
+    return {**(imports or {}), 'imports': list(dict.fromkeys(names))}
 
 
 def stock_resize(step: dict) -> dict:
@@ -87,16 +87,16 @@ def takes_lazy_image(step: dict) -> bool:
 def preprocessor(cfg: Config) -> dict:
     """Return the config of the data preprocessor, innermost if one holds another; {} without."""
     holders = [node for node in iter_dicts(cfg.get('model')) if node.get('data_preprocessor')]
-    found = (holders or [cfg])[0].get('data_preprocessor') or {}
-    while found.get('data_preprocessor'):
-        found = found['data_preprocessor']
-    return found
+    node = (holders or [cfg])[0].get('data_preprocessor') or {}
+    while node.get('data_preprocessor'):
+        node = node['data_preprocessor']
+    return node
 
 
 def device_freq(cfg: Config) -> Optional[dict]:
     """Return ``freq`` of a preprocessor with ``placement='device'``; None if a pipeline does it.
 
-    Without ``dtype`` and ``scale``, which the layer on the device leaves aside.
+    Without ``dtype`` and ``scale``, which the layer on the device ignores.
     """
     node = preprocessor(cfg)
     if node.get('placement') != 'device' or not node.get('freq'):
@@ -108,47 +108,26 @@ def input_spec(cfg: Config, pipeline: list[dict]) -> InputSpec:
     """Return what ``pipeline`` and the preprocessor of ``cfg`` feed the network.
 
     Raises:
-        RefusedError: The preprocessor treats DCT channels as pixels, does not undo the int8 scale of
-            the pipeline, or computes the DCT again.
+        RefusedError: The preprocessor normalises channels again, or does not undo int8.
         ValueError: Unknown channels or statistics.
     """
     node, freq = preprocessor(cfg), device_freq(cfg)
-    spec = InputSpec.from_steps(iter_dicts(pipeline))
-    if freq:
-        if spec.channels:
-            raise RefusedError("the preprocessor's placement='device' expects images, but the "
-                               'pipeline has DCT transforms')
-        return InputSpec.from_steps([freq])
-    if spec.channels:
-        _check_preprocessor(node, spec)
-    mean, std = np.array(spec.mean), np.array(spec.std)
-    if node.get('mean') is not None and spec.scale is None:  # else it undoes the scale
-        mean = mean + np.array(node['mean'], float) * std if spec.channels else np.array(node['mean'])
-        std = std * np.array(node['std'], float) if spec.channels else np.array(node['std'])
-    reverses = any(node.get(key) for key in _CONVERSIONS)
-    colors = dict(bgr='rgb').get(spec.colors, f'{spec.colors}, reversed') if reverses else spec.colors
-    return replace(spec, mean=tuple(mean.tolist()), std=tuple(std.tolist()), colors=colors)
-
-
-def _check_preprocessor(node: dict, spec: InputSpec) -> None:
-    """Refuse a preprocessor that takes DCT channels for pixels, or leaves int8 as it is."""
-    mean, std = node.get('mean') or [0], node.get('std') or [1]
-    values = f'got mean={node.get("mean")}, std={node.get("std")}'
-    for key in _CONVERSIONS:
-        if node.get(key):
-            raise RefusedError(f'data_preprocessor.{key}: expected False, since the pipeline returns '
-                               f'{len(spec.channels)} DCT channels, got {node[key]!r}')
-    if {len(mean), len(std)} - {1, len(spec.channels)}:
-        raise RefusedError('data_preprocessor: expected one mean and std, or one for each of the '
-                           f'{len(spec.channels)} channels of the pipeline, {values}')
-    if set(mean) == _IMAGENET_MEAN:
-        raise RefusedError('data_preprocessor: expected no mean of RGB pixels for DCT channels, '
-                           f'{values}')
-    normalised = set(spec.mean) != {0.} or set(spec.std) != {1.}
-    if normalised and (set(mean) != {0} or set(std) != {spec.scale or 1}):
-        expected = (f"mean=[0], std=[{spec.scale:g}], which undo dtype='int8' of the pipeline"
-                    if spec.scale else 'mean=None, std=None, since the pipeline normalises')
-        raise RefusedError(f'data_preprocessor: expected {expected}; {values}')
+    spec = InputSpec.from_steps([freq] if freq else iter_dicts(pipeline))
+    mean, std = node.get('mean'), node.get('std')
+    if not spec.channels:
+        colors = spec.colors
+        if any(node.get(key) for key in _CONVERSIONS):
+            colors = dict(bgr='rgb').get(colors, f'{colors}, reversed')
+        return replace(spec, mean=tuple(mean or ()), std=tuple(std or ()), colors=colors)
+    scale, own_mean, own_std = spec.scale or 1, mean or [0], std or [1]
+    if set(spec.mean) == {0.} and set(spec.std) == {1.}:  # the preprocessor alone normalises
+        return replace(spec, mean=tuple((np.array(spec.mean) + own_mean).tolist()),
+                       std=tuple((np.array(spec.std) * own_std).tolist()))
+    if set(own_mean) != {0} or set(own_std) != {scale}:
+        expected = f'mean=[0], std=[{scale:g}], which undo int8' if spec.scale else 'mean=None, std=None'
+        raise RefusedError(f'data_preprocessor: expected {expected}, since the channels are normalised; '
+                           f'got mean={mean}, std={std}')
+    return spec
 
 
 def input_specs(cfg: Config) -> dict[str, InputSpec]:
@@ -175,19 +154,3 @@ def check_same(name: str, spec: InputSpec, other_name: str, other: InputSpec) ->
     for attribute in spec.differences(other):
         raise RefusedError(f'{attribute}: {name} has {spec.describe(attribute)}, but {other_name} has '
                            f'{other.describe(attribute)}; expected the same')
-
-
-def detection_stride(cfg: Config) -> Optional[int]:
-    """Return the stride of a detector's FreqDetDataPreprocessor; None for no config of mmdet.
-
-    Raises:
-        RefusedError: The preprocessor is a stock one, which takes the blocks of the input for pixels.
-    """
-    node = preprocessor(cfg)
-    kind = transform_type(node)
-    if cfg.get('default_scope') != 'mmdet' and 'Det' not in kind:
-        return None
-    if not kind.startswith('Freq'):
-        raise RefusedError('a frequency-domain detector expects data_preprocessor=dict('
-                           f"type='FreqDetDataPreprocessor', ...), got {kind or 'none'}")
-    return node.get('stride', DEFAULT_STRIDE)

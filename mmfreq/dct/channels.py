@@ -50,13 +50,9 @@ def check_positive_int(name: str, value: int) -> int:
 def read_json(path: Union[str, Path], what: str) -> dict[str, Any]:
     """Read a JSON object; raise ValueError that names the file and ``what`` it should hold."""
     try:
-        values = json.loads(Path(path).read_text(encoding='utf-8'))
-        if isinstance(values, dict):
-            return values
-        error: object = f'got a {type(values).__name__}'
-    except (OSError, ValueError) as cause:
-        error = cause
-    raise ValueError(f'{path}: not a JSON file with {what}: {error}')
+        return dict(json.loads(Path(path).read_text(encoding='utf-8')))
+    except (OSError, ValueError, TypeError) as error:
+        raise ValueError(f'{path}: expected a JSON file with {what}: {error}') from error
 
 
 def zigzag_order(block_size: int = 8) -> list[int]:
@@ -110,60 +106,36 @@ def channel_indices(channels: ChannelSpec, block_size: int = 8) -> list[int]:
         list[int]: Ascending for names, in the given order for lists.
 
     Raises:
-        ValueError: Unknown name, unreadable file or file for another block size, empty selection,
+        ValueError: Unknown name, unreadable file, selection for another block size, empty selection,
             or an index that is not an integer, out of range or repeated.
     """
-    size = check_positive_int('block_size', block_size)**2
+    size, expected = check_positive_int('block_size', block_size)**2, block_size
     if isinstance(channels, str) and channels.endswith('.json'):
-        return _from_file(channels, block_size)
-    if isinstance(channels, str):
+        values = read_json(channels, 'a list "channels"')
+        parts, expected = values['channels'], values.get('block_size', 8)
+    elif isinstance(channels, str):
         names = (*CHANNEL_NAMES, *NATIVE_NAMES)
         if channels not in names:
             raise ValueError(f'channels: expected one of {", ".join(names)}, the path of a JSON '
                              f'file or lists of indices, got {channels!r}')
-        expected = 4 if channels in NATIVE_NAMES else 8
-        if block_size != expected:
-            raise ValueError(f'channels={channels!r} is a selection for {expected}x{expected} '
-                             f'blocks; with block_size={block_size}, list the indices')
-        return _from_components(_named(channels), size)
-    if not isinstance(channels, Sequence):
-        raise ValueError('channels: expected a name or lists of indices, got '
-                         f'{type(channels).__name__}')
-    if any(isinstance(part, Sequence) for part in channels):
-        return _from_components(channels, size)
-    return _checked(channels, 3 * size, 'channels')
-
-
-def _from_file(path: str, block_size: int) -> list[int]:
-    values = read_json(path, 'a list "channels"')
-    if not isinstance(values.get('channels'), list):
-        raise ValueError(f'{path}: expected a JSON object with a list "channels"')
-    if values.get('block_size', 8) != block_size:
-        raise ValueError(f'{path}: expected channels of {block_size}x{block_size} blocks, but its '
-                         f'block_size is {values["block_size"]}')
-    return _checked(values['channels'], 3 * block_size**2, path)
-
-
-def _from_components(parts: Sequence[Sequence[int]], size: int) -> list[int]:
-    if len(parts) != 3 or any(isinstance(p, str) or not isinstance(p, Sequence) for p in parts):
+        parts, expected = _named(channels), 4 if channels in NATIVE_NAMES else 8
+    else:
+        parts = channels
+    if block_size != expected:
+        raise ValueError(f'channels={channels!r} is a selection for {expected}x{expected} blocks, but '
+                         f'block_size is {block_size}')
+    if not any(isinstance(part, Sequence) for part in parts):
+        return _checked(parts, 3 * size, 'channels')
+    if len(parts) != 3:
         raise ValueError(f'channels: expected three index lists, for Y, Cb and Cr, got {parts!r}')
-    indices: list[int] = []
-    for c, part in enumerate(parts):
-        indices += [size * c + i for i in _checked(part, size, COMPONENTS[c], True)]
-    if not indices:
-        raise ValueError('channels: expected at least one channel, got three empty lists')
-    return indices
+    inner = [_checked(part, size, name) if part else [] for part, name in zip(parts, COMPONENTS)]
+    return _checked([size * c + i for c, part in enumerate(inner) for i in part], 3 * size, 'channels')
 
 
-def _checked(indices: Sequence[int], limit: int, what: str, may_be_empty: bool = False
-             ) -> list[int]:
-    """Return the indices as ints; raise ValueError unless in ``0 .. limit - 1`` and distinct."""
-    if not indices and not may_be_empty:
-        raise ValueError(f'{what}: expected at least one channel, got an empty list')
-    for i in indices:
-        if isinstance(i, bool) or not hasattr(i, '__index__') or not 0 <= i < limit:
-            raise ValueError(f'{what}: expected integers in 0..{limit - 1}, got {i!r}')
-    duplicates = sorted({int(i) for i in indices if list(indices).count(i) > 1})
-    if duplicates:
-        raise ValueError(f'{what}: expected every index once, got {duplicates} more than once')
-    return [int(i) for i in indices]
+def _checked(indices: Sequence[int], limit: int, what: str) -> list[int]:
+    """Return the indices as ints; raise ValueError unless there are some, in range and distinct."""
+    integers = [i for i in indices if hasattr(i, '__index__') and not isinstance(i, bool)]
+    if not 0 < len(indices) == len(integers) == len({*integers}) or not (
+            0 <= min(integers) <= max(integers) < limit):
+        raise ValueError(f'{what}: expected distinct integers in 0..{limit - 1}, got {indices!r}')
+    return list(map(int, integers))

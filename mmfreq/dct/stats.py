@@ -24,9 +24,6 @@ class FreqStats:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.mean.ndim != 1 or self.mean.shape != self.std.shape:
-            raise ValueError('statistics: expected mean and std of one length, got '
-                             f'{self.mean.shape} and {self.std.shape}')
         bad = np.flatnonzero(~(np.isfinite(self.mean) & np.isfinite(self.std) & (self.std > 0)))
         if len(bad):
             raise ValueError(f'statistics: expected finite means and std > 0, got mean='
@@ -34,16 +31,10 @@ class FreqStats:
                              f'({len(bad)} such channels)')
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any], origin: str) -> 'FreqStats':
-        """Take ``mean`` and ``std``; other keys become ``meta``. Errors name ``origin``."""
-        if not {'mean', 'std'} <= set(values):
-            raise ValueError(f'{origin}: expected the keys mean and std, got {sorted(values)}')
-        meta = {k: v for k, v in values.items() if k not in ('mean', 'std')}
-        try:
-            return cls(np.array(values['mean'], dtype=np.float64),
-                       np.array(values['std'], dtype=np.float64), meta)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f'{origin}: {error}') from error
+    def from_dict(cls, values: dict[str, Any]) -> 'FreqStats':
+        """Take ``mean`` and ``std``; other keys become ``meta``."""
+        mean, std = (np.array(values[key], dtype=np.float64) for key in ('mean', 'std'))
+        return cls(mean, std, {k: v for k, v in values.items() if k not in ('mean', 'std')})
 
 
 def named_sets() -> list[str]:
@@ -62,7 +53,7 @@ def load_stats(name_or_path: str) -> FreqStats:
     if not path.is_file():
         raise ValueError(f'stats: expected one of {", ".join(named_sets())} or the path of a JSON '
                          f'file, got {name_or_path!r}')
-    return FreqStats.from_dict(read_json(path, 'mean and std'), str(path))
+    return FreqStats.from_dict(read_json(path, 'mean and std'))
 
 
 def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
@@ -75,11 +66,12 @@ def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
     Raises:
         ValueError: As for :func:`load_stats`, or not 3*N*N channels.
     """
-    is_dict = isinstance(stats, dict)
-    loaded = FreqStats.from_dict(stats, 'stats') if is_dict else load_stats(stats)
-    if len(loaded.mean) != 3 * block_size**2:
-        raise ValueError(f'{"stats" if is_dict else f"stats={stats!r}"}: expected mean and std for '
-                         f'all {3 * block_size**2} channels, got {len(loaded.mean)}')
+    loaded = FreqStats.from_dict(stats) if isinstance(stats, dict) else load_stats(stats)
+    expected = 3 * block_size**2,
+    if not loaded.mean.shape == loaded.std.shape == expected:
+        name = 'stats' if isinstance(stats, dict) else f'stats={stats!r}'
+        raise ValueError(f'{name}: expected mean and std of {expected[0]} channels, got the shapes '
+                         f'{loaded.mean.shape} and {loaded.std.shape}')
     return loaded
 
 
@@ -122,7 +114,5 @@ class RunningStats:
 
     def finish(self, meta: dict[str, Any]) -> FreqStats:
         """Return the statistics; raise ValueError without samples or if a channel never varies."""
-        if not self.count:
-            raise ValueError('statistics: no image was read')
-        std = np.sqrt(self.squares / self.count)
+        std = np.sqrt(self.squares / max(1, self.count))
         return FreqStats(self.mean, std, {**meta, 'count': self.count})

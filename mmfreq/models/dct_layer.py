@@ -131,27 +131,13 @@ class PlacementMixin:
             uint8 images, and the preprocessor converts them. Defaults to ``'cpu'``.
         freq (dict, optional): Arguments of :class:`BlockDCTLayer` for ``'device'``, or the config
             of a FusedBlockDCT, whose ``type``, ``dtype`` and ``scale`` are ignored.
-
-    Raises:
-        ValueError: Unknown ``placement``; ``freq`` is missing with ``'device'`` or present without
-            it; ``mean``, ``std`` or a colour conversion with ``'device'``, where ``freq`` states
-            them.
+        **kwargs: Arguments of the stock class.
     """
 
     def __init__(self, placement: str = 'cpu', freq: Optional[dict[str, Any]] = None,
                  **kwargs: Any) -> None:
-        if placement not in ('cpu', 'device'):
-            raise ValueError(f'placement: expected one of cpu, device, got {placement!r}')
-        if (freq is not None) != (placement == 'device'):
-            raise ValueError("freq: expected dict(channels=..., stats=...) with placement='device' "
-                             f'and none without it; got {freq!r} with placement={placement!r}')
-        for key in ('mean', 'std', 'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr'):
-            if placement == 'device' and kwargs.get(key):
-                raise ValueError(f"{key}: expected none with placement='device', where freq states "
-                                 f'the colour order and the normalisation; got {kwargs[key]!r}')
         super().__init__(**kwargs)
-        self.placement = placement
-        self.to_channels = None if freq is None else BlockDCTLayer.of(freq)
+        self.to_channels = BlockDCTLayer.of(freq) if placement == 'device' else None
 
     def placed(self, data: dict) -> dict:
         """Return the batch with DCT channels as its ``inputs``, which are images on the device."""
@@ -160,7 +146,7 @@ class PlacementMixin:
         inputs = self.cast_data(data['inputs'])
         with torch.no_grad():
             if isinstance(inputs, torch.Tensor):
-                channels = self.to_channels(inputs)
+                inputs = self.to_channels(inputs)
             else:
-                channels = [self.to_channels(image[None])[0] for image in inputs]
-        return {**data, 'inputs': channels}
+                inputs = [self.to_channels(image[None])[0] for image in inputs]
+        return {**data, 'inputs': inputs}

@@ -22,7 +22,7 @@ from mmdet.registry import MODELS  # noqa: E402
 
 from mmfreq.config.pipelines import DEFAULT_STRIDE, transform_type  # noqa: E402
 from mmfreq.datasets import coco  # noqa: E402, F401  configs name its data set
-from mmfreq.dct.blocks import check_positive_int, grid_shape  # noqa: E402
+from mmfreq.dct.blocks import grid_shape  # noqa: E402
 from mmfreq.models.dct_layer import PlacementMixin  # noqa: E402
 from mmfreq.models.stem import (  # noqa: E402
     PatchMixin,
@@ -88,7 +88,7 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
 
     ``pad_shape`` and ``batch_input_shape`` of the data samples are the padded input's size in
     pixels, as the stock preprocessor sets them; masks are padded to it. ``img_shape``,
-    ``scale_factor`` and boxes are left alone. The inputs come normalised from the pipeline, as
+    ``scale_factor`` and boxes stay as they are. The inputs come normalised from the pipeline, as
     float32 or int8, or are images that become DCT channels here; they are padded with 0, each
     channel's mean.
 
@@ -97,53 +97,35 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
             config; a multiple of ``stride``. Defaults to 32.
         stride (int): Pixels of the resized image that one cell covers: block_size / upscale.
             Defaults to 4.
-        mean (Sequence[float], optional): One value for all channels, or C values, to subtract.
-            ``[0]`` undoes ``FreqNormalize(..., dtype='int8', scale=s)``. Defaults to None.
-        std (Sequence[float], optional): As many, to divide by; ``[s]`` undoes that transform.
+        mean (Sequence[float], optional): ``[0]`` to undo ``FreqNormalize(..., dtype='int8',
+            scale=s)``. Defaults to None.
+        std (Sequence[float], optional): ``[s]`` to undo that transform. Defaults to None.
         placement (str): Where images become DCT channels; see
             :class:`~mmfreq.models.dct_layer.PlacementMixin`. Defaults to ``'cpu'``.
         freq (dict, optional): See there; needed with ``placement='device'``.
-        batch_augments (list[dict], optional): ``BatchFixedSizePad`` with a ``size`` in pixels, a
-            multiple of ``stride``; no other. Defaults to None.
+        batch_augments (list[dict], optional): ``BatchFixedSizePad`` with a ``size`` in pixels.
+            Defaults to None.
         **kwargs: ``pad_mask``, ``mask_pad_value``, ``pad_seg``, ``seg_pad_value``,
             ``boxtype2tensor`` and ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.
 
     Raises:
-        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``; a normalisation of RGB
-            pixels (three values), a colour conversion or ``batch_augments`` that change pixels
-            are given; with ``placement='device'``, ``stride`` is not that of ``freq``.
+        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``, or ``batch_augments`` do
+            anything but pad with 0 to a multiple of ``stride``.
     """
 
     def __init__(self, pad_size_divisor: int = 32, stride: int = DEFAULT_STRIDE,
-                 mean: Optional[Sequence[float]] = None, std: Optional[Sequence[float]] = None,
                  batch_augments: Optional[Sequence[dict]] = None, **kwargs: Any) -> None:
-        if pad_size_divisor % check_positive_int('stride', stride):
+        if pad_size_divisor % stride:
             raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, '
                              f'got {pad_size_divisor}')
-        count = len(mean or ())
-        if (mean is None) != (std is None) or count != len(std or ()) or count == 3:
-            raise ValueError('mean: expected none, or as many values as std, one or C, to undo '
-                             f'int8; got mean={mean!r}, std={std!r}')
         for augment in batch_augments or ():
-            _check_batch_augment(augment, stride)
-        for key in ('bgr_to_rgb', 'rgb_to_bgr'):
-            if kwargs.get(key):
-                raise ValueError(f'{key}: expected none, since the inputs are DCT channels '
-                                 f'(change pixels before the DCT); got {kwargs[key]!r}')
-        if mean is not None and kwargs.get('placement') == 'device':
-            raise ValueError("mean, std: expected none with placement='device'; "
-                             f'got mean={mean!r}, std={std!r}')
+            fixed = transform_type(augment) == 'BatchFixedSizePad' and not augment.get('img_pad_value')
+            if not fixed or any(side % stride for side in augment['size']):
+                raise ValueError('batch_augments: expected BatchFixedSizePad(img_pad_value=0) to a '
+                                 f'multiple of stride={stride} pixels, got {dict(augment)}')
         super().__init__(pad_size_divisor=pad_size_divisor // stride,
                          batch_augments=batch_augments, **kwargs)
         self.stride = stride
-        if self.to_channels is not None and self.to_channels.stride != stride:
-            raise ValueError(f'stride: expected {self.to_channels.stride}, block_size / '
-                             f'upscale of freq, got {stride}')
-        if mean is not None:  # the stock class takes one or three values only
-            self._enable_normalize = True
-            for name, values in (('mean', mean), ('std', std)):
-                values = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)
-                self.register_buffer(name, values, persistent=False)
 
     def forward(self, data: dict, training: bool = False) -> dict:
         """Stack and pad the inputs; set the samples' shapes in pixels.
@@ -185,11 +167,6 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
         return F.pad(inputs, (0, max(columns - width, 0), 0, max(rows - height, 0)))
 
     def _check_cells(self, data: dict) -> None:
-        values = len(self.mean) if self._enable_normalize else 1
-        for cells in data['inputs']:
-            if values not in (1, len(cells)):
-                raise ValueError('mean, std: expected one value or as many as the inputs have '
-                                 f'channels, got {values} for inputs of {len(cells)} channels')
         for cells, sample in zip(data['inputs'], data.get('data_samples') or ()):
             pixels = sample.get('img_shape')
             expected = pixels and grid_shape(pixels, self.stride)
@@ -202,12 +179,3 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
     def _get_pad_shape(self, data: dict) -> list[tuple[int, int]]:
         shapes = super()._get_pad_shape(data)
         return [(self.stride * height, self.stride * width) for height, width in shapes]
-
-
-def _check_batch_augment(augment: dict, stride: int) -> None:
-    """Raise ValueError unless ``augment`` pads to a fixed size of whole cells, with the mean."""
-    fixed = transform_type(augment) == 'BatchFixedSizePad' and not augment.get('img_pad_value')
-    if not fixed or any(side % stride for side in augment['size']):
-        raise ValueError('batch_augments: expected BatchFixedSizePad(img_pad_value=0) to a size that '
-                         f'is a multiple of stride={stride} pixels, since the inputs are DCT '
-                         f'channels (change pixels before the DCT); got {dict(augment)}')

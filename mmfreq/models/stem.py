@@ -40,9 +40,8 @@ class FreqMixin:
         **kwargs: Arguments of the stock class.
 
     Raises:
-        ValueError: ``in_channels`` is not an integer >= 1; an input has another number of channels;
-            a checkpoint that is not a stock one takes another number of channels. The hosts would
-            only log the last case and leave the first layer at its random start.
+        ValueError: ``in_channels`` is not an integer >= 1; a checkpoint that is not a stock one takes
+            another number of channels, which the hosts would only log.
     """
     prefix: str = 'Freq'  # of the names of derived classes
     input_stride: int = 4  # pixels of the stock network's image that one cell (DCT block) covers
@@ -127,14 +126,10 @@ class FreqMixin:
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Run the stock forward pass on the input (N, C, h, w), gated if there is a gate."""
-        if x.shape[1] != self.dct_channels:
-            raise ValueError(
-                f'{type(self).__name__}: expected an input with in_channels={self.dct_channels} '
-                f'channels, got {tuple(x.shape)}; compare the channels that the pipeline selects')
         return super().forward(self.enter(x))
 
     def enter(self, x: torch.Tensor) -> torch.Tensor:
-        """Return what the stock network gets of the input: its channels, gated if there is a gate."""
+        """Return the stock network's input: the channels, gated if there is a gate."""
         return x if self.gate is None else self.gate(x)
 
     def _load_from_state_dict(self, state_dict: StateDict, prefix: str, *args: Any) -> None:
@@ -176,18 +171,17 @@ class StemlessResNetMixin(FreqMixin):
 
     With ``entry_stage=2`` the channels enter one stage later (Gueguen et al. 2018): stage 1 becomes
     an identity too, and stage 2 takes the channels at stride 1. A cell then covers 8x8 pixels of
-    the stock network's image at the usual strides.
+    the stock network's image at the usual strides. ``out_indices`` starts with that stage.
 
     Args:
         in_channels (int): Number of DCT channels C >= 1.
-        entry_stage (int): Stage that takes the channels, 1 or 2. Defaults to 1.
+        entry_stage (int): Stage that takes the channels, from 1 on. Defaults to 1.
         *args: Arguments of :class:`FreqMixin` and of the stock class.
         **kwargs: Arguments of :class:`FreqMixin` and of the stock class. ``stem_channels``, which
             an inherited config may hold, has no meaning without a stem and is ignored.
 
     Raises:
-        ValueError: As :class:`FreqMixin`; ``entry_stage`` is neither 1 nor 2, the network has no
-            such stage, or ``out_indices`` names a skipped stage, as a detector's FPN does.
+        ValueError: As :class:`FreqMixin`; ``entry_stage`` is not an integer >= 1.
 
     Example:
         >>> import torch
@@ -199,19 +193,9 @@ class StemlessResNetMixin(FreqMixin):
     stem_modules = ('conv1', 'bn1', 'gn1', 'stem')
 
     def __init__(self, *args: Any, in_channels: int, entry_stage: int = 1, **kwargs: Any) -> None:
-        name = type(self).__name__
-        if isinstance(entry_stage, bool) or entry_stage not in (1, 2):
-            raise ValueError(f'{name}: expected entry_stage to be 1 or 2, got {entry_stage!r}')
-        if kwargs.get('num_stages', 4) < entry_stage:
-            raise ValueError(f'{name}: expected num_stages >= entry_stage={entry_stage}, got '
-                             f'{kwargs["num_stages"]}')
-        self.entry_stage = entry_stage
+        self.entry_stage = check_positive_int('entry_stage', entry_stage)
         kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
-        if min(self.out_indices) < entry_stage - 1:
-            raise ValueError(f'{name}: expected out_indices >= {entry_stage - 1}, since '
-                             f'entry_stage={entry_stage} skips what comes before, got '
-                             f'{tuple(self.out_indices)}')
         if entry_stage > 1:
             self.input_stride = FreqMixin.input_stride * math.prod(self.strides[:entry_stage])
 
@@ -237,13 +221,13 @@ class StemlessResNetMixin(FreqMixin):
         return super().make_res_layer(**kwargs)
 
     def fit_stock_state_dict(self, state_dict: StateDict, prefix: str) -> str:
-        """Fit a stock state dict as :class:`FreqMixin` does; drop the skipped stage."""
+        """Fit a stock state dict as :class:`FreqMixin` does; drop the stages before the entry."""
         report = super().fit_stock_state_dict(state_dict, prefix)
-        if report and self.entry_stage > 1:
-            skipped = [key for key in state_dict if key.startswith(f'{prefix}{self.res_layers[0]}.')]
+        for stage in self.res_layers[:self.entry_stage - 1] if report else ():
+            skipped = [key for key in state_dict if key.startswith(f'{prefix}{stage}.')]
             for key in skipped:
                 del state_dict[key]
-            report += f', {self.res_layers[0]} dropped ({len(skipped)} tensors)'
+            report += f', {stage} dropped ({len(skipped)} tensors)'
         return report
 
     def _make_stem_layer(self, in_channels: int, stem_channels: int) -> None:
@@ -328,10 +312,10 @@ class ProjectionMixin(FreqMixin):
     Such a stem has a known stride in pixels, which a derived class states as ``input_stride``: 2 in
     EfficientNet, 4 in HRNet. The class names the convolution that becomes the projection
     (``projection``) and the other modules of the stem, which become identities (``stem_modules``).
-    The norm and the activation behind the projection stay, and so does all that follows.
+    The norm and the activation after the projection stay, and so does all that follows.
 
     Stock RGB checkpoints load as in :class:`StemlessResNetMixin`, except for the projection. Its
-    weight keeps its initialisation, since coefficients are not pixels; its bias and the norm behind
+    weight keeps its initialisation, since coefficients are not pixels; its bias and the norm after
     it are the stock ones. A checkpoint whose projection has another shape is refused. Arguments and
     errors are those of :class:`FreqMixin` and of the stock class.
     """
@@ -347,7 +331,7 @@ class ProjectionMixin(FreqMixin):
         self.train(self.training)  # Swin freezes its stages only here
 
     def stock_arguments(self, in_channels: int) -> dict[str, Any]:
-        """Return no arguments: what takes the pixels is replaced."""
+        """Return no arguments: the layer that takes the pixels is replaced."""
         return {}
 
     def make_projection(self, stock: nn.Module) -> nn.Module:
@@ -389,7 +373,7 @@ class PlainStemMixin(ProjectionMixin):
     """Mixin for a stock backbone whose stem is a block of parallel convolutions, as RepVGG's.
 
     The block, which has a stride of 2, becomes a 1x1 convolution of C channels with norm and
-    activation. Stock RGB checkpoints load but for the block. Arguments and errors are those of
+    activation. Stock RGB checkpoints load except for the block. Arguments and errors are those of
     :class:`FreqMixin` and of the stock class.
     """
     input_stride = 2

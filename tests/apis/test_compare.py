@@ -1,6 +1,5 @@
 """The comparison of models: work dirs in any state, measured figures, table and picture."""
 import json
-import os
 from pathlib import Path
 from typing import Optional
 
@@ -45,10 +44,10 @@ def write(file: Path, text: str) -> Path:
 
 
 def work_dir(folder: Path, config: str = CONFIG, top1: Optional[float] = None) -> str:
-    """A training's folder, with a result of tools/test.py --out if ``top1`` is given."""
+    """A training's folder, with the log of a test if ``top1`` is given."""
     write(folder / f'{NAME}.py', config)
     if top1 is not None:
-        write(folder / 'metrics.json', json.dumps({'accuracy/top1': top1}))
+        log_test(folder, '20260101_000000', top1, config=config)
     return str(folder)
 
 
@@ -60,11 +59,11 @@ def log_validations(folder: Path, stamp: str, *top1: float) -> None:
     write(folder / stamp / 'vis_data/scalars.json', text)
 
 
-def log_test(folder: Path, stamp: str, top1: float, weights: str = '', change: str = '') -> None:
-    """Add the log that mmengine writes of a test, as it is without --out."""
+def log_test(folder: Path, stamp: str, top1: float, weights: str = '', config: str = CONFIG) -> None:
+    """Add the log that mmengine writes of a test."""
     weights = weights or str(folder / 'epoch_1.pth')
     write(folder / f'test/{stamp}/{stamp}.json', json.dumps({'accuracy/top1': top1, 'time': 0.1}))
-    write(folder / f'test/{stamp}/vis_data/config.py', f'{CONFIG}load_from = {weights!r}\n{change}')
+    write(folder / f'test/{stamp}/vis_data/config.py', f'{config}\nload_from = {weights!r}\n')
 
 
 # Work dirs in any state
@@ -98,12 +97,8 @@ def test_a_test_counts_before_a_validation_while_the_training_is_the_same(tmp_pa
     assert result(folder) == (52, 'test of epoch_1.pth')
     log_test(folder, '20260105_000000', 1, weights='other/epoch_1.pth')
     other_data = "test_dataloader = dict(dataset=dict(data_root='x'))"
-    log_test(folder, '20260106_000000', 2, change=other_data)
-    log_test(folder, '20260107_000000', 3, change="test_evaluator = dict(topk=(5, ))")
-    assert result(folder) == (52, 'test of epoch_1.pth')
-    work_dir(folder, top1=53)
-    assert result(folder) == (53, 'metrics.json')
-    os.utime(folder / 'metrics.json', (0, 0))
+    log_test(folder, '20260106_000000', 2, config=CONFIG + other_data)
+    log_test(folder, '20260107_000000', 3, config=CONFIG + 'test_evaluator = dict(topk=(5, ))')
     assert result(folder) == (52, 'test of epoch_1.pth')
 
 

@@ -17,7 +17,7 @@ from shipped import save_untrained, shipped
 
 import mmfreq
 from mmfreq.apis.export import exporter, file
-from mmfreq.apis.export.resize import center_crop, geometry, resize_edge
+from mmfreq.apis.export.resize import center_crop, geometry, resize
 from mmfreq.config.pipelines import input_spec, pipelines, stock_resize
 from mmfreq.input_spec import InputSpec
 from mmfreq.selection.gate import ChannelGate
@@ -178,7 +178,7 @@ def test_resize_and_crop_are_those_of_the_host(backend: str, mode: str, others: 
     steps = dict(scale=133, backend=backend, interpolation=mode), dict(crop_size=(101, 128))
     expected = CenterCrop(**steps[1])(ResizeEdge(**steps[0])(dict(img=image)))['img']
     pixels = torch.tensor(image).permute(2, 0, 1)[None].float()
-    made = center_crop(steps[1])(resize_edge(steps[0])(pixels))[0].permute(1, 2, 0).numpy()
+    made = center_crop(steps[1])(resize(dict(steps[0], type='ResizeEdge'))(pixels))[0].permute(1, 2, 0).numpy()
     assert made.shape == expected.shape
     assert np.abs(made - expected).max() <= 2  # a level more or less in the rows, another in the columns
     assert (made != expected).mean() < others  # OpenCV computes with coarse integers

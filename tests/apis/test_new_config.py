@@ -1,6 +1,7 @@
 """A config for a user's data: what is read, what is written, what is refused."""
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,9 @@ def coco(root: Path, file: str = 'annotations/train.json', folder: str = 'train'
     return root / file
 
 
-def read(path: Path, check: bool = True, **image_folders: Path) -> Data:
+def read(path: Path, **image_folders: Path) -> Data:
     data = find_data(str(path), image_folders)
-    complete(data, check)
+    complete(data, check=True)
     return data
 
 
@@ -92,15 +93,13 @@ def test_class_folders_with_a_split(tmp_path: Path) -> None:
 
 
 def test_a_missing_split_is_drawn_by_class(tmp_path: Path) -> None:
-    data = folders(tmp_path, **{'10': 20, '9': 10, '1': 2, '0': 1})
-    shutil.copy(data / '9/0.png', data / '9/copy.png')
+    data = folders(tmp_path, a=20, b=10, c=2, d=1)
     splits = {item.path: item.split for item in read(data).items}
     assert splits == {item.path: item.split for item in read(data).items}
     val = [path for path, split in splits.items() if split == 'val']
-    assert sorted(path.split('/')[0] for path in val) == ['1', *['10'] * 4, *['9'] * 2]
-    assert not {'9/0.png', '9/copy.png'} & set(val)
-    assert len(splits) == 34
-    assert read(data).classes == ['0', '1', '9', '10']
+    assert sorted(path.split('/')[0] for path in val) == [*'aaaabbc']
+    assert len(splits) == 33
+    assert read(data).classes == [*'abcd']
 
 
 def test_lists(tmp_path: Path) -> None:
@@ -119,10 +118,7 @@ def test_lists(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('text', 'message'), [
-    ('', 'the header file,label'), ('a.png,x\nb.png,y', 'got a.png,x'),
-    ('file,cat,dog\na.png,1,0\nb.png,0,1', 'got file,cat'), ('file;label\na.png;x', 'got file;'),
-    ('path,width,species\na.png,60,x\nb.png,60,y', 'got path,width,species'),
-    ('file,label,label\na.png,x,y', 'got file,label,label'),
+    ('', 'the header file,label'), ('a.png,x\nb.png,y', 'got a.png,x'), ('file;label\na.png;x', 'got file;'),
     ('file,label\na.png,x\nb.png,', 'line 3'), ('file,label\na.png,x,y', 'line 2'),
     ('file,label,split\na.png,x,dev', 'line 2: .*dev'),
     ('file,label\na.png,x\nb.png,y\n./a.png,y', 'line 4: ./a.png is in line 2'),
@@ -138,17 +134,10 @@ def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('counts', 'message'), [
     ({}, 'folders none'), (dict(a=3, b=0), 'b: expected'), (dict(a=3, b__c=3), 'b: expected'),
-    (dict(training__a=2, validation__a=2), 'training: expected'), (dict(a=6), 'two classes'),
-    (dict(train=2, val=2), 'expected ROOT'),
-    (dict(train__a=2, valid__a=2), 'train, valid'), (dict(train__a=2, val__a=2, b=2), 'b, train'),
-    (dict(train__a=2, train__b=2, val__a=1, val__c=1), 'c are not in train'),
-    (dict(images=2, labels=0), 'YOLO.*supervision'), (dict(train__labels=0), 'YOLO.*COCO'),
-    (dict(JPEGImages=2, Annotations=0), 'Pascal VOC.*supervision')])
+    (dict(training__a=2, validation__a=2), 'training: expected'), (dict(train=2, val=2), 'for train and val'),
+    (dict(train__a=2, valid__a=2), 'train, valid'), (dict(train__a=2, val__a=2, b=2), 'b, train')])
 def test_folders_are_refused(counts: dict[str, int], message: str, tmp_path: Path) -> None:
     folders(tmp_path, **counts)
-    for folder, file in (('labels', '0.txt'), ('train/labels', '0.txt'), ('Annotations', '0.xml')):
-        if (tmp_path / folder).exists():
-            (tmp_path / folder / file).touch()
     with pytest.raises(ValueError, match=message) as refused:
         read(tmp_path)
     assert '\n' not in str(refused.value)
@@ -171,15 +160,13 @@ def test_each_coco_split_has_its_own_images(parent: str, tmp_path: Path) -> None
 
 
 def test_ambiguous_image_folders_are_named(tmp_path: Path) -> None:
-    file = coco(tmp_path, 'all.json', 'small')
-    images(tmp_path / 'large', '0.png', '1.png', '2.png')
-    with pytest.raises(ValueError, match='large, .*small; --images train=DIR'):
+    file = coco(tmp_path, 'all.json', 'all')
+    images(tmp_path / 'train', '0.png', '1.png', '2.png')
+    with pytest.raises(ValueError, match='all, .*train; --images train=DIR'):
         read(file)
-    assert read(file, train=tmp_path / 'large').prefixes == {'train': 'large'}
-    (tmp_path / 'large/1.png').unlink()
-    assert read(file).prefixes == {'train': 'small'}
+    assert read(file, train=tmp_path / 'all').prefixes == {'train': 'all'}
     with pytest.raises(ValueError, match='--images: expected SPLIT=DIR'):
-        read(file, val=tmp_path / 'large')
+        read(file, val=tmp_path / 'all')
 
 
 def test_coco_without_a_split(tmp_path: Path) -> None:
@@ -199,16 +186,13 @@ def test_coco_without_a_split(tmp_path: Path) -> None:
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/own-val.json'
 
 
-@pytest.mark.parametrize(('part', 'entry', 'message'), [
-    ('annotations', dict(image_id=5), '1 of 3 annotations .*image_id'),
-    ('images', dict(file_name='1.png'), '3 images have 2 files'),
-    ('images', dict(width=40), '1 images do not have the size .*0.png'),
-    ('images', dict(width=None), '1 images do not have the size'),
-    ('images', dict(file_name='x.png'), 'got none; --images')])
-def test_coco_is_refused(part: str, entry: dict[str, Any], message: str, tmp_path: Path) -> None:
-    file = coco(tmp_path, folder='photos')
+@pytest.mark.parametrize(('entry', 'message'), [
+    (dict(width=40), '1 images do not have the size .*0.png'), (dict(width=None), '1 images do not have the size'),
+    (dict(file_name='x.png'), 'got none; --images')])
+def test_coco_is_refused(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
+    file = coco(tmp_path)
     content = json.loads(file.read_text())
-    content[part][0].update(entry)
+    content['images'][0].update(entry)
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         read(file)
@@ -218,46 +202,44 @@ def test_coco_is_refused(part: str, entry: dict[str, Any], message: str, tmp_pat
         read(tmp_path)
 
 
-@pytest.mark.parametrize(('size', 'is_told'), [((40, 60), False), ((60, 40), True)])
-def test_images_that_exif_turns(size: tuple[int, int], is_told: bool, tmp_path: Path) -> None:
-    """The pipeline turns them. A file that states the size before that may have other boxes."""
+@pytest.mark.parametrize(('size', 'is_refused'), [((40, 60), False), ((60, 40), True)])
+def test_images_that_exif_turns(size: tuple[int, int], is_refused: bool, tmp_path: Path) -> None:
+    """The pipeline turns them. A file that states the size before that has other boxes."""
     entries = [dict(id=i, file_name=f'{i}.jpg', width=width, height=height)
                for i, (width, height) in enumerate((size, (60, 40), (60, 40)))]
     file, exif = coco(tmp_path, names=('0.jpg', '1.jpg', '2.jpg'), images=entries), Image.Exif()
     exif[0x0112] = 6
     Image.open(tmp_path / 'train/0.jpg').save(tmp_path / 'train/0.jpg', exif=exif)
-    assert any('EXIF' in note and '0.jpg' in note for note in read(file).notes) == is_told
+    with pytest.raises(ValueError, match='EXIF .*0.jpg') if is_refused else nullcontext():
+        read(file)
 
 
-@pytest.mark.parametrize('check', [False, True])
-def test_images_of_two_splits_are_refused(check: bool, tmp_path: Path) -> None:
+def test_images_of_two_splits_are_refused(tmp_path: Path) -> None:
     data = folders(tmp_path / 'folders', train__a=3, train__b=3, val__a=2, val__b=2)
     boxes = coco(tmp_path / 'coco').parents[1]
     coco(boxes, 'annotations/val.json', 'val')
     for source, image in ((data / 'train/a/0.png', data / 'val/b/1.png'),
                           (boxes / 'train/0.png', boxes / 'val/1.png')):
         image.unlink()
-        shutil.copy(source, image) if check else image.symlink_to(source)
+        image.symlink_to(source)
     for root in (data, boxes):
         with pytest.raises(ValueError, match='1 images are in two splits: val.*1.png'):
-            read(root, check)
+            read(root)
 
 
 @pytest.mark.parametrize('config', [SMALL, MASKS])
 def test_other_data_are_refused_before_images_are_read(config: str, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmcv, 'imfrombytes', lambda _: pytest.fail('an image was read'))
+    monkeypatch.setattr(mmcv, 'imread', lambda _: pytest.fail('an image was read'))
     data = folders(tmp_path, a=2, b=2) if config == MASKS else coco(tmp_path)
     with pytest.raises(ValueError, match='expected a config for mm'):
         write_config(config, str(data), tmp_path / 'own.py')
 
 
 @pytest.mark.parametrize(('base', 'change', 'batch', 'source'), [
-    ('mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py', '', 256, 'auto_scale_lr'),
+    ('mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py', '', 256, '8xb32'), (SMALL, '', 32, 'auto_scale_lr'),
     (RTMDET, '', 256, '8xb32'), (RTMDET, 'auto_scale_lr = dict(\n base_batch_size=64)', 64, 'auto'),
-    (RTMDET, 'optim_wrapper = dict(optimizer=dict(lr=1e-4))', 32, 'its batch size'),
-    (SMALL, '', 32, 'auto_scale_lr'),
-    ('mmfreq::swin/mask-rcnn_swin-t-p4-w7-dct24s_fpn_1x_coco.py', '', 16, '8 GPUs')])
+    ('mmfreq::swin/mask-rcnn_swin-t-p4-w7-dct24s_fpn_1x_coco.py', '', 16, 'auto_scale_lr')])
 def test_the_batch_of_a_learning_rate(base: str, change: str, batch: int, source: str,
                                       tmp_path: Path) -> None:
     path = tmp_path / 'base.py'
@@ -309,9 +291,8 @@ def test_a_classifier_on_few_images(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(('config', 'epochs', 'phases'), [
-    ('mmdet::yolox/yolox_nano_8xb8-300e_coco.py', 2, [(False, 0, 10, None), (True, 0, 2, 2)]),
-    ('mmpretrain::resnet/resnet50_8xb256-rsb-a3-100e_in1k.py', 1,
-     [(False, 0, 10, None), (True, 0, 1, 1)]),
+    ('mmdet::yolox/yolox_nano_8xb8-300e_coco.py', 2, [(True, 0, 2, 2)]),
+    ('mmpretrain::resnet/resnet50_8xb256-rsb-a3-100e_in1k.py', 1, [(True, 0, 1, 1)]),
     ('mmpretrain::resnet/resnet50_32xb64-warmup-coslr_in1k.py', 30,
      [(True, 0, 2, None), (True, 2, 30, 28)]),
     ('mmdet::swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py', 1,

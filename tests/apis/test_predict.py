@@ -38,7 +38,7 @@ def test_images_have_different_names(tmp_path: Path) -> None:
     assert names('') == names('a', 'b') == ['a/1.PNG', 'a/1.jpg', 'a/1.jpg.png', 'b/1.jpg']
     assert names('b/1.jpg', 'b/notes.txt', 'b') == ['1.jpg', 'notes.txt']
     assert find_images([str(tmp_path / 'b')], 'out') == {'1.jpg': tmp_path / 'b/1.jpg'}
-    for paths, message in {('out', ): 'expected images .*found none', ('y.jpg', ): 'no such file',
+    for paths, message in {('out', ): 'expected images .*got none', ('y.jpg', ): 'y.jpg: .*got none',
                            ('a/1.jpg', 'a/1.jpg.png'): '1.jpg.png: output would overwrite'}.items():
         with pytest.raises(RefusedError, match=message):
             names(*paths, out='a' if len(paths) == 2 else 'out')

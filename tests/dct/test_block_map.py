@@ -130,11 +130,9 @@ def test_a_pickled_transform_holds_no_machine_code() -> None:
 
 
 @pytest.mark.parametrize(('arguments', 'words'), [
-    (dict(channels='25S'), 'channels: .*6S'), (dict(channels=[0, 0]), 'more than once'),
-    (dict(stats='nowhere'), 'stats: '), (dict(stats=dict(mean=[0.], std=[1.])), 'stats: .*192 channels, got 1'),
-    (dict(channel_order='ycc'), "channel_order: .*'ycc'"), (dict(upscale=3), 'block_size: .*multiple of upscale=3'),
-    (dict(upscale=0), 'upscale: .*0'), (dict(block_size=0), 'block_size: .*0'), (dict(dtype='uint8'), "'uint8'"),
-    (dict(dtype='int8'), 'scale=None'), (dict(dtype='int8', scale=0), 'scale=0'), (dict(scale=6.), 'scale=6.0'),
+    (dict(upscale=3), 'block_size: .*multiple of upscale=3'), (dict(upscale=0), 'upscale: .*0'),
+    (dict(dtype='uint8'), "'uint8'"), (dict(dtype='int8'), 'scale=None'),
+    (dict(dtype='int8', scale=0), 'scale=0'), (dict(scale=6.), 'scale=6.0'),
     (dict(dtype='int8', scale=float('inf')), 'scale=inf')])
 def test_bad_arguments(arguments: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):

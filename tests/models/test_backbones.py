@@ -110,7 +110,7 @@ def test_copies(name: str) -> None:
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(patch_size=14), r'expected patches a multiple of input_stride=4 pixels apart, got \(14, 14\)'),
     (dict(input_stride=0), 'FreqVisionTransformer: input_stride: expected an integer >= 1, got 0'),
-    (dict(input_stride=4.0), r'got 4\.0'), (dict(channels=0), 'in_channels: expected .* got 0')])
+    (dict(channels=0), 'in_channels: expected .* got 0')])
 def test_bad_arguments(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         freq('mmpretrain.VisionTransformer', **arguments)
@@ -120,8 +120,6 @@ def test_bad_arguments(arguments: dict, message: str) -> None:
 def test_the_gate_comes_first(name: str) -> None:
     model = freq(name, gate=dict(always_on=[5]))
     assert find_gate(model) is model.gate
-    with pytest.raises(ValueError, match=r'in_channels=24 .*\(1, 48, 16, 16\)'):
-        model(torch.rand(1, 48, 16, 16))
     model.train()
     x = torch.randn(2, 24, 16, 16)
     (sum(level.square().sum() for level in model(x)) + model.gate.mask.sum()).backward()

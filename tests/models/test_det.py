@@ -221,30 +221,24 @@ def test_an_input_has_a_cell_for_each_stride_of_pixels(stride: int, pixels: tupl
 
 
 @pytest.mark.parametrize(('changes', 'message'), [
-    ({'train_dataloader.dataset.pipeline.4.upscale': 1}, 'stride=4, .* train_dataloader has .*=8 and upscale=1'),
-    ({'test_dataloader.dataset.pipeline.3.upscale': 3}, 'stride=4, .* test_dataloader has .*=8 and upscale=3'),
     ({'model.data_preprocessor.type': 'DetDataPreprocessor'}, "'FreqDetDataPreprocessor'.* got DetDataPreprocessor"),
-    ({'model.data_preprocessor': None}, 'got none'),
+    ({'model.data_preprocessor': None}, 'got None'),
     ({'model.data_preprocessor.type': 'DetDataPreprocessor',  # the model's own is what mmengine builds
       'data_preprocessor': dict(type='FreqDetDataPreprocessor')}, 'got DetDataPreprocessor'),
 ])
 def test_geometry_that_does_not_fit_is_refused_before_building(changes: dict, message: str) -> None:
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
-    steps = cfg.train_dataloader.dataset.pipeline[4], cfg.test_dataloader.dataset.pipeline[3]
-    assert [step.type for step in steps] == ['FusedBlockDCT'] * 2
     cfg.merge_from_dict(changes)
     with pytest.raises(ValueError, match=message):
         check_channels(cfg)
 
 
 @pytest.mark.parametrize('changes', [
-    {'model.data_preprocessor.stride': 8, 'train_dataloader.dataset.pipeline.4.upscale': 1,
-     'val_dataloader.dataset.pipeline.3.upscale': 1, 'test_dataloader.dataset.pipeline.3.upscale': 1},
     {'model.data_preprocessor.type': 'mmfreq.FreqDetDataPreprocessor'},
     {'model.data_preprocessor': dict(type='MultiBranchDataPreprocessor', _delete_=True,
                                      data_preprocessor=dict(type='FreqDetDataPreprocessor'))},
 ])
-def test_other_strides_and_scopes_fit(changes: dict) -> None:
+def test_other_scopes_fit(changes: dict) -> None:
     cfg = Config.fromfile('configs/mask_rcnn/mask-rcnn_r50-dct24s_fpn_1x_coco.py')
     cfg.merge_from_dict(changes)
     check_channels(cfg)
@@ -254,12 +248,9 @@ def test_other_strides_and_scopes_fit(changes: dict) -> None:
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(pad_size_divisor=30), 'multiple of stride=4 pixels, got 30'),
-    (dict(stride=0), 'stride: expected an integer >= 1, got 0'),
-    (dict(mean=[1, 2, 3], std=[1, 1, 1]), 'mean: expected none'),
     (dict(batch_augments=[dict(type='BatchSyncRandomResize')]), 'batch_augments: expected BatchFixedSizePad'),
     (dict(batch_augments=[dict(type='BatchFixedSizePad', size=(64, 62))]), 'multiple of stride=4 pixels'),
     (dict(batch_augments=[dict(type='BatchFixedSizePad', size=(64, 64), img_pad_value=3)]), r'img_pad_value=0\)'),
-    (dict(bgr_to_rgb=True), 'bgr_to_rgb: expected none'),
 ])
 def test_bad_arguments_of_the_preprocessor(arguments: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):

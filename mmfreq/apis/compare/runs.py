@@ -1,7 +1,6 @@
 """Read training runs: their configs, their results, and published results of the same configs."""
 import json
 import math
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ class Run:
     cfg: Config
     seed: Any = None  # randomness.seed, or the work dir if mmengine drew it; None without a run
     metrics: dict[str, float] = field(default_factory=dict)  # mmengine's names and units
-    source: str = ''  # of the metrics: 'metrics.json', 'validation of epoch 6'
+    source: str = ''  # of the metrics: 'test of epoch_6.pth', 'validation of epoch 6'
 
 
 def read_run(run_or_config: str) -> Run:
@@ -59,16 +58,12 @@ def read_run(run_or_config: str) -> Run:
 def results(folder: Path, cfg: Config) -> tuple[dict[str, float], str]:
     """Return the metrics of a run, and their source; empty if it has no results.
 
-    The first of these counts: ``metrics.json`` (``tools/test.py --out``), the newest test in
-    ``test/``, the last validation in the logs. A test from before the last start of the training
-    does not count, nor one in ``test/`` of other weights, data or metrics than those of the run.
+    The newest test in ``test/`` counts, else the last validation in the logs. A test from before the
+    last start of the training does not count, nor one of other weights, data or metrics than those of
+    the run.
     """
     logs = sorted(folder.glob('*/vis_data/scalars.json'), reverse=True)
     start = logs[0].parts[-3] if logs else ''  # such as 20260131_235959
-    tested = folder / 'metrics.json'
-    if tested.exists() and start <= time.strftime(
-            '%Y%m%d_%H%M%S', time.localtime(tested.stat().st_mtime)):
-        return _metrics(read_json(tested, 'metrics')), tested.name
     for file in sorted(folder.glob('test/*/*.json'), reverse=True):
         test = Config.fromfile(str(file.parent / 'vis_data/config.py'))
         weights = Path(test.load_from).resolve()

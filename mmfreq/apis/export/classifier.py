@@ -14,7 +14,7 @@ from mmfreq.apis.export.inputs import ChannelInput, ClassifierInput
 
 
 class Classifier(nn.Module):
-    """The conversion of the file's input, and mmpretrain's classifier behind it, to scores.
+    """The conversion of the file's input, and then mmpretrain's classifier, to scores.
 
     Args:
         front (nn.Module): ClassifierInput or ChannelInput.
@@ -55,7 +55,7 @@ class ClassifierExporter(Exporter):
         return [packed['inputs'][None] for packed in self.packed]
 
     def batches(self) -> list[Tensor]:
-        """Return inputs of one and of two images, resized before where the file resizes.
+        """Return inputs of one and of two images, already resized where the file resizes.
 
         Runtimes resize with other roundings, so that a pixel here and there is one level off.
         """

@@ -5,6 +5,7 @@ import numpy as np
 import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 from torchvision.ops import box_iou
@@ -33,12 +34,10 @@ class DetectorInput(ImageInput):
     def __init__(self, cfg: Config, preprocessor: Any, order: str) -> None:
         super().__init__(cfg, order)
         step = self.about['steps'][0] if len(self.about['steps']) == 1 else {}
-        defaults = dict(backend='cv2', interpolation='bilinear')
-        if (step.get('type') != 'Resize' or not isinstance(step.get('scale'), (tuple, list))
-                or any(step.get(key, value) != value for key, value in defaults.items())):
+        how = step.get('type'), step.get('backend', 'cv2'), step.get('interpolation', 'bilinear')
+        if how != ('Resize', 'cv2', 'bilinear') or not isinstance(step.get('scale'), (tuple, list)):
             raise RefusedError('the test pipeline: expected one Resize with scale=(width, height), '
-                               f'bilinear, by cv2, got {self.about["steps"]}, which cannot be '
-                               'exported for a detector')
+                               f'bilinear, by cv2, got {self.about["steps"]}, which cannot be exported')
         self.scale, self.keep_ratio = step['scale'], step.get('keep_ratio', False)
         self.rounds = not step.get('lazy')
         self.divisor = preprocessor.pad_size_divisor * self.stride
@@ -78,7 +77,7 @@ def whole_numbers(values: Tensor) -> list[int]:
 
 
 class Detector(nn.Module):
-    """The conversion of pixels, and mmdet's detector behind it, to detections.
+    """The conversion of pixels, and then mmdet's detector, to detections.
 
     Args:
         front (DetectorInput): The conversion.
@@ -109,12 +108,12 @@ class Detector(nn.Module):
         for key, value in meta.items():  # metainfo= would copy sizes that the graph computes
             sample.set_field(tuple(value), key, field_type='metainfo')
         with fixed_lengths():
-            found = self.model.predict(inputs, [sample], rescale=False)[0].pred_instances
-        exists = found.scores > 0
-        boxes = torch.where(exists[:, None], found.bboxes / factors.float().flip(0).repeat(2), 0.)
-        outputs = [boxes, torch.where(exists, found.labels, -1), torch.where(exists, found.scores, 0.)]
+            results = self.model.predict(inputs, [sample], rescale=False)[0].pred_instances
+        exists = results.scores > 0
+        boxes = torch.where(exists[:, None], results.bboxes / factors.float().flip(0).repeat(2), 0.)
+        outputs = [boxes, torch.where(exists, results.labels, -1), torch.where(exists, results.scores, 0.)]
         if 'masks' in self.outputs:
-            masks = pasted(found.masks, boxes, images.shape[1], images.shape[2])
+            masks = pasted(results.masks, boxes, images.shape[1], images.shape[2])
             threshold = self.model.roi_head.test_cfg.mask_thr_binary
             outputs.append((masks >= threshold) & exists[:, None, None])
         return tuple(output[None] for output in outputs)
@@ -158,9 +157,9 @@ class DetectorExporter(Exporter):
 
     def results(self, sample: Any) -> Arrays:
         """Return boxes (K, 4), labels, scores (K, ) and, if there are any, masks of a data sample."""
-        found = sample.pred_instances
-        names = ['bboxes', 'labels', 'scores'] + ['masks'] * ('masks' in found)
-        return [found[name].numpy() for name in names]
+        results = sample.pred_instances
+        names = ['bboxes', 'labels', 'scores'] + ['masks'] * ('masks' in results)
+        return [results[name].numpy() for name in names]
 
     def example(self) -> tuple[Tensor, dict]:
         """Return an image, whose height and width are dynamic."""
@@ -188,21 +187,21 @@ class DetectorExporter(Exporter):
         """
         outputs = detections(outputs)
         pairs = matches(outputs, expected)
-        found = dict.fromkeys(allowed, 0.)
-        for mine, other in pairs:
-            apart = [np.abs(a[mine] * 1. - b[other] * 1.) for a, b in zip(outputs, expected)]
-            found['scores'] = max(found['scores'], apart[2] / expected[2].max())
-            found['boxes'] = max(found['boxes'], apart[0].max() / expected[0].max())
-            if len(outputs) > 3:
-                size = max(SMALL, expected[3][other].sum())
-                found['masks'] = max(found['masks'], apart[3].sum() / size)
+        largest = dict.fromkeys(allowed, 0.)
+        if len(pairs[0]):
+            mine, others = ([part[one] for part in result] for one, result in zip(pairs, (outputs, expected)))
+            largest['boxes'] = np.abs(mine[0] - others[0]).max() / expected[0].max()
+            largest['scores'] = np.abs(mine[2] - others[2]).max() / expected[2].max()
+            if len(mine) > 3:
+                sizes = np.maximum(SMALL, others[3].sum((1, 2)))
+                largest['masks'] = ((mine[3] != others[3]).sum((1, 2)) / sizes).max()
         margin = allowed['scores'] * max([*expected[2], *outputs[2]], default=0.)
-        for one, others, axis in ((outputs, expected, 0), (expected, outputs, 1)):
-            left = np.setdiff1d(np.arange(len(one[0])), [pair[axis] for pair in pairs])
-            is_tied = self.is_tied([part[left] for part in one], one, others, margin)
+        for one, other, matched in ((outputs, expected, pairs[0]), (expected, outputs, pairs[1])):
+            left = np.setdiff1d(np.arange(len(one[0])), matched)
+            is_tied = self.is_tied([part[left] for part in one], one, other, margin)
             for name, count in (('tied', is_tied.sum()), ('unmatched', (~is_tied).sum())):
-                found[name] += count / max(1, len(outputs[0]) + len(expected[0]))
-        return found
+                largest[name] += count / max(1, len(outputs[0]) + len(expected[0]))
+        return largest
 
     def is_tied(self, left: Arrays, one: Arrays, others: Arrays, margin: float) -> np.ndarray:
         """Return whether rounding decides that detections are ``left`` without a counterpart.
@@ -230,11 +229,8 @@ def overlaps(one: Arrays, others: Arrays) -> np.ndarray:
     return np.where(one[1][:, None] == others[1], overlap, 0)
 
 
-def matches(outputs: Arrays, expected: Arrays) -> list[tuple[int, int]]:
-    """Return pairs of detections (boxes, labels, ...) of one class whose boxes overlap most."""
-    overlap, pairs = overlaps(outputs, expected), []
-    while overlap.size and overlap.max() > SAME:
-        mine, other = np.unravel_index(overlap.argmax(), overlap.shape)
-        overlap[mine], overlap[:, other] = 0, 0
-        pairs.append((int(mine), int(other)))
-    return pairs
+def matches(outputs: Arrays, expected: Arrays) -> list[np.ndarray]:
+    """Return the numbers of the detections (boxes, labels, ...) of one class whose boxes overlap most."""
+    overlap = overlaps(outputs, expected)
+    pairs = linear_sum_assignment(overlap, maximize=True)
+    return [one[overlap[pairs] > SAME] for one in pairs]

@@ -10,7 +10,7 @@ import torch
 from matplotlib.cbook import get_sample_data
 from mmengine.config import Config
 from mmengine.registry import DATASETS
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import nn
 
 from mmfreq.apis.inference import Model, pixels
@@ -43,7 +43,7 @@ class Exporter:
         half (bool): Whether the network computes in float16.
 
     Attributes:
-        images (list[np.ndarray]): RGB pixels, uint8 (H, W, 3), to compare on.
+        images (list[np.ndarray]): RGB pixels, uint8 (H, W, 3), upright, to compare on.
         packed (list[dict]): Results of the test pipeline for these images' files.
         expected (list[list[np.ndarray]]): Results of the model for the files.
         source (str): Where the images come from.
@@ -58,7 +58,7 @@ class Exporter:
         self.model, self.kind, self.order, self.half = model, kind, order, half
         model.module.requires_grad_(False)
         with model.scope(), check_images(model.cfg) as (paths, self.source):
-            self.images = list(map(read_pixels, paths))
+            self.images = [np.ascontiguousarray(pixels(path)[:, :, ::-1]) for path in paths]
             files = [pixels(path, load=model.load) for path in paths]
             self.packed = [model.packed(image) for image in files]
             self.expected = [self.results(model.samples([image])[0]) for image in files]
@@ -76,10 +76,10 @@ class Exporter:
         """
         largest = {}
         for reference, cases, allowed in self.references():
-            found = largest[reference] = dict.fromkeys(allowed, 0.)
+            most = largest[reference] = dict.fromkeys(allowed, 0.)
             for inputs, expected in cases:
                 for name, value in self.differences(run(inputs), expected, allowed).items():
-                    found[name] = max(found[name], value)
+                    most[name] = max(most[name], value)
                     if not value <= allowed[name]:
                         raise RefusedError(f'nothing is written: the {name} of the file differ by '
                                            f'{value:.1e} from {reference}, allowed {allowed[name]}')
@@ -118,11 +118,6 @@ def check_out(out: Path) -> None:
     if out.suffix not in _WRITERS:
         raise RefusedError(f'expected a file name with {" or ".join(_WRITERS)}, got {out}')
     check_writable(out)
-
-
-def read_pixels(path: str) -> np.ndarray:
-    """Read RGB pixels, uint8 (H, W, 3), upright as the EXIF orientation says."""
-    return np.array(ImageOps.exif_transpose(Image.open(path)).convert('RGB'))
 
 
 @contextmanager

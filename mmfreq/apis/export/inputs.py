@@ -1,28 +1,23 @@
 """From a file's input to the network's input: what test pipeline and preprocessor do, as a graph."""
-from typing import Any, Callable
+from typing import Any, Callable, Sequence
 
 import numpy as np
 import torch
 from mmengine.config import Config
 from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
 
-from mmfreq.apis.export.resize import center_crop, geometry, resize, resize_edge, whole_levels
+from mmfreq.apis.export.resize import center_crop, geometry, resize, whole_levels
 from mmfreq.config.pipelines import input_spec, iter_dicts, pipelines
-from mmfreq.dct.blocks import LEVEL_SHIFT
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import META_KEY, InputSpec
+from mmfreq.models.dct_layer import BlockConvolution
 from mmfreq.transforms import INT8_LIMIT
 
-_STEPS = {'ResizeEdge': resize_edge, 'Resize': resize, 'CenterCrop': center_crop}
+_STEPS = {'ResizeEdge': resize, 'Resize': resize, 'CenterCrop': center_crop}
 
 
-def affine(spec: InputSpec, order: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the convolution that computes an input from pixels - 128, which loses fewest digits.
-
-    Args:
-        spec (InputSpec): The input.
-        order (str): Order of the pixels' colours, ``'rgb'`` or ``'bgr'``.
+def affine(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
+    """Return the convolution that computes an input from pixels in the order of its colours.
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Kernel, float64 (C, 3, window, window), and bias (C, ).
@@ -31,19 +26,20 @@ def affine(spec: InputSpec, order: str) -> tuple[np.ndarray, np.ndarray]:
         RefusedError: The input is neither RGB or BGR pixels nor DCT channels.
     """
     if spec.channels:
-        blocks, colors = spec.block_map(), spec.colors
-        kernel, bias = blocks.kernel, blocks.bias
-    elif spec.colors in ('rgb', 'bgr'):
-        std, colors = np.ones(3) * (spec.std or 1.), spec.colors
-        kernel, bias = np.diag(1 / std)[:, :, None, None], -np.array(spec.mean or [0.] * 3) / std
-    else:
+        blocks = spec.block_map()
+        return blocks.kernel, blocks.bias
+    if spec.colors not in ('rgb', 'bgr'):
         raise RefusedError(f'the test pipeline: {spec} cannot be exported')
-    if (order == 'rgb') != colors.endswith('rgb'):
-        kernel = kernel[:, ::-1]
-    return kernel, bias + LEVEL_SHIFT * kernel.sum((1, 2, 3))
+    std = np.ones(3) * (spec.std or 1.)
+    return np.diag(1 / std)[:, :, None, None], -np.array(spec.mean or [0.] * 3) / std
 
 
-class ImageInput(nn.Module):
+def metadata(pipeline: Sequence[dict], spec: InputSpec) -> dict[str, Any]:
+    """Return ``steps``, configs of the transforms before the DCT, and ``input_spec``."""
+    return dict(steps=geometry(pipeline), **{META_KEY: spec.to_dict()})
+
+
+class ImageInput(BlockConvolution):
     """Images, uint8 (N, H, W, 3), to the network's input.
 
     Args:
@@ -51,32 +47,23 @@ class ImageInput(nn.Module):
         order (str): Order of the images' colours, ``'rgb'`` or ``'bgr'``.
 
     Attributes:
-        about (dict): Metadata: ``steps``, configs of the transforms before the DCT, and
-            ``input_spec``.
+        about (dict): The :func:`metadata`.
     """
 
     def __init__(self, cfg: Config, order: str) -> None:
-        super().__init__()
         pipeline = pipelines(cfg, 'test_dataloader')[0]
         spec = input_spec(cfg, pipeline)
-        self.about = dict(steps=geometry(pipeline), **{META_KEY: spec.to_dict()})
-        kernel, bias = affine(spec, order)
-        self.stride, self.margin = spec.stride, (kernel.shape[-1] - spec.stride) // 2
-        self.int8_scale = spec.scale
-        self.register_buffer('kernel', torch.tensor(kernel.copy(), dtype=torch.float32))
-        self.register_buffer('bias', torch.tensor(bias, dtype=torch.float32))
+        kernel, bias = affine(spec)
+        margin = (kernel.shape[-1] - spec.stride) // 2
+        super().__init__(kernel, bias, spec.stride, margin, (order == 'rgb') != spec.colors.endswith('rgb'))
+        self.about, self.int8_scale = metadata(pipeline, spec), spec.scale
 
     def converted(self, images: Tensor) -> Tensor:
         """Return the input, float32 (N, C, h, w), for resized images, float32 (N, 3, H, W).
 
         Where the pipeline rounds to int8, the input is rounded, too.
         """
-        height, width = images.shape[2:]
-        margin, stride = self.margin, self.stride
-        if margin or stride > 1:
-            pads = [margin, -width % stride + margin, margin, -height % stride + margin]
-            images = F.pad(images, pads, mode='replicate')
-        inputs = F.conv2d(images - LEVEL_SHIFT, self.kernel, self.bias, stride=stride)
+        inputs = super().forward(images)
         if self.int8_scale is None:
             return inputs
         return inputs.round().clamp(-INT8_LIMIT, INT8_LIMIT) / self.int8_scale
@@ -91,13 +78,18 @@ class ClassifierInput(ImageInput):
 
     def __init__(self, cfg: Config, order: str) -> None:
         super().__init__(cfg, order)
-        self.steps = [(step['type'], _counterpart(step)) for step in self.about['steps']]
+        for step in self.about['steps']:
+            if step['type'] not in _STEPS:
+                raise RefusedError(f'the test pipeline: {step["type"]} cannot be exported, only '
+                                   f'{", ".join(_STEPS)} and the DCT; --input channels leaves the '
+                                   'pipeline out of the file')
+        self.steps: list[Callable] = [_STEPS[step['type']](step) for step in self.about['steps']]
 
     def resized(self, images: Tensor) -> Tensor:
         """Return uint8 images (N, H, W, 3) in the size to which the first steps resize them."""
         images = images.permute(0, 3, 1, 2).float()
-        for kind, step in self.steps:
-            if kind == 'CenterCrop':
+        for step, about in zip(self.steps, self.about['steps']):
+            if about['type'] == 'CenterCrop':
                 break
             images = step(images)
         return whole_levels(images).permute(0, 2, 3, 1).to(torch.uint8)
@@ -105,17 +97,9 @@ class ClassifierInput(ImageInput):
     def forward(self, images: Tensor) -> Tensor:
         """Return the input, float32 (N, C, h, w)."""
         images = images.permute(0, 3, 1, 2).float()
-        for _, step in self.steps:
+        for step in self.steps:
             images = step(images)
         return self.converted(images)
-
-
-def _counterpart(step: dict) -> Callable:
-    if step['type'] not in _STEPS:
-        raise RefusedError(f'the test pipeline: {step["type"]} cannot be exported, only '
-                           f'{", ".join(_STEPS)} and the DCT; --input channels leaves the pipeline '
-                           'out of the file')
-    return _STEPS[step['type']](step)
 
 
 class ChannelInput(nn.Module):
@@ -126,7 +110,7 @@ class ChannelInput(nn.Module):
         preprocessor (nn.Module): The model's, which undoes the scale of int8.
 
     Attributes:
-        about (dict): As of :class:`ImageInput`; ``input_spec`` describes what the file takes.
+        about (dict): The :func:`metadata`; ``input_spec`` describes what the file takes.
 
     Raises:
         RefusedError: The test pipeline does not compute DCT channels.
@@ -139,7 +123,7 @@ class ChannelInput(nn.Module):
         if not spec.channels:
             raise RefusedError('--input channels: expected a test pipeline that computes DCT '
                                'channels; export this config with --input image')
-        self.about = dict(steps=geometry(pipeline), **{META_KEY: spec.to_dict()})
+        self.about = metadata(pipeline, spec)
         normalizes = preprocessor._enable_normalize
         self.mean, self.std = (preprocessor.mean, preprocessor.std) if normalizes else (0., 1.)
 

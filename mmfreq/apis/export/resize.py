@@ -29,37 +29,27 @@ def geometry(pipeline: Sequence[dict]) -> list[dict]:
     return steps
 
 
-def resize_edge(step: dict) -> Callable:
-    """Return mmpretrain's ResizeEdge of the short edge for float pixels (N, 3, H, W)."""
-    def size(height: int, width: int) -> list[int]:
-        short = torch.sym_min(height, width)
-        return [step['scale'] * height // short, step['scale'] * width // short]
-
-    return _resize(step, size, step.get('edge', 'short') == 'short')
-
-
 def resize(step: dict) -> Callable:
-    """Return a Resize to a fixed (width, height) for float pixels (N, 3, H, W)."""
-    scale = step.get('scale') or 0
-    size = [scale, scale] if isinstance(scale, int) else [*scale[::-1]]
-    return _resize(step, lambda height, width: size, bool(scale) and not step.get('keep_ratio'))
-
-
-def _resize(step: dict, size: Callable, has_size: bool) -> Callable:
+    """Return ResizeEdge of the short edge, or Resize to a fixed scale, for float pixels (N, 3, H, W)."""
+    scale, by_edge, lazy = step.get('scale'), step['type'] == 'ResizeEdge', step.get('lazy')
     backend, mode = step.get('backend', 'cv2'), step.get('interpolation', 'bilinear')
-    if not has_size or backend not in ('cv2', 'pillow') or mode not in ('bilinear', 'bicubic'):
+    fixed = step.get('edge', 'short') == 'short' if by_edge else scale and not step.get('keep_ratio')
+    if not fixed or backend not in ('cv2', 'pillow') or mode not in ('bilinear', 'bicubic'):
         raise RefusedError('the test pipeline: expected Resize to a fixed scale or ResizeEdge of the '
                            f'short edge, bilinear or bicubic, got {step}; --input channels leaves '
                            'it out of the file')
 
     def resized(image: Tensor) -> Tensor:
-        height, width = size(*image.shape[2:])
-        shapes = [(height, width)]
-        if backend == 'pillow' and not step.get('lazy'):
-            shapes.insert(0, (image.shape[2], width))  # Pillow rounds the resized rows, too
-        for shape in shapes:
+        height, width = image.shape[2:]
+        if by_edge:
+            short = torch.sym_min(height, width)
+            size = [scale * height // short, scale * width // short]
+        else:
+            size = [scale, scale] if isinstance(scale, int) else [*scale[::-1]]
+        # Pillow rounds the resized rows, too
+        for shape in [(height, size[1]), size] if backend == 'pillow' and not lazy else [size]:
             image = F.interpolate(image, shape, mode=mode, antialias=backend == 'pillow')
-            image = image if step.get('lazy') else whole_levels(image)
+            image = image if lazy else whole_levels(image)
         return image
 
     return resized

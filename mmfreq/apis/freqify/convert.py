@@ -30,6 +30,7 @@ from mmfreq.config.pipelines import (
     iter_dicts,
     preprocessor,
     transform_type,
+    with_imports,
 )
 from mmfreq.config.writer import child_text, plain_config, wrapped
 from mmfreq.dct.channels import NATIVE_NAMES, channel_indices
@@ -85,10 +86,7 @@ def freqify(config: str, channels: str, stats: Optional[str] = None,
             target[key] = convert_pipelines(value, freq, scale, key)
     target['freq'] = freq
     _convert_hooks_and_datasets(target)
-    imports = target.get('custom_imports') or {}
-    own = imports.get('imports') or []
-    own = [own] if isinstance(own, str) else own
-    target['custom_imports'] = {**imports, 'imports': list(dict.fromkeys([*modules, *own]))}
+    target['custom_imports'] = with_imports(target.get('custom_imports'), modules)
     cfg = Config(target)
     check_config(cfg)
     if not input_specs(cfg):

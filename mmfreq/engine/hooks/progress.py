@@ -10,7 +10,6 @@ from mmengine.dist import is_main_process
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from mmfreq.config.pipelines import input_specs, iter_dicts
@@ -29,20 +28,15 @@ class ProgressHook(Hook):
     def __init__(self) -> None:
         self._draws = sys.stderr.isatty() and is_main_process()
         self._bar = tqdm(disable=True)
-        self._result = 'not evaluated'
-        self._loss = math.nan
         self._started = self._shown = time.monotonic()
 
     def before_train(self, runner: Runner) -> None:
         """Describe the training."""
-        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
-        length = (f'{runner.max_epochs} epochs of {len(runner.train_dataloader)} steps' if by_epoch
-                  else f'{runner.max_iters} steps')
+        length = f'{runner.max_iters} steps'
+        if _by_epoch(runner):
+            length = f'{runner.max_epochs} epochs of {len(runner.train_dataloader)} steps'
         length += f', of which {runner.iter} steps are done' if runner.iter else ''
-        loaders = dict(train=runner.train_dataloader)
-        if runner.val_loop is not None:
-            loaders['val'] = runner.val_dataloader
-        self._describe(runner, loaders, length)
+        self._describe(runner, ('train', 'val') if runner.val_loop else ('train', ), length)
         self._begin(runner.max_iters, runner.iter)
 
     def after_train_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
@@ -50,13 +44,10 @@ class ProgressHook(Hook):
         """Show how far the training is."""
         self._bar.update()
         if self._is_due():
-            loss = (outputs or {}).get('loss')
-            value = math.nan if loss is None else loss.item()
-            if math.isfinite(self._loss) and loss is not None and not math.isfinite(value):
-                self._print('WARNING: training has diverged. Try a lower learning rate or '
-                            'optim_wrapper.clip_grad')
-            self._loss = value
-            self._show(_step(runner), '' if loss is None else f'loss {value:.4g}')
+            loss = f'loss {outputs["loss"].item():.4g}' if outputs and 'loss' in outputs else ''
+            done = (f'epoch {runner.epoch + 1}/{runner.max_epochs}' if _by_epoch(runner) else
+                    f'step {runner.iter + 1}/{runner.max_iters}')
+            self._show(done, loss)
 
     def after_val_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                        outputs: Any = None) -> None:
@@ -66,16 +57,13 @@ class ProgressHook(Hook):
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:
         """Print the metrics of a validation."""
-        by_epoch = isinstance(runner._train_loop, EpochBasedTrainLoop)
-        done = f'epoch {runner.epoch}' if by_epoch else f'step {runner.iter}'
-        self._result = f'{_text(metrics or {})} ({done})'
+        done = f'epoch {runner.epoch}' if _by_epoch(runner) else f'step {runner.iter}'
         self._print(f'{done}: {_text(metrics or {})}')
 
     def after_train(self, runner: Runner) -> None:
-        """Print where the checkpoint is."""
+        """Print the best result, if one is kept, and the checkpoint."""
         self._bar.close()
         info = runner.message_hub.runtime_info
-        self._print(f'last:       {self._result}')
         if info.get('best_ckpt'):
             self._print(f'best:       {info.get("best_score", math.nan):.4g}')
         checkpoint = info.get('best_ckpt') or info.get('last_ckpt')
@@ -84,9 +72,8 @@ class ProgressHook(Hook):
 
     def before_test(self, runner: Runner) -> None:
         """Describe the evaluation."""
-        loader = runner.test_dataloader
-        self._describe(runner, dict(test=loader), f'weights {_short(runner._load_from)}')
-        self._begin(len(loader), 0)
+        self._describe(runner, ('test', ), f'weights {_short(runner._load_from)}')
+        self._begin(len(runner.test_dataloader), 0)
 
     def after_test_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None,
                         outputs: Any = None) -> None:
@@ -104,21 +91,20 @@ class ProgressHook(Hook):
         for line in lines if is_main_process() else ():
             tqdm.write(line)
 
-    def _describe(self, runner: Runner, loaders: dict[str, DataLoader], length: str) -> None:
-        model = unwrapped(runner.model)
-        count = sum(weight.numel() for weight in model.parameters())
-        sizes = [f'{len(loader.dataset):,} {part}' for part, loader in loaders.items()]
-        part, loader = next(iter(loaders.items()))
-        data = runner.cfg[f'{part}_dataloader']
-        classes = list(getattr(loader.dataset, 'metainfo', {}).get('classes') or ())
+    def _describe(self, runner: Runner, parts: tuple[str, ...], length: str) -> None:
+        model, data = unwrapped(runner.model), runner.cfg[f'{parts[0]}_dataloader']
+        datasets = [getattr(runner, f'{part}_dataloader').dataset for part in parts]
+        sizes = [f'{len(dataset):,} {part}' for dataset, part in zip(datasets, parts)]
+        classes = list(getattr(datasets[0], 'metainfo', {}).get('classes') or ())
         root = next((node['data_root'] for node in iter_dicts(data) if node.get('data_root')), '?')
-        specs = list(input_specs(runner.cfg).values())
+        spec = next(iter(input_specs(runner.cfg).values()), '?')
+        count = sum(weight.numel() for weight in model.parameters())
         self._print(
             f'network   {type(getattr(model, "backbone", model)).__name__} in {type(model).__name__}, '
             f'{count / 1e6:.1f} M weights',
             f'data      {" + ".join(sizes)} images in {root}'
             + (f'; {len(classes)} classes: {some_of(classes)}' if classes else ''),
-            f'input     {specs[0] if specs else "?"}; batches of {data.get("batch_size")}',
+            f'input     {spec}; batches of {data.get("batch_size")}',
             f'run       {length}, on {next(model.parameters()).device.type}',
             f'folder    {_short(runner.work_dir)}; log: {_short(runner.logger.log_file)}')
 
@@ -141,10 +127,8 @@ class ProgressHook(Hook):
         self._bar.refresh() if self._draws else self._print(str(self._bar))
 
 
-def _step(runner: Runner) -> str:
-    if isinstance(runner._train_loop, EpochBasedTrainLoop):
-        return f'epoch {runner.epoch + 1}/{runner.max_epochs}'
-    return f'step {runner.iter + 1}/{runner.max_iters}'
+def _by_epoch(runner: Runner) -> bool:
+    return isinstance(runner._train_loop, EpochBasedTrainLoop)
 
 
 def _text(metrics: dict[str, Any]) -> str:

@@ -35,8 +35,6 @@ from tool_runs import (
 )
 
 from mmfreq.apis.dataset_stats import dataset_statistics
-from mmfreq.apis.runs import _enable_tta
-from mmfreq.errors import RefusedError
 from mmfreq.transforms import FreqNormalize
 
 NAME = Path(DEMO24).stem
@@ -311,17 +309,6 @@ def test_scripts_explain_themselves(name: str, arguments: str) -> None:
     output = execute('bash', f'tools/{name}', 'config.py', succeeds=False)
     assert f'usage: tools/{name} {arguments} [arguments of tools/' in output
     assert 'set -euo' not in output
-
-
-def test_tta_without_a_model_is_a_flip_and_refused_for_masks() -> None:
-    masks, boxes = (Config.fromfile(ROOT / 'configs' / path) for path in (
-        'demo/mask-rcnn_r18-dct24s_demo.py', 'faster_rcnn/faster-rcnn_r50-dct24s_fpn_1x_coco.py'))
-    with pytest.raises(RefusedError, match='--tta: .* without masks'):
-        _enable_tta(masks)
-    module = boxes.model
-    _enable_tta(boxes)
-    assert (boxes.model.type, boxes.model.module) == ('DetTTAModel', module)
-    assert boxes.test_dataloader.dataset.pipeline[-1].type == 'TestTimeAug'
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'tools').glob('*.py')), ids=lambda path: path.name)

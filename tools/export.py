@@ -29,7 +29,6 @@ def parse_args() -> argparse.Namespace:
                         'the test pipeline, float32 or int8 (default: %(default)s)')
     parser.add_argument('--order', choices=('rgb', 'bgr'), default='rgb',
                         help='order of the colours in pixels (default: %(default)s)')
-    parser.add_argument('--fp16', action='store_true', help='compute in float16 behind the DCT')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -43,9 +42,9 @@ def main() -> None:
     warnings.simplefilter('ignore')  # torch.export warns of attributes, which the gate sets for hooks
     cfg = read_config(args.config, args.cfg_options)
     model = load_model(cfg, checkpoint_file(args.checkpoint), 'cpu')
-    made = exporter(model, args.input, args.order, args.fp16)
-    print(f'export: writing {args.out}, compared on {made.source}', flush=True)
-    for reference, differences in made.write(args.out).items():
+    graph = exporter(model, args.input, args.order)
+    print(f'export: writing {args.out}, compared on {graph.source}', flush=True)
+    for reference, differences in graph.write(args.out).items():
         values = ', '.join(f'{name} {value:.1e}' for name, value in differences.items())
         print(f'export: largest differences from {reference}: {values}')
     print(f'export: {args.out}, {args.out.stat().st_size / 1e6:.1f} MB')

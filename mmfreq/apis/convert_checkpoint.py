@@ -4,7 +4,6 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -12,39 +11,17 @@ from mmengine.runner import CheckpointLoader
 from mmfreq.apis.freqify.convert import freqify
 from mmfreq.config.pipelines import DATALOADERS, input_specs, pipelines, stock_resize
 from mmfreq.config.writer import child_text, wrapped
-from mmfreq.dct.channels import channel_indices
-from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_save, atomic_write_text, check_not_input
 from mmfreq.input_spec import DCT_ARGUMENTS, META_KEY
-
-StateDict = dict[str, torch.Tensor]
 
 # The selections of the released classifiers of K. Xu et al., by their number of channels. Their
 # channels are in the order of ChannelSelect: Y, Cb, Cr, ascending in natural order.
 _CHANNELS = {24: '24S', 64: '64S', 192: '192'}
 _STOCK = 'mmpretrain::resnet/resnet50_8xb32_in1k.py'
-_FIRST = 'model.0.0.conv1.weight'
 _COMMENT = (
     'The released DCTNet ResNet-50 classifier (K. Xu et al., CVPR 2020) on the DCT channels '
     "{channels}, with the authors' statistics, for {checkpoint}.",
     'In their code the second stage keeps the grid: stages of 56, 56, 28 and 14 cells.')
-
-
-def read_weights(path: str) -> tuple[StateDict, dict[str, Any]]:
-    """Read the weights of a checkpoint, and the numbers and strings beside them, such as ``epoch``.
-
-    The weights are on the CPU and named without the ``module.`` of DataParallel.
-
-    Raises:
-        RefusedError: The file has no state dict.
-    """
-    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
-    weights = content.get('state_dict', content) if isinstance(content, dict) else None
-    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
-        raise RefusedError(f'{path}: expected a state dict, or a dict with one as "state_dict"')
-    meta = {key: value.item() if hasattr(value, 'item') else value  # of NumPy
-            for key, value in content.items() if isinstance(value, (str, int, float))}
-    return {key.removeprefix('module.'): value for key, value in weights.items()}, meta
 
 
 def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> str:
@@ -53,43 +30,31 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> str:
     Args:
         path (str): The authors' file: a dict with ``state_dict``, ``epoch``, ``best_prec1``, ...
         out (Path): Checkpoint to write, ``.pth``. The config has the same name and ends in ``.py``.
-        channels (str, optional): As for :func:`dctnet_channels`, which returns the same.
+        channels (str, optional): Name of the selection, which is returned. Defaults to None: the
+            authors' selection of as many channels as the weights take.
 
     Raises:
-        RefusedError: As :func:`read_weights` and :func:`dctnet_channels`.
-        RuntimeError: Weights are unknown, missing or misshapen. Nothing is written.
+        KeyError, RuntimeError: Weights are unknown, missing or misshapen. Nothing is written.
     """
     check_not_input(out, path)
-    weights, meta = read_weights(path)
-    channels = dctnet_channels(weights, channels)
+    content = CheckpointLoader.load_checkpoint(path, map_location='cpu')
+    weights = {_mmpretrain_name(name.removeprefix('module.')): value  # of DataParallel
+               for name, value in content['state_dict'].items()}
+    channels = channels or _CHANNELS[weights['backbone.layer1.0.conv1.weight'].shape[1]]
     target, _ = freqify(_STOCK, channels, 'dctnet-classification')
     target['model']['backbone']['strides'] = (1, 1, 2, 2)
     _use_single_transforms(target)
     with DefaultScope.overwrite_default_scope('mmpretrain'):
         model = MODELS.build(deepcopy(target['model']))
-    model.load_state_dict({_mmpretrain_name(name): value for name, value in weights.items()})
+    model.load_state_dict(weights)
+    meta = {key: value.item() if hasattr(value, 'item') else value  # of NumPy
+            for key, value in content.items() if isinstance(value, (str, int, float))}
     spec = input_specs(Config(target))['test_dataloader']
     meta.update({'source': Path(path).name, META_KEY: spec.to_dict()})
     comment = wrapped(line.format(channels=channels, checkpoint=out.name) for line in _COMMENT)
     atomic_save(out, dict(state_dict=model.state_dict(), meta=meta))
     atomic_write_text(out.with_suffix('.py'), child_text(_STOCK, target, comment, out.parent))
     return channels
-
-
-def dctnet_channels(weights: StateDict, channels: Optional[str] = None) -> str:
-    """Return ``channels``, or the authors' selection for as many channels as the weights take.
-
-    Raises:
-        RefusedError: There is no first layer, or it takes another number of channels.
-    """
-    if _FIRST not in weights:
-        raise RefusedError(f'expected {_FIRST} and others of a DCTNet ResNet-50 classifier, got '
-                           f'{", ".join(list(weights)[:5])}, ...')
-    count = weights[_FIRST].shape[1]
-    name = channels or _CHANNELS.get(count)
-    if name is None or len(channel_indices(name)) != count:
-        raise RefusedError(f'expected the name of {count} channels, as {_FIRST} takes, got {name}')
-    return name
 
 
 def _use_single_transforms(target: dict[str, Any]) -> None:

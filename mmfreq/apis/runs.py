@@ -1,7 +1,6 @@
 """Turn the flags of train and test into a config, and run it."""
 import argparse
 import os
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Optional
 
@@ -140,7 +139,9 @@ def test_config(args: argparse.Namespace) -> Config:
         _enable_visualization(cfg, args)
     check_config(cfg)
     if args.tta:
-        _enable_tta(cfg)
+        for dataset in datasets_with_pipeline(cfg.test_dataloader.dataset):
+            dataset['pipeline'] = cfg.tta_pipeline
+        cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
     return cfg
 
 
@@ -187,39 +188,6 @@ def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
     hooks['visualization'] = dict(
         kept, type='FreqVisualizationHook', enable=True, show=args.show, wait_time=args.wait_time,
         interval=args.interval, out_dir=out_dir)
-
-
-def flip_tta_pipeline(pipeline: list[dict]) -> list[dict]:
-    """Return a test pipeline with test-time augmentation by a horizontal flip.
-
-    Pixels are flipped, not DCT coefficients: the augmentation comes before the first of mmfreq's
-    transforms, or before the packer if there is none. Ground truth is not flipped: annotations are
-    loaded after the augmentation. The view that is not flipped comes first, since merged samples
-    keep the ground truth and the shapes of the first view.
-    """
-    after = ('LoadAnnotations', 'YCbCr', 'BlockDCT', 'FusedBlockDCT')
-    *steps, packer = deepcopy(pipeline)
-    first = next((i for i, step in enumerate(steps) if transform_type(step) in after), len(steps))
-    if transform_type(packer) == 'PackDetInputs':
-        keys = ('img_id', 'img_path', 'ori_shape', 'img_shape', 'scale_factor')
-        packer['meta_keys'] = (*packer.get('meta_keys', keys), 'flip', 'flip_direction')
-    flips = [dict(type='RandomFlip', prob=prob, direction='horizontal') for prob in (0., 1.)]
-    views = [flips, *([step] for step in (*steps[first:], packer))]
-    return [*steps[:first], dict(type='TestTimeAug', transforms=views)]
-
-
-def _enable_tta(cfg: Config) -> None:
-    """Wrap the model for test-time augmentation: the config's own, or a horizontal flip."""
-    if 'tta_model' not in cfg and cfg.get('default_scope') == 'mmdet':
-        if any(node.get('mask_head') for node in iter_dicts(cfg.model)):
-            raise RefusedError('--tta: expected a detector without masks, or tta_model in the config')
-        nms = dict(type='nms', iou_threshold=0.5)
-        cfg.tta_model = dict(type='DetTTAModel', tta_cfg=dict(nms=nms, max_per_img=100))
-    elif 'tta_model' not in cfg:
-        cfg.tta_model = dict(type='AverageClsScoreTTA')
-    for dataset in datasets_with_pipeline(cfg.test_dataloader.dataset):
-        dataset['pipeline'] = cfg.get('tta_pipeline') or flip_tta_pipeline(dataset['pipeline'])
-    cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
 
 
 def build_runner(cfg: Config) -> Runner:

@@ -1,6 +1,5 @@
 """Find config files: paths, and the names package::file of configs that ship with a package."""
 import importlib.util
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Optional
 
@@ -15,7 +14,7 @@ def config_path(config: str) -> Path:
             config that ships with mmfreq.
 
     Raises:
-        RefusedError: There is no such file or package. The message has the nearest names.
+        RefusedError: There is no such file or package.
     """
     package, _, name = config.rpartition('::')
     if not package and Path(name).is_file():
@@ -28,10 +27,7 @@ def config_path(config: str) -> Path:
     configs = {path.stem: path for path in sorted(folder.glob('*/*.py'))}
     if name in configs:
         return configs[name]
-    near = [f'{package or "mmfreq"}::{configs[stem].relative_to(folder).as_posix()}'
-            for stem in get_close_matches(Path(name).stem, configs, 3, 0.6)]
-    hint = f'; did you mean {" or ".join(near)}?' if near else ''
-    raise RefusedError(f'config: no such file: {config}{hint}')
+    raise RefusedError(f'config: no such file: {config}; "mmfreq list" has the shipped names')
 
 
 def package_configs(package: str) -> Optional[Path]:

@@ -83,20 +83,17 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def check_trained_classes(checkpoint: dict[str, Any], dataset: Any) -> None:
     """Raise RefusedError unless a checkpoint was trained on the classes of ``dataset``."""
     meta = (checkpoint.get('meta') or {}).get('dataset_meta') or {}
-    trained = meta.get('classes') or meta.get('CLASSES')
-    classes = getattr(dataset, 'metainfo', {}).get('classes')
-    if trained and classes and tuple(trained) != tuple(classes):
-        raise RefusedError('the classes of the data are not those of the training: '
-                           f'{class_difference(tuple(classes), tuple(trained))}')
+    check_same_classes('classes of the data', getattr(dataset, 'metainfo', {}).get('classes'),
+                       'of the training', meta.get('classes') or meta.get('CLASSES'))
 
 
-def class_difference(classes: tuple, expected: tuple) -> str:
-    """Describe how two lists of classes differ."""
-    missing = [name for name in expected if name not in classes]
-    extra = [name for name in classes if name not in expected]
-    parts = [f'{some_of(names)} {word}' for names, word in ((missing, 'missing'), (extra, 'extra'))
-             if names]
-    return ', '.join(parts) or f'{some_of(classes)} instead of {some_of(expected)}'
+def check_same_classes(name: str, classes: Any, other_name: str, other: Any) -> None:
+    """Raise RefusedError unless two lists of classes, if both are known, are the same."""
+    if classes and other and [*classes] != [*other]:
+        lost, added = ([item for item in one if item not in two] for one, two in (
+            (other, classes), (classes, other)))
+        raise RefusedError(f'{name} are not those {other_name}: missing {some_of(lost) or "none"}; '
+                           f'extra {some_of(added) or "none, but in another order"}')
 
 
 def some_of(names: Sequence[Any], most: int = 6) -> str:

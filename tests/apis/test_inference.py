@@ -62,7 +62,7 @@ def test_all_channels_rebuild_the_image(stats: str, upscale: int, most: int) -> 
     (lambda: mmfreq.dct_channels(picture(), channel_order='hsv'), "got 'hsv'"),
     (lambda: mmfreq.rebuild(mmfreq.dct_channels(picture((84, 63)), '24S'), '48S'),
      r'\(C, h, w\) with C = 48 .*got \(24, 11, 8\)'),
-    (lambda: mmfreq.load_model('resnet18-dct25s_demo', 'x'), 'did you mean .*resnet18-dct24s'),
+    (lambda: mmfreq.load_model('resnet18-dct25s_demo', 'x'), 'no such file: resnet18-dct25s_demo'),
 ])
 def test_mistakes_are_named(call: Callable, message: str) -> None:
     with pytest.raises(ValueError, match=message):

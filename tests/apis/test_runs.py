@@ -6,9 +6,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 import torch
 from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope
+from numpy.testing import assert_allclose
+from references import noise
 from shipped import CONFIGS, LOADERS, shipped
 
 from mmfreq.apis import runs
@@ -117,6 +122,25 @@ def test_a_work_dir_stands_for_its_best_checkpoint_or_its_last(tmp_path: Path,
     with pytest.raises(RefusedError, match='expected a file, or the work dir'):
         runs.checkpoint_file(str(tmp_path))
     assert runs.checkpoint_file('https://example.org/x.pth') == 'https://example.org/x.pth'
+
+
+def test_the_documented_views_are_an_image_and_its_mirror_image(own: Path, checkpoint: Path, tmp_path: Path) -> None:
+    blocks = (ROOT / 'docs/training.md').read_text().split('```python\n')
+    text, = (block.split('```')[0] for block in blocks if block.startswith('tta_model'))
+    for name in ('freq', 'test_pipeline'):
+        text = text.replace(name, f'_base_.{name}')
+    own.write_text(own.read_text() + text)
+    cfg = runs.test_config(arguments('test', checkpoint, '--tta', config=own))
+    assert (cfg.model.type, cfg.model.module.type) == ('AverageClsScoreTTA', 'ImageClassifier')
+    plain, files = shipped(DEMO24).test_pipeline, [str(tmp_path / f'{i}.png') for i in range(2)]
+    image = cv2.GaussianBlur(noise(256, 320), (0, 0), 3)  # resizing keeps it, and the crop is in the middle
+    for file, pixels in zip(files, (image, image[:, ::-1])):
+        cv2.imwrite(file, pixels)
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        views = Compose(cfg.test_dataloader.dataset.pipeline)(dict(img_path=files[0]))['inputs']
+        expected = [Compose(plain)(dict(img_path=file))['inputs'] for file in files]
+    for view, inputs in zip(views, expected, strict=True):
+        assert_allclose(view.numpy(), inputs.numpy(), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize('out', ['metrics', 'metrics.txt', 'predictions.pth'])

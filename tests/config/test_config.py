@@ -83,8 +83,6 @@ def test_configs_have_names() -> None:
     for name in (expected.stem, f'mmfreq::{expected.stem}', f'mmfreq::resnet/{expected.name}', str(expected)):
         assert config_path(name).resolve() == expected
     assert config_path('mmpretrain::resnet/resnet50_8xb32_in1k.py').read_text().startswith('_base_')
-    with pytest.raises(ValueError, match='did you mean mmpretrain::resnet/resnet50_8xb32_in1k.py'):
-        config_path('mmpretrain::resnet/resnet50_8xb32_in1.py')
     for name in ('mmpretrain::resnet/none.py', 'no_such_package::a.py', 'nosuch.mod::x.py', 'none.py'):
         with pytest.raises(ValueError, match=f'config: no .*{name}'):
             config_path(name)

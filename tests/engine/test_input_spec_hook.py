@@ -202,10 +202,10 @@ def dataset(*classes: str, folders: tuple[str, ...] = ()) -> SimpleNamespace:
 
 
 @pytest.mark.parametrize(('val', 'words'), [
-    (dataset('cat', 'dog'), 'classes of val are not those of train: bird missing'),
-    (dataset('bird', 'cat', 'dog', 'eel'), 'eel extra'),
-    (dataset('cat', 'bird', 'dog'), 'cat, bird, dog instead of bird, cat, dog'),
-    (dataset('bird', 'cat', 'dog', folders=('a', 'b', 'd')), 'class folders of val .* c missing, d extra')])
+    (dataset('cat', 'dog'), 'classes of val are not those of train: missing bird; extra none'),
+    (dataset('bird', 'cat', 'dog', 'eel'), 'extra eel'),
+    (dataset('cat', 'bird', 'dog'), 'missing none; extra none, but in another order'),
+    (dataset('bird', 'cat', 'dog', folders=('a', 'b', 'd')), 'class folders of val .*missing c; extra d')])
 def test_classes_that_differ_are_named(val: Any, words: str) -> None:
     train = dataset('bird', 'cat', 'dog', folders=('a', 'b', 'c'))
     check_classes([('train', train), ('val', dataset('bird', 'cat', 'dog')), ('test', dataset())])
@@ -218,7 +218,7 @@ def test_a_missing_class_folder_is_noticed_in_a_run(data: Path, tmp_path: Path) 
     (tmp_path / 'val').mkdir()
     (tmp_path / 'val/rows').symlink_to(data / 'val/rows')
     cfg = config(data, tmp_path / 'work', val_dataloader__dataset__data_root=str(tmp_path))
-    with pytest.raises(RefusedError, match='val_dataloader .* columns missing'):
+    with pytest.raises(RefusedError, match='val_dataloader .*missing columns'):
         Runner.from_cfg(cfg).train()
 
 
@@ -226,5 +226,5 @@ def test_classes_of_the_checkpoint() -> None:
     saved = dict(meta=dict(dataset_meta=dict(classes=('cat', 'dog'))))
     check_trained_classes(saved, dataset('cat', 'dog'))
     check_trained_classes({}, dataset('cat', 'dog'))
-    with pytest.raises(RefusedError, match='dog missing, eel extra'):
+    with pytest.raises(RefusedError, match='missing dog; extra eel'):
         check_trained_classes(saved, dataset('cat', 'eel'))

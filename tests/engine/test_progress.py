@@ -4,7 +4,6 @@ import re
 import sys
 import time
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -17,7 +16,6 @@ from torch import nn
 
 from mmfreq.apis.runs import train
 from mmfreq.apis.terminal import run_tool
-from mmfreq.engine.hooks import progress
 from mmfreq.engine.hooks.progress import ProgressHook
 from mmfreq.errors import RefusedError
 
@@ -49,11 +47,12 @@ def config(work_dir: Path, **options: Any) -> Config:
 def test_a_quiet_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runner = RUNNERS.build(config(tmp_path))
     train(runner)
-    output = capsys.readouterr().out
+    output, errors = capsys.readouterr()
+    assert 'train: ' in errors
     lines = [line for line in output.splitlines() if 'WARNING' not in line]
     assert [line.split()[0] for line in lines] == ['network', 'data', 'input', 'run', 'folder', 'checkpoint:']
     assert 'Line' in lines[0]
-    assert '3 epochs of 4 steps, on cpu' in lines[3]
+    assert '3 epochs, 0 steps are done, on cpu' in lines[3]
     assert lines[-1].endswith(f'{tmp_path}/epoch_3.pth')
     log = next(tmp_path.glob('*/*.log')).read_text()
     assert 'loss: ' in log
@@ -67,29 +66,11 @@ def test_an_interrupted_training_names_its_checkpoint(tmp_path: Path, monkeypatc
                                                       capsys: pytest.CaptureFixture) -> None:
     for done, words in ((0, 'before the first checkpoint'), (1, 'epoch_1.pth; .*--resume')):
         step = Mock(side_effect=[None] * 4 * done + [KeyboardInterrupt])
-        monkeypatch.setattr(ProgressHook, 'after_train_iter', lambda *_, step=step, **__: step())
+        monkeypatch.setattr(ProgressHook, '_after_iter', lambda *_, step=step, **__: step())
         with pytest.raises(SystemExit) as stopped:
             train(RUNNERS.build(config(tmp_path)))
         assert stopped.value.code == 130
         assert re.search(words, capsys.readouterr().err)
-
-
-def test_progress_depends_on_time(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
-    now = [0.]
-    monkeypatch.setattr(progress.time, 'monotonic', lambda: now[0])
-    hook = ProgressHook()
-    hook._draws = False  # no terminal
-    hook._begin(100, 0)
-    shown = []
-    loop = SimpleNamespace(_train_loop=None, iter=0, max_iters=100)
-    for _ in range(100):
-        now[0] += 4  # seconds a step
-        hook.after_train_iter(loop, 0, outputs=dict(loss=torch.tensor(0.5)))
-        if 'loss 0.5' in capsys.readouterr().out:
-            shown.append(now[0])
-    assert shown[0] == 8  # the first multiple of 4 that is 5 seconds or more
-    assert max(b - 1.25 * a for a, b in zip(shown, shown[1:])) <= 8
-    assert len(shown) < 20
 
 
 @pytest.mark.parametrize(('error', 'code', 'line'), [

@@ -19,19 +19,17 @@ class Classifier(nn.Module):
     Args:
         front (nn.Module): ClassifierInput or ChannelInput.
         model (nn.Module): An ImageClassifier in evaluation mode.
-        half (bool): Whether ``model`` computes in float16.
     """
     outputs = 'scores',
 
-    def __init__(self, front: nn.Module, model: nn.Module, half: bool = False) -> None:
+    def __init__(self, front: nn.Module, model: nn.Module) -> None:
         super().__init__()
-        self.dtype = torch.float16 if half else torch.float32
-        self.front, self.model = front, model.to(self.dtype)
+        self.front, self.model = front, model
         self.multi_label = isinstance(model.head, MultiLabelClsHead)
 
     def forward(self, images: Tensor) -> Tensor:
         """Return scores, float32 (N, classes)."""
-        logits = self.model.head(self.model.extract_feat(self.front(images).to(self.dtype))).float()
+        logits = self.model.head(self.model.extract_feat(self.front(images)))
         return logits.sigmoid() if self.multi_label else logits.softmax(1)
 
 
@@ -42,7 +40,7 @@ class ClassifierExporter(Exporter):
         super().__init__(*args, **kwargs)
         front = (ClassifierInput(self.model.cfg, self.order) if self.kind == 'image'
                  else ChannelInput(self.model.cfg, self.model.module.data_preprocessor))
-        self.network = Classifier(front, self.model.module, self.half).eval()
+        self.network = Classifier(front, self.model.module).eval()
 
     def results(self, sample: Any) -> Arrays:
         """Return the scores (1, classes) of a data sample."""
@@ -73,7 +71,7 @@ class ClassifierExporter(Exporter):
     def references(self) -> list[Reference]:
         """Return the same graph in PyTorch, and test pipeline and model."""
         graph = [(inputs, [self.network(inputs).numpy()]) for inputs in self.batches()]
-        coarse = self.half or getattr(self.network.front, 'int8_scale', None)
+        coarse = getattr(self.network.front, 'int8_scale', None)
         return [('the same graph in PyTorch', graph, dict(scores=2e-2 if coarse else 1e-4)),
                 ('test pipeline and model', zip(self.inputs(), self.expected), dict(scores=0.05))]
 

@@ -145,11 +145,9 @@ def pasted(masks: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
 class DetectorExporter(Exporter):
     """Export a detector of mmdet; arguments as of :class:`Exporter`."""
 
-    def __init__(self, model: Model, kind: str = 'image', order: str = 'rgb',
-                 half: bool = False) -> None:
-        if kind != 'image' or half:
-            raise RefusedError('a detector is exported from pixels to detections in float32: '
-                               'expected neither --input channels nor --fp16')
+    def __init__(self, model: Model, kind: str = 'image', order: str = 'rgb') -> None:
+        if kind != 'image':
+            raise RefusedError('a detector is exported from pixels: expected --input image')
         super().__init__(model, kind, order)
         front = DetectorInput(model.cfg, model.module.data_preprocessor, order)
         self.network = Detector(front, model.module).eval()

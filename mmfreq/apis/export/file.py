@@ -40,7 +40,6 @@ class Exporter:
         kind (str): ``'image'``: the file takes pixels, uint8 (N, H, W, 3). ``'channels'``: it takes
             the DCT channels (N, C, h, w) that the test pipeline returns.
         order (str): Order of the colours in pixels, ``'rgb'`` or ``'bgr'``.
-        half (bool): Whether the network computes in float16.
 
     Attributes:
         images (list[np.ndarray]): RGB pixels, uint8 (H, W, 3), upright, to compare on.
@@ -53,9 +52,8 @@ class Exporter:
     """
     network: nn.Module
 
-    def __init__(self, model: Model, kind: str = 'image', order: str = 'rgb',
-                 half: bool = False) -> None:
-        self.model, self.kind, self.order, self.half = model, kind, order, half
+    def __init__(self, model: Model, kind: str = 'image', order: str = 'rgb') -> None:
+        self.model, self.kind, self.order = model, kind, order
         model.module.requires_grad_(False)
         with model.scope(), check_images(model.cfg) as (paths, self.source):
             self.images = [np.ascontiguousarray(pixels(path)[:, :, ::-1]) for path in paths]
@@ -89,7 +87,6 @@ class Exporter:
         """Return the file's metadata, values for JSON."""
         return dict(mmfreq=__version__, classes=self.model.classes or None, input=self.kind,
                     colors=self.order if self.kind == 'image' else None,
-                    precision='float16' if self.half else 'float32',
                     outputs=list(self.network.outputs), **self.network.front.about)
 
     def program(self) -> torch.export.ExportedProgram:

@@ -13,8 +13,6 @@ from mmfreq.models.stem import PatchMixin
 BLOCK_SIZE = 8
 MODULES = {'mmpretrain': 'mmfreq.models.cls', 'mmdet': 'mmfreq.models.det'}
 
-# Batch augmentations that treat a cell of the input as a pixel: they blend, paste or pad.
-_BATCH_AUGMENTS = ('Mixup', 'CutMix', 'BatchFixedSizePad')
 _PIXELS = ('type', 'mean', 'std', 'to_rgb', 'bgr_to_rgb', 'rgb_to_bgr', 'pad_value', 'pad_size_divisor')
 _DROPPED_AUGMENT = 'BatchSyncRandomResize'  # resizes pixels; YOLOX trains without it
 
@@ -51,14 +49,8 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
                   pixels: dict[str, Any]) -> list[str]:
     """Put the backbone that keeps the function of stock weights into a model's config, in place.
 
-    Args:
-        model (dict): The model's config.
-        scope (str): The host.
-        freq (dict): Config of the FusedBlockDCT.
-        pixels (dict): Config of the stock preprocessor.
-
-    Returns:
-        list[str]: Modules that the config must import.
+    ``freq`` is the config of the FusedBlockDCT, ``pixels`` that of the stock preprocessor. Return the
+    modules that the config must import.
 
     Raises:
         RefusedError: The model has no backbone, an unknown one, or another network that takes the
@@ -134,12 +126,6 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
             raise RefusedError(f'{name}: pad_size_divisor would count blocks; pad in the pipeline')
         elif node:
             node.update(mean=None, std=None, to_rgb=False)
-    for name, node in {**places, 'model.train_cfg': model.get('train_cfg') or {}}.items():
-        for augment in iter_dicts([node.get('augments'), node.get('batch_augments')]):
-            kind = transform_type(augment)
-            if kind and kind not in _BATCH_AUGMENTS:
-                raise RefusedError(f'{name}: expected batch augmentations that do not resize, '
-                                   f'{", ".join(_BATCH_AUGMENTS)}, got {kind}')
 
 
 def _convert_detection_preprocessor(node: dict[str, Any], stride: int, notes: list[str]) -> None:

@@ -10,8 +10,8 @@ from mmfreq.config.checks import check_config
 from mmfreq.config.pipelines import input_specs
 from mmfreq.engine.checkpoints import (
     check_checkpoint,
+    check_same_classes,
     check_trained_classes,
-    class_difference,
     unwrapped,
 )
 from mmfreq.errors import RefusedError
@@ -99,16 +99,13 @@ def leaves(dataset: Any) -> Iterator[Any]:
 
 def check_classes(datasets: Iterable[tuple[str, Any]]) -> None:
     """Raise RefusedError unless the data sets, by their dataloader, have the same classes."""
-    first: dict[str, tuple[str, tuple]] = {}
+    first: dict[str, tuple[str, Any]] = {}
     for name, dataset in datasets:
         metainfo = getattr(dataset, 'metainfo', {})
         # mmpretrain numbers the folders of classes that exist in each data set
         names = {'classes': metainfo.get('classes'),
                  'class folders': getattr(dataset, 'folder_to_idx', None)}
         for what, classes in names.items():
-            if not classes:
-                continue
-            origin, expected = first.setdefault(what, (name, tuple(classes)))
-            if tuple(classes) != expected:
-                raise RefusedError(f'{what} of {name} are not those of {origin}: '
-                                   f'{class_difference(tuple(classes), expected)}')
+            if classes:
+                origin, expected = first.setdefault(what, (name, classes))
+                check_same_classes(f'{what} of {name}', classes, f'of {origin}', expected)

@@ -78,13 +78,13 @@ def _tensors(node: Any) -> Iterator[torch.Tensor]:
 
 @torch.no_grad()
 def static_rates(gate: ChannelGate, spec: InputSpec, images: int, **meta: Any) -> OnRates:
-    """Return how likely a gate with ``per_image=False`` keeps each channel at its budget.
+    """Return how likely a gate with ``per_image=False`` draws each channel, at its budget and noise.
 
-    The probabilities, as which ``on_rate`` and ``probability`` count, sum up to the budget.
+    The probabilities sum up to the budget. They count as ``on_rate`` and as ``probability``.
     """
     halves = gate.logits(torch.zeros(1, gate.channels, 1, 1, device=gate.noise.device))
     logits = halves.mean(dim=1)
-    probability = torch.sigmoid(logits + gate.solve(logits, torch.ones_like(gate.noise)))
+    probability = torch.sigmoid((logits + gate.solve(logits, gate.noise)) / gate.noise)
     on_rate = probability[0].cpu().double().numpy()
     return OnRates(np.array(spec.channels), on_rate, on_rate, halves[0].cpu().numpy(), images,
                    spec.block_size, dict(meta, budget=int(gate.budget)))

@@ -115,7 +115,7 @@ class ChannelGate(nn.Module):
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, 2, C) of the two halves, float32, for inputs (N, C, H, W)."""
         # twice, since each half learns from half of the images
-        logits = 2 * self.logit_bias.float().expand(len(x), -1, -1)
+        logits = 2 * self.logit_bias.float().expand(x.shape[0], -1, -1)
         if self.per_image:
             pooled = x.mean(dim=(2, 3), dtype=torch.float32)
             with torch.autocast(x.device.type, enabled=False):

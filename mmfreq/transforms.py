@@ -25,14 +25,19 @@ from mmengine import fileio
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
-from mmfreq.dct.blocks import block_dct, check_image, color_matrix, to_ycbcr, upscale_image
+from mmfreq.dct.blocks import (
+    block_dct,
+    check_image,
+    color_matrix,
+    to_int8,
+    to_ycbcr,
+    upscale_image,
+)
 from mmfreq.dct.channels import ChannelSpec, channel_indices, check_positive_int
 from mmfreq.dct.lazy_image import LAZY_RESIZES, LazyImage
 from mmfreq.dct.planes import decoder, jpeg_image
 from mmfreq.dct.stats import block_stats
 from mmfreq.input_spec import InputSpec
-
-INT8_LIMIT = 127
 
 
 def _check_dtype(dtype: str, scale: Optional[float]) -> None:
@@ -41,11 +46,6 @@ def _check_dtype(dtype: str, scale: Optional[float]) -> None:
     if not (dtype == 'int8' and numbers or dtype == 'float32' and scale is None):
         raise ValueError("dtype: expected 'float32' without a scale, or 'int8' with a scale > 0 "
                          f'(tools/dataset_stats.py proposes one), got {dtype!r}, scale={scale!r}')
-
-
-def to_int8(values: np.ndarray) -> np.ndarray:
-    """Round float values (halves to even) and saturate them to -127..127: int8."""
-    return np.clip(np.rint(values), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
 
 
 class FreqTransform(BaseTransform):
@@ -259,8 +259,7 @@ class FusedBlockDCT(FreqTransform):
 
     def transform(self, results: dict) -> dict:
         """Transform ``results['img']``."""
-        channels = self._map.channels(results['img'])
-        results['img'] = (to_int8(channels) if self.scale else channels).transpose(1, 2, 0)
+        results['img'] = self._map.channels(results['img'], self.dtype).transpose(1, 2, 0)
         results['freq_channels'] = list(self._indices)
         return results
 

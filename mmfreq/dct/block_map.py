@@ -22,6 +22,7 @@ from mmfreq.dct.blocks import (
     color_matrix,
     dct_matrix,
     grid_shape,
+    to_int8,
 )
 from mmfreq.dct.lazy_image import LazyImage
 from mmfreq.dct.planes import JpegPlanes
@@ -90,33 +91,37 @@ class BlockMap:
                                for each in (luma, ~luma)]
         _compiled_loop()  # compiled before workers are forked
 
-    def channels(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
+    def channels(self, image: Union[np.ndarray, LazyImage], dtype: str = 'float32') -> np.ndarray:
         """Compute the channels of an image on one thread.
 
         Args:
             image (np.ndarray | LazyImage): uint8 (H, W, 3). Edges are replicated up to a whole
                 block. A lazy image is resized without rounding.
+            dtype (str): ``'float32'``, or ``'int8'`` for rounded and saturated channels. Defaults to
+                ``'float32'``.
 
         Returns:
-            np.ndarray: float32 (C, h, w), see :func:`mmfreq.dct.blocks.grid_shape`.
+            np.ndarray: (C, h, w), see :func:`mmfreq.dct.blocks.grid_shape`.
 
         Raises:
             ValueError: Another dtype or shape.
         """
         shape = grid_shape(check_image(image).shape, self.block_size, self.upscale)
-        out = np.empty((len(self.bias), *shape), dtype=np.float32)
+        out, rounded = (np.empty((len(self.bias), *(shape if kind == dtype else (0, 0))), kind)
+                        for kind in ('float32', 'int8'))
         lazy, weights = LazyImage.of(image), self._weights
         if isinstance(lazy.pixels, JpegPlanes) and self.channel_order == 'bgr':
             sources, weights = lazy.pixels.planes(lazy.eighths), self._plane_weights
             if len(sources) == 1:
                 out[:] = self.bias[:, None, None]  # the chroma of grey
+                rounded[:] = to_int8(self.bias)[:, None, None]
         else:
             pixels = _forward(np.asarray(lazy.pixels))
             sources = [(pixels.reshape(1, len(pixels), -1), (1., 1.))]
         for source, arguments in zip(sources, weights):
             _compiled_loop().block_channels(*source, lazy.axes, lazy.antialias, *arguments,
-                                            self.stride, self.margin, out)
-        return out
+                                            self.stride, self.margin, out, rounded)
+        return rounded if dtype == 'int8' else out
 
 
 def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,

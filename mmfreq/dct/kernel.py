@@ -16,11 +16,14 @@ from typing import Any, Callable
 import numpy as np
 from numba import njit, types
 
+from mmfreq.dct.blocks import INT8_LIMIT
+
 _STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for the cache
 
 _BYTES = types.Array(types.uint8, 3, 'C', readonly=True)
 _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (2, 3))
 _SCALES = types.UniTuple(types.float64, 2)
+_SIGNED_BYTES = types.Array(types.int8, 3, 'C')
 _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
 _inner = njit(**_OPTIONS)  # inlined into the compiled function below and cached with it
@@ -169,12 +172,19 @@ def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) ->
                 out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
 
 
+@_inner
+def _round(values: Any, out: Any) -> None:
+    """Write values as int8, as :func:`mmfreq.dct.blocks.to_int8` does."""
+    for x in range(len(out)):
+        out[x] = np.int8(np.rint(min(max(values[x], np.float32(-INT8_LIMIT)), np.float32(INT8_LIMIT))))
+
+
 @compiled(types.void(_BYTES, _SCALES, _I2, types.boolean, _F2, _F2, _I1, _F2, _I2, _F2, types.int64,
-                     types.int64, _F3))
+                     types.int64, _F3, _SIGNED_BYTES))
 def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.ndarray, antialias: bool,
                    color: np.ndarray, rows: np.ndarray, starts: np.ndarray, columns: np.ndarray,
-                   table: np.ndarray, affine: np.ndarray, stride: int, margin: int, out: np.ndarray
-                   ) -> None:
+                   table: np.ndarray, affine: np.ndarray, stride: int, margin: int, out: np.ndarray,
+                   rounded: np.ndarray) -> None:
     """Compute weighted sums over the blocks of a lazily resized image.
 
     Args:
@@ -195,9 +205,12 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
         stride (int): Pixels of the resized image from one block to the next.
         margin (int): Further pixels on either side that a block depends on.
         out (np.ndarray): float32 (channels, h, w), C order; C of the channels are written.
+        rounded (np.ndarray): int8, as ``out``: written, if ``out`` is empty, with rounded and
+            saturated sums.
     """
-    grid_h, grid_w = out.shape[1:]
-    channels = out.reshape(len(out), grid_h * grid_w)
+    grid_h, grid_w = max(out.shape[1], rounded.shape[1]), max(out.shape[2], rounded.shape[2])
+    floats = out.reshape(len(out), out.shape[1] * out.shape[2])
+    steps = rounded.reshape(len(out), rounded.shape[1] * rounded.shape[2])
     tops, down, taps = _axis_weights(axes[0], scales[0], antialias, rows, stride, margin, grid_h)
     lefts, across, span = _axis_weights(axes[1], scales[1], antialias, columns, stride, margin, grid_w)
     begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
@@ -214,11 +227,11 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
                     weights[u, j, row * grid_w + x] = across[x, u, j]
     colors = color.shape[1]
     lines = np.empty((len(planes), strip, len(rows), colors * (end - begin)), np.float32)
-    mixed = np.empty(end - begin, np.float32)
+    mixed, sums = np.empty(end - begin, np.float32), np.empty(strip * grid_w, np.float32)
     part = slice(colors * begin, colors * end)
     for top in range(0, grid_h, strip):
         count = min(strip, grid_h - top)
-        size = count * grid_w
+        blocks = slice(top * grid_w, (top + count) * grid_w)
         for plane in range(len(planes)):
             for row in range(count):
                 y = top + row
@@ -236,5 +249,7 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
                             values = lines[component, row, k]
                         for j in range(0, span, 4):
                             _take(values, indices[j:j + 4], samples[j:j + 4], row * grid_w)
-                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1],
-                             channels[table[c, 2], top * grid_w:top * grid_w + size])
+                target = sums[:count * grid_w] if out.size == 0 else floats[table[c, 2], blocks]
+                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1], target)
+                if out.size == 0:
+                    _round(target, steps[table[c, 2], blocks])

@@ -9,10 +9,9 @@ from torch.nn import functional as F  # noqa: N812
 
 from mmfreq.apis.export.resize import center_crop, geometry, resize, resize_edge, whole_levels
 from mmfreq.config.pipelines import input_spec, iter_dicts, pipelines
-from mmfreq.dct.blocks import LEVEL_SHIFT
+from mmfreq.dct.blocks import INT8_LIMIT, LEVEL_SHIFT
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import META_KEY, InputSpec
-from mmfreq.transforms import INT8_LIMIT
 
 _STEPS = {'ResizeEdge': resize_edge, 'Resize': resize, 'CenterCrop': center_crop}
 

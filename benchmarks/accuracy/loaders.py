@@ -2,8 +2,8 @@
 """Compare the loaders of JPEG files by the channels that they lead to, and by the top-1 of a trained classifier.
 
 The images are those of the config's test data set, and bilinear resizing waits for the DCT. Decibels are those of the
-difference from the stock loader's coefficients, relative to 255 levels: the DCT is orthonormal, so that this is also the
-difference of the samples, as far as the channels hold it.
+difference from the stock loader's coefficients, relative to 255 levels. The DCT is orthonormal, so that this is also
+the difference of the samples, as far as the channels hold it.
 """
 import argparse
 from copy import deepcopy

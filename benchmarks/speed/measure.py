@@ -97,9 +97,9 @@ def machine() -> dict[str, Any]:
         versions=versions)
 
 
-def make_images(folder: str, count: int) -> list[str]:
-    """Write ``count`` different JPEG files of 500x375 pixels at quality 95, from scikit-image's images."""
-    width, height = IMAGE_SIZE
+def make_images(folder: str, count: int, size: Sequence[int] = IMAGE_SIZE) -> list[str]:
+    """Write ``count`` different JPEG files of quality 95, from scikit-image's images."""
+    width, height = size
     paths, sources = [], [load_image(name) for name in IMAGES]
     for i in range(count):
         image = sources[i % len(sources)]
@@ -220,7 +220,7 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the whole pipelines and their steps. The configs take turns for each image."""
+    """Measure the whole pipelines and their steps, in time of the thread. The configs take turns for each image."""
     rounds = settings.repeats + 1
     seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
     for turn in tqdm(range(rounds), 'Pipeline', unit='round', leave=False, disable=None):
@@ -229,9 +229,9 @@ def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[S
                 np.random.seed(settings.seed + 1000 * turn + number)
                 results = subject.start(image)
                 for i, step in enumerate(subject.steps):
-                    start = time.perf_counter()
+                    start = time.thread_time()
                     results = step(results)
-                    table[turn, number, i] = time.perf_counter() - start
+                    table[turn, number, i] = time.thread_time() - start
     # The median over the images of a round ignores slow outliers, which other processes cause
     per_round = [1e3 * np.median(table[1:], axis=1) for table in seconds]
     whole = [1e3 * np.median(table[1:].sum(axis=2), axis=1) for table in seconds]
@@ -448,10 +448,10 @@ SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], Iterable[Section]]] 
 }
 
 
-def jpeg_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
+def jpeg_files(folder: Optional[str], count: int, scratch: str, size: Sequence[int] = IMAGE_SIZE) -> list[str]:
     """Return ``count`` JPEG files: the first ones of ``folder``, or new ones in ``scratch``."""
     if folder is None:
-        return make_images(scratch, count)
+        return make_images(scratch, count, size)
     paths = sorted(str(path) for path in Path(folder).rglob('*')
                    if path.suffix.lower() in ('.jpg', '.jpeg'))
     if not paths:

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from mmfreq.config import pipelines
 from mmfreq.config.pipelines import transform_type
+from mmfreq.dct.blocks import INT8_LIMIT, to_int8
 from mmfreq.dct.stats import FreqStats, RunningStats
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
-from mmfreq.transforms import INT8_LIMIT, to_int8
 
 INT8_SCALES = (4, 6, 8, 12, 16, 24, 32)
 _SAMPLED_BLOCKS = 20_000  # of all images, to compare int8 scales on

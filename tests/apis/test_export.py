@@ -81,12 +81,13 @@ def metadata(path: Path) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in about.items()}
 
 
+@pytest.mark.parametrize('loader', ['LoadImageFromFile', 'LoadYCbCrFromFile'])
 @pytest.mark.parametrize(('dct', 'more', 'is_lazy'), [
     ('FusedBlockDCT', {}, True), ('FusedBlockDCT', dict(backend='pillow'), True),
     ('FusedBlockDCT', dict(interpolation='bicubic'), False), ('YCbCr', {}, False)])
-def test_only_a_fused_bilinear_resize_is_not_rounded(dct: str, more: dict, is_lazy: bool) -> None:
+def test_only_a_fused_bilinear_resize_is_not_rounded(dct: str, more: dict, is_lazy: bool, loader: str) -> None:
     step = dict(type='LazyResize', resize='ResizeEdge', scale=32, **more)
-    steps = geometry([dict(type='LoadImageFromFile'), step, dict(type=dct), dict(type='PackInputs')])
+    steps = geometry([dict(type=loader), step, dict(type=dct), dict(type='PackInputs')])
     lazy = dict(lazy=True) if is_lazy else {}
     assert steps == [dict(type='ResizeEdge', scale=32, **more, **lazy)]
 

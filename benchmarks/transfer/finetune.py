@@ -28,10 +28,11 @@ from mmfreq.apis.freqify.convert import write_freqified  # noqa: E402
 from mmfreq.apis.runs import build_runner, train_config  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
 
-RESULTS = HERE / 'results'
+RESULTS, METRIC = HERE / 'results', 'accuracy/top1'
 STATISTICS = {'lite0': None}  # by network; None: the shipped ones of 224x224 photos
 CLASSES = {'imagenette': 10, 'clothing10': 10, 'flowers17': 17}
 RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3}  # largest learning rates from scratch
+PARTS = ('train', 'val', 'test')
 FINE = 4  # they are divided by it in fine-tuning
 
 
@@ -59,7 +60,8 @@ class Row:
     @property
     def name(self) -> str:
         """Name of the row in results and work dirs."""
-        data = '' if self.data == 'imagenette' else f'-{self.data}{self.per_class or ""}'
+        data = '' if self.data == 'imagenette' else f'-{self.data}'
+        data += f'-{self.per_class}each' if self.per_class else ''
         stem = '-stemless' if self.stemless else ''
         return f'{self.network}{data}-{self.channels or "RGB"}{stem}-{self.start}-{self.epochs}'.lower()
 
@@ -94,7 +96,7 @@ class Row:
         if self.data != 'imagenette':
             classes = CLASSES[self.data]
             options |= {'model.head.num_classes': classes, 'data_preprocessor.num_classes': classes}
-            options |= {f'{part}_dataloader.dataset.data_root': f'data/{self.data}' for part in ('train', 'val', 'test')}
+            options |= {f'{part}_dataloader.dataset.data_root': f'data/{self.data}' for part in PARTS}
         if self.per_class:
             options['train_dataloader.dataset.indices'] = drawn(Path('data', self.data, 'train'), self.per_class, seed)
         return options
@@ -133,8 +135,8 @@ def fine_tunings(network: str) -> list[Row]:
 def transfers(per_class: int, epochs: int) -> list[Row]:
     """Return the rows of EfficientNet-Lite0 on other data."""
     starts = (('', 'stock'), ('24N', 'stock'), ('12N', 'stock'), ('', 'scratch'))
-    return [Row('lite0', channels, epochs, start, data=data, per_class=per_class) for data in ('flowers17', 'clothing10')
-            for channels, start in starts]
+    return [Row('lite0', channels, epochs, start, data=data, per_class=per_class)
+            for data in ('flowers17', 'clothing10') for channels, start in starts]
 
 
 def parse_args() -> argparse.Namespace:
@@ -169,12 +171,12 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
     runner = runner_of(row, seed, work_dir)
     runner.model.to(memory_format=torch.channels_last)  # the same numbers, faster
     runner.train() if row.epochs else runner.val()
-    metrics = {key: runner.message_hub.get_scalar(f'val/{key}').current() for key in ('accuracy/top1', )}
-    result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, iterations=runner.iter * bool(row.epochs),
-                  machine=machine(), date=datetime.date.today().isoformat(), commit=commit())
+    metrics = {METRIC: runner.message_hub.get_scalar(f'val/{METRIC}').current()}
+    result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
+                  date=datetime.date.today().isoformat(), commit=commit())
     RESULTS.mkdir(parents=True, exist_ok=True)
     atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
-    print(f'{row.name}, seed {seed}: top-1 {metrics["accuracy/top1"]:.2f}', flush=True)
+    print(f'{row.name}, seed {seed}: top-1 {metrics[METRIC]:.2f}', flush=True)
 
 
 def runner_of(row: Row, seed: int, work_dir: Path) -> Runner:

@@ -116,7 +116,7 @@ def all_rows() -> dict[str, Row]:
     """Return the rows by their names, the most important ones first."""
     rows = [Row('resnet', channels, epochs) for epochs in (0, 1, 3) for channels in ('24N', '12N')]
     rows += [Row('resnet', '24N', epochs, start, True) for epochs in (1, 3) for start in ('stock', 'scratch')]
-    rows += transfers(10, 20) + fine_tunings('convnext')
+    rows += transfers(10, 10) + fine_tunings('convnext')
     rows += [Row('resnet', '24N', 10), Row('resnet', '24N', 10, stemless=True), Row('resnet', '', 10)]
     rows += fine_tunings('vit') + transfers(0, 5) + transfers(50, 8)
     rows += [Row('resnet', '12N', epochs, start, True) for epochs in (1, 3) for start in ('stock', 'scratch')]

@@ -17,7 +17,7 @@ from zero_shot import AMOUNTS, RESULT, SIDE
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / 'accuracy'))
 
-from finetune import RESULTS, Row, all_rows  # noqa: E402
+from finetune import METRIC, RESULTS, Row, all_rows  # noqa: E402
 from report import markdown, paired, plus_minus  # noqa: E402
 from summary import Estimate, Results, difference, load_results, reached  # noqa: E402
 
@@ -78,7 +78,8 @@ def main() -> None:
     draw_values(photos, str(HERE / 'values.png'))
     draw_bytes(photos, str(HERE / 'bytes.png'))
     tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
-                  training=training_table(results), starts=start_table(results), transfer=transfer_table(results))
+                  networks=network_robustness_table(), training=training_table(results),
+                  starts=start_table(results), transfer=transfer_table(results))
     text = PAGE.read_text(encoding='utf-8')
     for name, table in tables.items():
         before, rest = text.split(BEGIN.format(name))
@@ -136,6 +137,18 @@ def robustness_table(photos: Photos) -> str:
                 lines.append([change, amount, f'{photos.rows[names[0]]["top1"]:.2f}',
                               *(plus_minus(value, '+.2f', value.error) for value in against)])
     return table(('change', 'amount', 'RGB, top-1, %', '24N - RGB', '12N - RGB'), lines)
+
+
+def network_robustness_table(file: Path = RESULTS / 'robustness.json') -> str:
+    """Return the table of changed photos for the networks of the study, from the results of robustness.py."""
+    found = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {'RGB': {}}
+    others = [name for name in found if name != 'RGB']
+    lines = []
+    for change in next(iter(found['RGB'].values()), ()):
+        own = {name: {seed: dict(metrics={METRIC: scores[change]}) for seed, scores in seeds.items()}
+               for name, seeds in found.items()}
+        lines.append([change, cell(own, 'RGB'), *(paired(difference(own, name, 'RGB')) for name in others)])
+    return table(('change', 'RGB, top-1, %', *(f'{name} - RGB' for name in others)), lines)
 
 
 def training_table(results: Results) -> str:

@@ -65,17 +65,16 @@ def run(name: str, gate: Optional[tuple[str, int, int]], args: argparse.Namespac
         return dict(top1=top1(model, photos))
     channels, target, seed = gate
     files = [str(file) for folder in CLASSES for file in sorted((args.imagenette / 'train' / folder).iterdir())[:300]]
-    start = time.perf_counter()
+    start, start_cpu = time.perf_counter(), time.process_time()
     rates = learn_channels(model, files, target, len(files) // BATCH_SIZE, BATCH_SIZE, seed)
-    seconds = time.perf_counter() - start
+    times = dict(seconds=round(time.perf_counter() - start), cpu_seconds=round(time.process_time() - start_cpu))
     rates.meta['config'] = CONFIG.name
     save_on_rates(rates, str(HERE / f'results/gates/{name}.json'))
     selection, config = args.work_dir / f'{name}-selection.json', args.work_dir / f'{name}.py'
     save_selection(rates, rates.top(target), str(selection))
     atomic_write_text(config, static_config(args.work_dir / f'{channels}.py', selection, config))
     static = mmfreq.load_model(config, carry_over(model, str(args.work_dir / f'{channels}.pth'), config))
-    return dict(top1=top1(static, photos), seconds=round(seconds), **described(rates, target), machine=machine(),
-                commit=commit())
+    return dict(top1=top1(static, photos), **times, **described(rates, target), machine=machine(), commit=commit())
 
 
 def carried_over(channels: str, args: argparse.Namespace) -> Model:

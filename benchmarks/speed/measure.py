@@ -221,12 +221,12 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the whole pipelines and their steps, in time of the thread. The configs take turns for each image."""
+    """Measure the whole pipelines and their steps, in time of the thread. The configs take turns in each round."""
     rounds = settings.repeats + 1
     seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
     for turn in tqdm(range(rounds), 'Pipeline', unit='round', leave=False, disable=None):
-        for number, image in enumerate(settings.images):
-            for subject, table in zip(subjects, seconds):
+        for subject, table in zip(subjects, seconds):  # one after the other, with its code in the cache as in a worker
+            for number, image in enumerate(settings.images):
                 np.random.seed(settings.seed + 1000 * turn + number)
                 results = subject.start(image)
                 for i, step in enumerate(subject.steps):

@@ -4,7 +4,7 @@
 RGB configs are loaded with OpenCV and with mmcv's turbojpeg backend, frequency-domain configs with OpenCV and with
 LoadYCbCrFromFile. Channels are sent as int8, and bilinear resizing waits for the DCT. The candidates take turns, and
 the first is the baseline of the ratios. Times of pipelines are those of the thread, so that other programs disturb them
-less. The tables are written to PREFIX.md and PREFIX.json.
+less. Without libturbojpeg only OpenCV is measured. The tables are written to PREFIX.md and PREFIX.json.
 """
 import argparse
 import json
@@ -22,6 +22,7 @@ from training import Images
 
 from mmfreq.apis.measure import Entry
 from mmfreq.config.pipelines import input_spec, lazy_step, transform_type
+from mmfreq.dct.planes import decoder
 from mmfreq.files import atomic_write_text
 
 CONFIGS = ['mmpretrain::resnet/resnet50_8xb32_in1k.py',
@@ -56,7 +57,7 @@ def candidates(config: str, reduce: bool) -> list[Subject]:
         if reduce:
             loaders['reduced planes'] = dict(type='LoadYCbCrFromFile', reduce=True)
     subjects = []
-    for name, loader in loaders.items():
+    for name, loader in loaders.items() if decoder() else [('OpenCV', {})]:
         subject = Subject(config)
         subject.name = f'{spec.selection if spec.channels else "RGB"}, {name}'
         subject.pipeline = [step_of(deepcopy(step), loader, bool(spec.channels)) for step in subject.pipeline]
@@ -90,7 +91,8 @@ def main() -> None:
     args = parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
-    mmcv.use_backend('turbojpeg')  # which mmcv needs once in a process; a loader names its own
+    if decoder():
+        mmcv.use_backend('turbojpeg')  # which mmcv needs once in a process; a loader names its own
     report = Report(machine(), shlex.join(['python', *sys.argv]), [])
     subjects = [subject for config in args.configs for subject in candidates(config, args.reduce)]
     with scratch_folder() as scratch:

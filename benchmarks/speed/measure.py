@@ -33,6 +33,7 @@ from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.models.dct_layer import BlockDCTLayer
+from mmfreq.models.unpack import UnpackMixin
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
 IMAGE_SIZE = (500, 375)
@@ -220,12 +221,12 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the whole pipelines and their steps, in time of the thread. The configs take turns for each image."""
+    """Measure the whole pipelines and their steps, in time of the thread. The configs take turns in each round."""
     rounds = settings.repeats + 1
     seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
     for turn in tqdm(range(rounds), 'Pipeline', unit='round', leave=False, disable=None):
-        for number, image in enumerate(settings.images):
-            for subject, table in zip(subjects, seconds):
+        for subject, table in zip(subjects, seconds):  # one after the other, with its code in the cache as in a worker
+            for number, image in enumerate(settings.images):
                 np.random.seed(settings.seed + 1000 * turn + number)
                 results = subject.start(image)
                 for i, step in enumerate(subject.steps):
@@ -300,25 +301,36 @@ def _to_device(inputs: Any, device: str) -> None:
 
 
 def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the data preprocessors for batches on the device, and their memory bandwidth."""
-    works, notes = {}, []
-    bandwidth = copy_bandwidth(settings)
+    """Measure data preprocessors and unpacking layers for batches on the device, and their memory bandwidth."""
+    works, moved = {}, {}
     for subject in subjects:
         batch = subject.load_batch(settings)
         batch['inputs'] = subject.model.data_preprocessor.cast_data(batch['inputs'])
         works[subject.name] = partial(_preprocess, subject, batch, settings.device)
-    section = Section('Data preprocessor on the device', 'ms/image',
-                      time_interleaved(works, settings.repeats, settings.batch), notes)
-    for subject, entry in zip(subjects, section.entries):
+        out = subject.model.data_preprocessor(dict(batch))['inputs']
         if device_freq(subject.cfg):
-            batch = subject.load_batch(settings)
-            out = subject.model.data_preprocessor(batch)['inputs']
-            moved = (tensor_bytes(batch['inputs']) + tensor_bytes(out)) / settings.batch
-            reached = moved / entry.median / 1e6
-            notes.append(f'{subject.name}: {moved:,.0f} bytes read and written per image, '
-                         f'{reached:.2f} GB/s, {reached / bandwidth:.0%} of the copy bandwidth of '
-                         f'{settings.device}, {bandwidth:.1f} GB/s')
-    return [section]
+            moved[subject.name] = tensor_bytes(batch['inputs']) + tensor_bytes(out)
+        if isinstance(subject.model.backbone, UnpackMixin):
+            name = f'{subject.name}, unpacking'
+            works[name] = partial(_unpack, subject, out)
+            moved[name] = tensor_bytes(out) + tensor_bytes(_unpack(subject, out))
+    entries = time_interleaved(works, settings.repeats, settings.batch)
+    bandwidth = copy_bandwidth(settings)
+    notes = []
+    for entry in entries:
+        if entry.name in moved:
+            size = moved[entry.name] / settings.batch
+            reached = size / entry.median / 1e6
+            notes.append(f'{entry.name}: {size:,.0f} bytes read and written per image, {reached:.2f} GB/s, '
+                         f'{reached / bandwidth:.0%} of the copy bandwidth of {settings.device}, {bandwidth:.1f} GB/s')
+    return [Section('Data preprocessor on the device', 'ms/image', entries, notes)]
+
+
+@torch.no_grad()
+def _unpack(subject: Subject, inputs: torch.Tensor) -> torch.Tensor:
+    pixels = subject.model.backbone.enter(inputs)
+    synchronize(subject.device)
+    return pixels
 
 
 def _preprocess(subject: Subject, batch: dict, device: str) -> None:

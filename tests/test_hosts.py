@@ -103,7 +103,7 @@ def test_downloads_land_in_the_cache_of_torch(tmp_path: Path, monkeypatch: pytes
     source = tmp_path / 'source.pth'
     torch.save(WEIGHTS, source)
 
-    def download(url: str, file: str, progress: bool) -> None:
+    def download(url: str, file: str, *_: Any, progress: bool) -> None:
         assert url == 'https://localhost/weights/y.pth?download=1'
         Path(file).write_bytes(source.read_bytes())
 

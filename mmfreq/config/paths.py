@@ -9,9 +9,7 @@ from mmfreq.errors import RefusedError
 def config_path(config: str) -> Path:
     """Return the file of a config: a path, ``package::file`` as in ``_base_``, or a shipped name.
 
-    Args:
-        config (str): A path; ``package::folder/name.py``; ``package::name``; or the ``name`` of a
-            config that ships with mmfreq.
+    The shipped name is ``package::name``, or the ``name`` alone of a config that ships with mmfreq.
 
     Raises:
         RefusedError: There is no such file or package.

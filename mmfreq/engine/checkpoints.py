@@ -30,13 +30,9 @@ def load_checked(model: nn.Module, file: str, cfg: Config) -> dict[str, Any]:
 
 def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
                      model: nn.Module) -> None:
-    """Load a checkpoint; refuse it if it was trained on another input, or is of another network.
+    """Load a checkpoint into a model without wrappers, whose input is ``spec``.
 
-    Args:
-        checkpoint (dict): As a Runner saves it.
-        spec (InputSpec, optional): The input of ``model``. A model that keeps stock weights also
-            takes a checkpoint of its stock network.
-        model (nn.Module): The network, without wrappers, which gets the weights.
+    A model that keeps stock weights also takes a checkpoint of its stock network.
 
     Raises:
         RefusedError: The input differs; a weight or running statistic is missing, NaN or Inf; or the

@@ -35,17 +35,10 @@ class Exporter:
       the differences that are allowed, by name;
     - ``differences(outputs, expected, allowed)``: the differences by the names in ``allowed``.
 
-    Args:
-        model (Model): The trained model, on the CPU.
-        kind (str): ``'image'``: the file takes pixels, uint8 (N, H, W, 3). ``'channels'``: it takes
-            the DCT channels (N, C, h, w) that the test pipeline returns.
-        order (str): Order of the colours in pixels, ``'rgb'`` or ``'bgr'``.
-
-    Attributes:
-        images (list[np.ndarray]): RGB pixels, uint8 (H, W, 3), upright, to compare on.
-        packed (list[dict]): Results of the test pipeline for these images' files.
-        expected (list[list[np.ndarray]]): Results of the model for the files.
-        source (str): Where the images come from.
+    The file takes pixels, uint8 (N, H, W, 3) in the ``order`` 'rgb' or 'bgr', or with
+    ``kind='channels'`` the DCT channels (N, C, h, w) that the test pipeline returns. The model is on
+    the CPU. It is compared on ``images``, upright RGB pixels from ``source``: their files become
+    ``packed`` in the test pipeline, and ``expected`` in the model.
 
     Raises:
         RefusedError: The model or its pipeline cannot be exported; the message says why.

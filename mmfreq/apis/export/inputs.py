@@ -40,14 +40,9 @@ def metadata(pipeline: Sequence[dict], spec: InputSpec) -> dict[str, Any]:
 
 
 class ImageInput(BlockConvolution):
-    """Images, uint8 (N, H, W, 3), to the network's input.
+    """Images, uint8 (N, H, W, 3) in the ``order`` 'rgb' or 'bgr', to the input of a config's network.
 
-    Args:
-        cfg (Config): Config with a test pipeline.
-        order (str): Order of the images' colours, ``'rgb'`` or ``'bgr'``.
-
-    Attributes:
-        about (dict): The :func:`metadata`.
+    ``about`` has the :func:`metadata`.
     """
 
     def __init__(self, cfg: Config, order: str) -> None:
@@ -105,12 +100,7 @@ class ClassifierInput(ImageInput):
 class ChannelInput(nn.Module):
     """DCT channels of the test pipeline, float32 or int8 (N, C, h, w), to the network's input.
 
-    Args:
-        cfg (Config): Config with a test pipeline.
-        preprocessor (nn.Module): The model's, which undoes the scale of int8.
-
-    Attributes:
-        about (dict): The :func:`metadata`; ``input_spec`` describes what the file takes.
+    ``about`` has the :func:`metadata`, in which ``input_spec`` describes the file's input.
 
     Raises:
         RefusedError: The test pipeline does not compute DCT channels.

@@ -20,8 +20,7 @@ _DROPPED_AUGMENT = 'BatchSyncRandomResize'  # resizes pixels; YOLOX trains witho
 def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[list[str], int]:
     """Put the frequency-domain backbone into a model's config, in place.
 
-    Returns:
-        tuple[list[str], int]: Modules that the config must import, and the ``input_stride``.
+    Return the modules that the config must import, and the ``input_stride``.
 
     Raises:
         RefusedError: The model has no backbone, or another network that takes the same input;

@@ -1,9 +1,8 @@
-"""Predictions for image files; a file that fails does not end them."""
+"""The image files that a command names."""
 import os
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Sequence
 
-from mmfreq.apis.inference import Model
 from mmfreq.errors import RefusedError
 from mmfreq.files import files_below
 
@@ -32,16 +31,3 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     for picture in {out / f'{name}.png' for name in named} & {*images}:
         raise RefusedError(f'{picture}: output would overwrite the input')
     return named
-
-
-def outcomes(model: Model, files: list[Path], score_thr: float) -> list[Union[dict, Exception]]:
-    """Return the predictions of :meth:`Model.predict`, with pictures, for a batch of files.
-
-    A file that fails has the error of the decoder, pipeline or network instead of a prediction.
-    """
-    try:
-        return model.predict(files, batch_size=len(files), score_thr=score_thr)
-    except Exception as error:
-        if len(files) == 1:
-            return [error]
-        return [outcome for file in files for outcome in outcomes(model, [file], score_thr)]

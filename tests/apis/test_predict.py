@@ -44,16 +44,14 @@ def test_images_have_different_names(tmp_path: Path) -> None:
             names(*paths, out='a' if len(paths) == 2 else 'out')
 
 
-@pytest.mark.parametrize('batch_size', [1, 3])
 def test_files_that_fail_are_named_and_the_others_are_predicted(
-        folder: Path, batch_size: int, tmp_path: Path, run_tool: Any,
-        capsys: pytest.CaptureFixture) -> None:
+        folder: Path, tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'empty.jpg').touch()
     (tmp_path / 'text.jpg').write_text('no image')
     (tmp_path / 'huge.png').write_bytes(b'P6\n40000 40000\n255\n')  # OpenCV raises for its pixels
     with pytest.raises(SystemExit, match='^1$'):
         run_tool('predict', CONFIG, folder / 'x.pth', folder / 'images', *tmp_path.iterdir(),
-                 '--out', tmp_path / 'out', '--device', 'cpu', '--batch-size', batch_size)
+                 '--out', tmp_path / 'out', '--device', 'cpu')
     output, errors = capsys.readouterr()
     assert '2 images predicted' in output
     for word in ('/empty.jpg: ', '/text.jpg: ', '/huge.png: ', 'CV_IO_MAX_IMAGE_PIXELS'):

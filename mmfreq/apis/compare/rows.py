@@ -46,7 +46,6 @@ class Row:
     memory: Optional[int] = None  # peak bytes per image of a forward pass besides the weights
     loader_rate: Optional[float] = None  # images/s through the training pipeline, one process
     network_rate: Optional[float] = None  # images/s through the network, forward only
-    note: str = ''  # why figures are missing
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> 'Row':
@@ -81,10 +80,7 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) 
         if row.name in rows:
             row.name = f'{row.name} ({runs[0].argument})'
         rows[row.name] = row
-        try:
-            _describe(row, runs[0].cfg, works, images)
-        except Exception as error:  # one model must not end the comparison; the table has a note
-            row.note = ' '.join(f'{type(error).__name__}: {error}'.split())
+        _describe(row, runs[0].cfg, works, images)
     for figure, named in works.items():
         calls = {name: call for name, (call, _) in named.items()}
         for entry in measure.time_interleaved(calls, repeats, unit=1, title=figure):
@@ -129,7 +125,6 @@ def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: i
         for index in indices:
             dataset[index]
 
-    load()  # before the others are timed, since it may fail
     works['loader_rate'][row.name] = load, len(indices)
 
 

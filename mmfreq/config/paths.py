@@ -25,7 +25,7 @@ def config_path(config: str) -> Path:
     configs = {path.stem: path for path in sorted(folder.glob('*/*.py'))}
     if name in configs:
         return configs[name]
-    raise RefusedError(f'config: no such file: {config}; "mmfreq list" has the shipped names')
+    raise RefusedError(f'config: no such file: {config}')
 
 
 def package_configs(package: str) -> Optional[Path]:

@@ -16,11 +16,7 @@ from mmfreq.input_spec import InputSpec
 
 
 class Browser:
-    """Draw the samples of a dataloader such as ``'train_dataloader'`` in a config of either host.
-
-    Raises:
-        RefusedError: There is no such dataloader, or its data set has no pipeline.
-    """
+    """Draw the samples of a dataloader such as ``'train_dataloader'`` in a config of either host."""
 
     def __init__(self, cfg: Config, dataloader: str) -> None:
         init_default_scope(cfg.get('default_scope', 'mmengine'))

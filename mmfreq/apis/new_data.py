@@ -63,9 +63,6 @@ def find_data(path: str, folders: Mapping[str, str]) -> Data:
 
     A list's first line is ``file,label`` or ``file,label,split``; files are relative to its folder.
     ``folders`` holds those of a COCO split's images, by split.
-
-    Raises:
-        RefusedError: The data have another form, or they are ambiguous.
     """
     source = Path(os.path.abspath(path))
     files = [('train', source)] if source.suffix == '.json' else [
@@ -158,10 +155,6 @@ def complete(data: Data, check: bool) -> None:
     """Draw images for validation if there is no split, and set classes and notes.
 
     With ``check``, read the images; unreadable ones are left out.
-
-    Raises:
-        RefusedError: Images are in two splits or have another size than a COCO file states, or
-            train or val has none.
     """
     if check:
         _read_images(data)

@@ -13,10 +13,6 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     """Return image files, and those in folders, by their path below the folder they have in common.
 
     Folders are searched with their subfolders, except ``out_dir``, the folder for results.
-
-    Raises:
-        RefusedError: A path does not exist, a folder holds no images, or a picture, such as
-            ``out_dir/a/1.jpg.png`` of ``a/1.jpg``, would overwrite another image.
     """
     out, images = Path(os.path.abspath(out_dir)), []
     for path in map(Path, map(os.path.abspath, paths)):

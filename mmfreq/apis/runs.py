@@ -149,9 +149,6 @@ def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
     """Return a checkpoint file, and which one it is of the work dir that ``path`` may name.
 
     Of a work dir that is its ``best_*.pth`` if it has exactly one and ``best`` is True, else the last.
-
-    Raises:
-        RefusedError: There is none.
     """
     if '://' in path or Path(path).is_file():
         return path, ''

@@ -10,9 +10,6 @@ def config_path(config: str) -> Path:
     """Return the file of a config: a path, ``package::file`` as in ``_base_``, or a shipped name.
 
     The shipped name is ``package::name``, or the ``name`` alone of a config that ships with mmfreq.
-
-    Raises:
-        RefusedError: There is no such file or package.
     """
     package, _, name = config.rpartition('::')
     if not package and Path(name).is_file():

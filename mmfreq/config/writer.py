@@ -62,9 +62,6 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path,
     The base is ``package::name`` or a path, and the comment comes first. The text names top-level values
     such as ``freq`` and ``*_pipeline`` where they occur again, and those in ``names``, which are by
     Python text: ``_base_.train_pipeline``.
-
-    Raises:
-        RefusedError: ``target`` lacks a top-level key of ``base``, which inheritance cannot remove.
     """
     inherited = plain_config(config_path(base))
     if missing := sorted(set(inherited) - set(target)):

@@ -13,11 +13,7 @@ from mmfreq.input_spec import InputSpec
 
 
 def load_checked(model: nn.Module, file: str, cfg: Config) -> dict[str, Any]:
-    """Load a checkpoint into the model of ``cfg`` and return it.
-
-    Raises:
-        RefusedError: As :func:`check_checkpoint`. The message names the file.
-    """
+    """Load a checkpoint into the model of ``cfg`` and return it."""
     checkpoint = CheckpointLoader.load_checkpoint(file, 'cpu', logger='silent')
     specs = input_specs(cfg)
     spec = specs.get('test_dataloader') or next(iter(specs.values()), None)

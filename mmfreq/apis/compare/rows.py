@@ -68,9 +68,6 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) 
         images (int): Images to time the training pipeline with; 0: no speeds and memory. Defaults
             to 64.
         repeats (int): Timed rounds; the median counts. Defaults to 5.
-
-    Raises:
-        RefusedError: An argument is neither a work dir nor a config.
     """
     groups = group_runs([read_run(item) for item in dict.fromkeys(runs_or_configs)])
     rows: dict[str, Row] = {}

@@ -34,11 +34,7 @@ class Run:
 
 
 def read_run(run_or_config: str) -> Run:
-    """Read a config file, or the config and the results of a work dir.
-
-    Raises:
-        RefusedError: There is no such file or package; a folder does not hold exactly one config.
-    """
+    """Read a config file, or the config and the results of a work dir."""
     folder = Path(run_or_config)
     files = [*folder.glob('*.py')] if folder.is_dir() else [config_path(run_or_config)]
     if len(files) != 1:

@@ -21,9 +21,6 @@ def affine(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Kernel, float64 (C, 3, window, window), and bias (C, ).
-
-    Raises:
-        RefusedError: The input is neither RGB or BGR pixels nor DCT channels.
     """
     if spec.channels:
         blocks = spec.block_map()
@@ -65,11 +62,7 @@ class ImageInput(BlockConvolution):
 
 
 class ClassifierInput(ImageInput):
-    """The pipeline of a classifier; arguments as of :class:`ImageInput`.
-
-    Raises:
-        RefusedError: A transform that has no counterpart in a graph. It is named.
-    """
+    """The pipeline of a classifier; arguments as of :class:`ImageInput`."""
 
     def __init__(self, cfg: Config, order: str) -> None:
         super().__init__(cfg, order)
@@ -101,9 +94,6 @@ class ChannelInput(nn.Module):
     """DCT channels of the test pipeline, float32 or int8 (N, C, h, w), to the network's input.
 
     ``about`` has the :func:`metadata`, in which ``input_spec`` describes the file's input.
-
-    Raises:
-        RefusedError: The test pipeline does not compute DCT channels.
     """
 
     def __init__(self, cfg: Config, preprocessor: Any) -> None:

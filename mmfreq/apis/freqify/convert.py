@@ -110,10 +110,6 @@ def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] 
     Arguments are those of :func:`freqify`, the file ``out``, and a checkpoint of the stock config.
     What it becomes is written beside ``out``, as ``.pth``. Return the sentences for the reader,
     which ``out`` has as a comment. If anything raises an error, nothing is written.
-
-    Raises:
-        RefusedError: The config cannot be converted, or does not fit the stock model; the
-            checkpoint is not that of the stock config.
     """
     path = config_path(config)
     check_not_input(out, path)

@@ -21,10 +21,6 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
     """Put the frequency-domain backbone into a model's config, in place.
 
     Return the modules that the config must import, and the ``input_stride``.
-
-    Raises:
-        RefusedError: The model has no backbone, or another network that takes the same input;
-            mmfreq has no version of the backbone; its ``input_stride`` does not divide a block.
     """
     backbone = _only_backbone(model)
     kind = backbone['type']
@@ -50,10 +46,6 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
 
     ``freq`` is the config of the FusedBlockDCT, ``pixels`` that of the stock preprocessor. Return the
     modules that the config must import.
-
-    Raises:
-        RefusedError: The model has no backbone, an unknown one, or another network that takes the
-            same input.
     """
     backbone = _only_backbone(model)
     kind = backbone['type']
@@ -107,9 +99,6 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
     """Adapt the preprocessors of a config to DCT channels, in place; extend ``notes``.
 
     Normalisation and conversion of colours go. Padding is in cells of ``stride`` pixels.
-
-    Raises:
-        RefusedError: A preprocessor does something that only works on pixels.
     """
     detection, model = target['default_scope'] == 'mmdet', target['model']
     expected = 'DetDataPreprocessor' if detection else 'ClsDataPreprocessor'

@@ -29,9 +29,6 @@ def convert_pipelines(node: Any, freq: dict, scale: int, path: str, rounds: bool
     ``freq`` is inserted before the packer, and sizes in pixels are multiplied by ``scale``. Dicts are
     changed in place. ``path`` is the key of ``node``, for errors, and ``rounds`` says whether earlier
     steps may return other pixels than uint8.
-
-    Raises:
-        RefusedError: The image is not BGR, or an unknown transform sets its size.
     """
     if isinstance(node, dict):
         wraps = _has_other_pixels(node.get('dataset'))

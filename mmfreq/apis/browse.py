@@ -11,7 +11,6 @@ from torch.utils.data import Dataset
 from mmfreq.config.pipelines import device_freq, iter_dicts, pipelines, transform_type
 from mmfreq.dct import blocks as dct
 from mmfreq.engine.hooks.visualization import loaded_image
-from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
 
 
@@ -20,8 +19,6 @@ class Browser:
 
     def __init__(self, cfg: Config, dataloader: str) -> None:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        if not pipelines(cfg, dataloader):
-            raise RefusedError(f'the config has no {dataloader} with a pipeline')
         steps, freq = pipelines(cfg, dataloader)[0], device_freq(cfg)
         self.spec = InputSpec.from_steps([freq] if freq else iter_dicts(steps))
         self._device_map = freq and self.spec.block_map()
@@ -48,12 +45,10 @@ class Browser:
         return path or f'sample {index}', side_by_side(panels, len(rgb))
 
     def rebuild(self, inputs: torch.Tensor, image_shape: Optional[tuple[int, int]]) -> np.ndarray:
-        """Rebuild an image, uint8 BGR (H, W, 3); channels outside the selection count as zero.
+        """Rebuild an image, uint8 BGR (H, W, 3), from ``inputs`` (C, h, w), as the pipeline packs them.
 
-        Args:
-            inputs (torch.Tensor): (C, h, w), DCT channels or pixels, as the pipeline packs them.
-            image_shape (tuple[int, int], optional): Pixels (H, W) of the augmented image; None: all
-                blocks.
+        Channels outside the selection count as zero. ``image_shape`` are the pixels (H, W) of the
+        augmented image; None stands for all blocks.
         """
         spec, image = self.spec, inputs.permute(1, 2, 0).numpy()
         if self._device_map:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Sequence
 
 from mmfreq.errors import RefusedError
-from mmfreq.files import files_below
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -16,9 +15,9 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     """
     out, images = Path(os.path.abspath(out_dir)), []
     for path in map(Path, map(os.path.abspath, paths)):
+        below = sorted(Path(parent, name) for parent, _, names in os.walk(path, followlinks=True) for name in names)
         files = [path] if path.is_file() else [
-            file for file in files_below(path)
-            if file.suffix.lower() in SUFFIXES and out not in file.parents]
+            file for file in below if file.suffix.lower() in SUFFIXES and out not in file.parents]
         if not files:
             raise RefusedError(f'{path}: expected images ({" ".join(SUFFIXES)}), got none')
         images += files

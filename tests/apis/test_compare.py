@@ -79,18 +79,16 @@ def test_results_are_the_last_validation_whatever_was_best(tmp_path: Path) -> No
     folder = Path(work_dir(tmp_path))
     assert result(folder) == (None, '')
     log_validations(folder, '20260101_000000', 50, 70, 60)
-    assert result(folder) == (60, 'validation of epoch 3')
+    assert result(folder) == (60, 'validation 3')
     log_validations(folder, '20260102_000000', 55, float('nan'))
-    assert result(folder) == (55, 'validation of epoch 1')  # a training that was started anew
-    work_dir(folder, CONFIG + 'default_hooks = dict(logger=dict(log_metric_by_epoch=False))')
-    assert result(folder) == (55, 'validation of iteration 1')
+    assert result(folder) == (55, 'validation 1')  # a training that was started anew
 
 
 def test_a_test_counts_before_a_validation_while_the_training_is_the_same(tmp_path: Path) -> None:
     folder = Path(work_dir(tmp_path))
     log_validations(folder, '20260102_000000', 50)
     log_test(folder, '20260101_000000', 40)  # before the last start of the training
-    assert result(folder) == (50, 'validation of epoch 1')
+    assert result(folder) == (50, 'validation 1')
     log_test(folder, '20260103_000000', 51)
     log_test(folder, '20260104_000000', 52)
     assert result(folder) == (52, 'test of epoch_1.pth')

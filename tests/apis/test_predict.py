@@ -1,5 +1,6 @@
 """The tool: a bad file does not end a batch, and no picture overwrites another one."""
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -35,6 +36,10 @@ def test_images_have_different_names(tmp_path: Path) -> None:
     def names(*paths: str, out: str = 'out') -> list[str]:
         return list(find_images([str(tmp_path / path) for path in paths], str(tmp_path / out)))
 
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked/far').symlink_to(tmp_path / 'b')
+    assert names('linked') == ['1.jpg']
+    shutil.rmtree(tmp_path / 'linked')
     assert names('') == names('a', 'b') == ['a/1.PNG', 'a/1.jpg', 'a/1.jpg.png', 'b/1.jpg']
     assert names('b/1.jpg', 'b/notes.txt', 'b') == ['1.jpg', 'notes.txt']
     assert find_images([str(tmp_path / 'b')], 'out') == {'1.jpg': tmp_path / 'b/1.jpg'}

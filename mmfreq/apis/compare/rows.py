@@ -32,7 +32,7 @@ class Estimate:
 class Row:
     """Figures of one model, None where there is none. Metrics have mmengine's names and units."""
     name: str  # of the config
-    source: str  # of the metrics: 'test of epoch_6.pth', 'validation of epoch 6'
+    source: str  # of the metrics: 'test of epoch_6.pth', 'validation 6'
     seeds: dict[Any, dict[str, float]]  # metrics of each run
     paper: dict[str, Estimate]  # published metrics
     metrics: dict[str, Estimate] = field(default_factory=dict)  # over the seeds

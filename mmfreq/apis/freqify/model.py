@@ -50,9 +50,7 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
     backbone = _only_backbone(model)
     kind = backbone['type']
     _, network = _find(kind, 'Freq', scope)
-    modules, unpacked = _find(kind, 'Unpacked', scope)
-    if not unpacked:
-        raise RefusedError(f'model.backbone is {kind}, which neither mmpretrain nor mmdet has')
+    modules, _ = _find(kind, 'Unpacked', scope)
     known = {key: pixels[key] for key in _PIXELS if key in pixels}
     prefix, arguments = 'Unpacked', {}
     if network and issubclass(network, PatchMixin):

@@ -55,9 +55,3 @@ def check_not_input(out: Union[str, Path], source: Union[str, Path]) -> None:
     """Raise RefusedError if the output would overwrite the input."""
     if os.path.realpath(out) == os.path.realpath(source):
         raise RefusedError(f'{out}: output would overwrite the input')
-
-
-def files_below(folder: Path) -> list[Path]:
-    """Return the files in a folder and its subfolders, sorted."""
-    walk = os.walk(folder, followlinks=True)
-    return sorted(Path(parent, name) for parent, _, names in walk for name in names)

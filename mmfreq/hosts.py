@@ -7,8 +7,7 @@ import os
 import sys
 from collections import Counter
 from pickle import UnpicklingError
-from typing import Any, Optional
-from urllib.parse import urlparse
+from typing import Any, Callable, Optional
 
 import mmengine.optim.scheduler.param_scheduler as param_scheduler
 import numpy as np
@@ -36,9 +35,10 @@ def setup() -> None:
     - ``_base_`` may name a shipped config, ``mmfreq::folder/name.py``.
     - An mmcv without compiled ops gets nms and RoIAlign from torchvision.
     """
-    CheckpointLoader.register_scheme('', load_from_local, force=True)
-    CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
-    CheckpointLoader.register_scheme(('modelzoo://', 'torchvision://'), load_from_torchvision, force=True)
+    if hasattr(torch.serialization, 'safe_globals'):  # torch 2.6
+        CheckpointLoader.register_scheme('', load_from_local, force=True)
+        CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+        CheckpointLoader.register_scheme(('modelzoo://', 'torchvision://'), load_from_torchvision, force=True)
     MODULE2PACKAGE['mmfreq'] = 'mmfreq'
     Config._get_cfg_path = staticmethod(_cfg_path)
     provide_ops()
@@ -57,35 +57,30 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
     Raises:
         RefusedError: The file holds more than weights, numbers, log histories and schedules.
     """
-    filename = os.path.expanduser(filename)
-    if not hasattr(torch.serialization, 'safe_globals'):  # torch < 2.6
-        return torch.load(filename, map_location=map_location)
+    return _safely(torch.load, os.path.expanduser(filename), map_location)
+
+
+def load_from_http(filename: str, map_location: Any = None) -> Any:
+    """Download a checkpoint into torch's cache, unless it is there, and read it weights-only."""
+    for first in (True, False):  # on other machines, each process downloads what is missing there
+        if is_main_process() == first:
+            checkpoint = _safely(torch.hub.load_state_dict_from_url, filename, map_location=map_location,
+                                 progress=sys.stderr.isatty())
+        if first:
+            barrier()
+    return checkpoint
+
+
+def _safely(load: Callable, filename: str, *args: Any, **kwargs: Any) -> Any:
     try:
         with torch.serialization.safe_globals(_safe_globals()):
-            checkpoint = torch.load(filename, map_location=map_location, weights_only=True)
+            checkpoint = load(filename, *args, weights_only=True, **kwargs)
     except UnpicklingError as error:
         reason = str(error).partition('\n\n')[0].strip().splitlines()
         raise RefusedError(f'{filename}: not a checkpoint of weights alone: {reason[-1]}') from error
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)  # a Runner that resumes would execute this text
     return checkpoint
-
-
-def load_from_http(filename: str, map_location: Any = None) -> Any:
-    """Download a checkpoint into torch's cache, unless it is there, and read it weights-only."""
-    folder = os.path.join(torch.hub.get_dir(), 'checkpoints')
-    file = os.path.join(folder, os.path.basename(urlparse(filename).path))
-    for first in (True, False):  # on other machines, each process downloads what is missing there
-        if is_main_process() == first and not os.path.isfile(file):
-            os.makedirs(folder, exist_ok=True)
-            try:
-                torch.hub.download_url_to_file(filename, file, progress=sys.stderr.isatty())
-            except OSError as error:
-                raise OSError(f'{filename} cannot be downloaded: {error}. Save the file by other '
-                              f'means as {file}') from error
-        if first:
-            barrier()
-    return load_from_local(file, map_location)
 
 
 def load_from_torchvision(filename: str, map_location: Any = None) -> Any:

@@ -3,7 +3,7 @@
 A pipeline, a preprocessor, a checkpoint and an exported file each describe the input of a network.
 All of them are read into this class, and whatever depends on the input reads nothing else.
 """
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Iterable, Optional
 
 import numpy as np
@@ -100,10 +100,8 @@ class InputSpec:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> 'InputSpec':
         """Read the result of :meth:`to_dict`."""
-        known = {item.name: values[item.name] for item in fields(cls) if item.name in values}
-        for name in ('channels', 'mean', 'std'):
-            known[name] = tuple(known.get(name, ()))
-        return cls(**known)
+        return cls(**{name: tuple(value) if isinstance(value, list) else value
+                      for name, value in values.items()})
 
     @classmethod
     def from_checkpoint(cls, checkpoint: dict[str, Any]) -> Optional['InputSpec']:
@@ -113,9 +111,7 @@ class InputSpec:
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values for JSON and for checkpoints."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return {name: list(value) if isinstance(value, tuple) else value
-                for name, value in values.items()}
+        return asdict(self)
 
     @property
     def stride(self) -> int:

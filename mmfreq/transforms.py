@@ -45,7 +45,7 @@ def _check_dtype(dtype: str, scale: Optional[float]) -> None:
     numbers = isinstance(scale, (int, float)) and 0 < scale < float('inf')
     if not (dtype == 'int8' and numbers or dtype == 'float32' and scale is None):
         raise ValueError("dtype: expected 'float32' without a scale, or 'int8' with a scale > 0 "
-                         f'(tools/dataset_stats.py proposes one), got {dtype!r}, scale={scale!r}')
+                         f'(such as 6), got {dtype!r}, scale={scale!r}')
 
 
 class FreqTransform(BaseTransform):

@@ -7,13 +7,7 @@ from pathlib import Path
 import pytest
 
 from mmfreq.errors import RefusedError
-from mmfreq.files import (
-    atomic_write_bytes,
-    atomic_write_text,
-    check_not_input,
-    check_writable,
-    files_below,
-)
+from mmfreq.files import atomic_write_bytes, atomic_write_text, check_not_input, check_writable
 
 
 def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
@@ -63,12 +57,3 @@ def test_outputs_are_checked_before_long_work(tmp_path: Path) -> None:
     check_not_input(tmp_path / 'x', tmp_path / 'file')
     with pytest.raises(RefusedError, match='overwrite the input'):
         check_not_input(tmp_path / 'link', tmp_path / 'file')
-
-
-def test_linked_folders_are_searched(tmp_path: Path) -> None:
-    (tmp_path / 'far').mkdir()
-    (tmp_path / 'far/b.jpg').touch()
-    (tmp_path / 'here').mkdir()
-    (tmp_path / 'here/a.jpg').touch()
-    (tmp_path / 'here/link').symlink_to(tmp_path / 'far')
-    assert files_below(tmp_path / 'here') == [tmp_path / 'here/a.jpg', tmp_path / 'here/link/b.jpg']

@@ -95,13 +95,6 @@ def test_freq_normalize(channels: Optional[list[int]], tmp_path: Path) -> None:
         assert_allclose(result, (image.astype(np.float64) - mean) / std, rtol=1e-6, atol=1e-5)
 
 
-def test_freq_normalize_of_other_blocks() -> None:
-    stats = {'mean': list(range(48)), 'std': list(range(1, 49))}
-    image = np.broadcast_to(np.arange(48, dtype=np.float32) * 3, (2, 2, 48))
-    result = FreqNormalize(stats, block_size=4)({'img': image})['img']
-    assert_allclose(result[1, 1], [2 * i / (i + 1) for i in range(48)], rtol=1e-6)
-
-
 @pytest.mark.parametrize('dtype', [np.float32, np.float64, np.int16, np.uint8])
 def test_round_pixels(dtype: type) -> None:
     """To the nearest level, halves to the even one, and clipped."""

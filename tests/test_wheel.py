@@ -164,13 +164,10 @@ def test_version(call: Any, capsys: pytest.CaptureFixture) -> None:
     assert capsys.readouterr().out == f'{__version__}\n'
 
 
-def test_unknown_and_missing_tools(call: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
-                                   capsys: pytest.CaptureFixture) -> None:
-    for words in ("expected a tool, .* train, got 'trian'", f'no tools in {tmp_path}.*core.symlinks'):
-        with pytest.raises(SystemExit, match='2'):
-            call('trian')
-        assert re.search(words, capsys.readouterr().err)
-        monkeypatch.setattr(command, 'TOOLS', tmp_path)
+def test_unknown_tools(call: Any, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit, match='2'):
+        call('trian')
+    assert re.search("expected a tool, .* train, got 'trian'", capsys.readouterr().err)
 
 
 def test_a_tool_runs_under_the_commands_name(call: Any, capsys: pytest.CaptureFixture) -> None:

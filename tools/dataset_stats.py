@@ -46,10 +46,6 @@ def main() -> None:
     for component, name in enumerate(COMPONENTS):
         channel = component * len(stats.mean) // 3
         print(f'{name:2} DC: mean {stats.mean[channel]:9.3f}  std {stats.std[channel]:8.3f}')
-    print('int8, selected channels: scale, clipped values, error (standard deviations)')
-    for row in stats.meta['int8']:
-        print(f'{row["scale"]:8g} {row["clipped"]:12.5%} {row["rms_error"]:10.4f}')
-    print(f"proposed: dtype='int8', scale={stats.meta['int8_scale']:g} (least error)")
     error = stats.meta['standard_error']
     print(f'standard error, largest of all channels: {error["mean"]:.2%} of a standard deviation '
           f'for means, {error["std"]:.2%} for standard deviations')

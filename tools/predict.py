@@ -8,7 +8,7 @@ import mmengine
 from tqdm import tqdm
 
 import mmfreq
-from mmfreq.apis.predict import find_images, outcomes
+from mmfreq.apis.predict import find_images
 from mmfreq.apis.runs import CHECKPOINT_HELP, add_cfg_options, checkpoint_file, read_config
 from mmfreq.apis.terminal import run_tool, say
 from mmfreq.files import atomic_write_bytes, atomic_write_text
@@ -26,30 +26,29 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU if there is one)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections with a higher '
                         'score are drawn (default: %(default)s); predictions.json has all')
-    parser.add_argument('--batch-size', type=int, default=1, help='default: %(default)s')
     add_cfg_options(parser)
     return parser.parse_args()
 
 
 def main() -> None:
-    """Predict batch after batch; name the files that fail, and exit with 1 if there are any."""
+    """Predict image after image; name the files that fail, and exit with 1 if there are any."""
     args = parse_args()
     mmfreq.setup()
     cfg, predictions, failed = read_config(args.config, args.cfg_options), {}, []
     images = find_images(args.images, args.out_dir)
     model = mmfreq.load_model(cfg, checkpoint_file(args.checkpoint), args.device)
     try:
-        for start in tqdm(range(0, len(images), args.batch_size), unit='batch', disable=None):
-            batch = dict([*images.items()][start:start + args.batch_size])
-            for name, outcome in zip(batch, outcomes(model, [*batch.values()], args.score_thr)):
-                if isinstance(outcome, Exception):
-                    failed.append(outcome)
-                    say(f'{name}: {type(outcome).__name__}: {" ".join(str(outcome).split())}')
-                else:
-                    picture = cv2.imencode('.png', outcome.pop('picture'))[1].tobytes()
-                    atomic_write_bytes(Path(args.out_dir, f'{name}.png'), picture)
-                    predictions[name] = outcome
-    finally:  # also what was predicted before an interruption
+        for name, file in tqdm(images.items(), unit='image', disable=None):
+            try:
+                prediction = model.predict(file, score_thr=args.score_thr)
+            except Exception as error:  # a damaged image does not end the others
+                failed.append(error)
+                say(f'{name}: {type(error).__name__}: {" ".join(str(error).split())}')
+                continue
+            picture = cv2.imencode('.png', prediction.pop('picture'))[1].tobytes()
+            atomic_write_bytes(Path(args.out_dir, f'{name}.png'), picture)
+            predictions[name] = prediction
+    finally:  # also after an interruption
         text = mmengine.dump(predictions, file_format='json') + '\n'
         atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
         print(f'{len(predictions)} images predicted, in {args.out_dir}')

@@ -3,7 +3,7 @@
 import argparse
 
 import mmfreq
-from mmfreq.apis.runs import add_run_arguments, build_runner, train, train_config
+from mmfreq.apis.runs import add_run_arguments, build_runner, train_config
 from mmfreq.apis.terminal import run_tool
 
 
@@ -28,7 +28,7 @@ def main() -> None:
     """Build the runner of the config and train."""
     args = parse_args()
     mmfreq.setup()
-    train(build_runner(train_config(args)))
+    build_runner(train_config(args)).train()
 
 
 if __name__ == '__main__':

@@ -1,5 +1,5 @@
 """Show what the network gets: images rebuilt from packed inputs, with the ground truth on them."""
-from typing import Any, Optional
+from typing import Any, Optional, Sequence
 
 import cv2
 import numpy as np
@@ -11,24 +11,14 @@ from torch.utils.data import Dataset
 from mmfreq.config.pipelines import device_freq, iter_dicts, pipelines, transform_type
 from mmfreq.dct import blocks as dct
 from mmfreq.engine.hooks.visualization import loaded_image
-from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
-
-TITLE_HEIGHT, GAP = 20, 8  # pixels above and right of each panel
-_FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
 class Browser:
-    """Draw the samples of a dataloader such as ``'train_dataloader'`` in a config of either host.
-
-    Raises:
-        RefusedError: There is no such dataloader, or its data set has no pipeline.
-    """
+    """Draw the samples of a dataloader such as ``'train_dataloader'`` in a config of either host."""
 
     def __init__(self, cfg: Config, dataloader: str) -> None:
         init_default_scope(cfg.get('default_scope', 'mmengine'))
-        if not pipelines(cfg, dataloader):
-            raise RefusedError(f'the config has no {dataloader} with a pipeline')
         steps, freq = pipelines(cfg, dataloader)[0], device_freq(cfg)
         self.spec = InputSpec.from_steps([freq] if freq else iter_dicts(steps))
         self._device_map = freq and self.spec.block_map()
@@ -51,17 +41,14 @@ class Browser:
         if self._truth_in_original_pixels:
             image = original_size(image, sample)
         path, rgb = sample.get('img_path'), np.ascontiguousarray(image[:, :, ::-1])
-        panels = {'image': loaded_image(self.dataset, index, path), "network's input": rgb,
-                  'with ground truth': self._annotated(rgb, sample)}
+        panels = loaded_image(self.dataset, index, path), rgb, self._annotated(rgb, sample)
         return path or f'sample {index}', side_by_side(panels, len(rgb))
 
     def rebuild(self, inputs: torch.Tensor, image_shape: Optional[tuple[int, int]]) -> np.ndarray:
-        """Rebuild an image, uint8 BGR (H, W, 3); channels outside the selection count as zero.
+        """Rebuild an image, uint8 BGR (H, W, 3), from ``inputs`` (C, h, w), as the pipeline packs them.
 
-        Args:
-            inputs (torch.Tensor): (C, h, w), DCT channels or pixels, as the pipeline packs them.
-            image_shape (tuple[int, int], optional): Pixels (H, W) of the augmented image; None: all
-                blocks.
+        Channels outside the selection count as zero. ``image_shape`` are the pixels (H, W) of the
+        augmented image; None stands for all blocks.
         """
         spec, image = self.spec, inputs.permute(1, 2, 0).numpy()
         if self._device_map:
@@ -101,14 +88,8 @@ def original_size(image: np.ndarray, sample: Any) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def side_by_side(panels: dict[str, np.ndarray], height: int) -> np.ndarray:
-    """Join uint8 pictures (H, W, 3), scaled to one height, on white, each below its title."""
-    columns = []
-    for title, picture in panels.items():
-        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
-        wide = max(width, cv2.getTextSize(title, *_FONT, 1)[0][0])
-        column = np.full((TITLE_HEIGHT + height, wide + GAP, 3), 255, np.uint8)
-        scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
-        column[TITLE_HEIGHT:, :width] = scaled
-        columns.append(cv2.putText(column, title, (0, 14), *_FONT, (0, 0, 0), 1, cv2.LINE_AA))
-    return np.concatenate(columns, axis=1)
+def side_by_side(panels: Sequence[np.ndarray], height: int) -> np.ndarray:
+    """Join uint8 pictures (H, W, 3), scaled to one height."""
+    sizes = [(max(1, round(panel.shape[1] * height / panel.shape[0])), height) for panel in panels]
+    return np.concatenate([cv2.resize(panel, size, interpolation=cv2.INTER_AREA)
+                           for panel, size in zip(panels, sizes)], axis=1)

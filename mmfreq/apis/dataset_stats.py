@@ -14,13 +14,10 @@ from tqdm import tqdm
 
 from mmfreq.config import pipelines
 from mmfreq.config.pipelines import transform_type
-from mmfreq.dct.blocks import INT8_LIMIT, to_int8
 from mmfreq.dct.stats import FreqStats, RunningStats
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
 
-INT8_SCALES = (4, 6, 8, 12, 16, 24, 32)
-_SAMPLED_BLOCKS = 20_000  # of all images, to compare int8 scales on
 _GROUPS = 20  # of images, to estimate standard errors from
 _BLOCK_KEYS = ('type', 'block_size', 'upscale', 'channel_order')
 _CONSTANT = 1e-4  # smaller deviations of a coefficient are rounding errors of float32
@@ -51,37 +48,17 @@ def coefficient_dataset(cfg: Config) -> Dataset:
 
 
 class _ImageStats(Dataset):
-    """Statistics and sampled blocks of each image, which depend on its index and ``seed`` alone."""
+    """Statistics of each image, which depend on its index and ``seed`` alone."""
 
-    def __init__(self, images: Dataset, seed: int, blocks: float) -> None:
-        self.images, self.seed, self.blocks = images, seed, blocks
+    def __init__(self, images: Dataset, seed: int) -> None:
+        self.images, self.seed = images, seed
 
-    def __getitem__(self, index: int) -> tuple[RunningStats, np.ndarray]:
-        sequence = np.random.SeedSequence((self.seed, index))
-        seed = int(sequence.generate_state(1)[0])
+    def __getitem__(self, index: int) -> RunningStats:
+        seed = int(np.random.SeedSequence((self.seed, index)).generate_state(1)[0])
         random.seed(seed)
         np.random.seed(seed)
         torch.default_generator.manual_seed(seed)  # torch.manual_seed takes longer than an image
-        image = self.images[index]['img']
-        blocks, rng = image.reshape(-1, image.shape[-1]), np.random.default_rng(sequence)
-        count = int(self.blocks + rng.random())  # self.blocks on average, which may be below 1
-        return RunningStats.of(image), blocks[rng.integers(len(blocks), size=count)]
-
-
-def int8_scales(normalised: np.ndarray) -> list[dict[str, float]]:
-    """Measure the error of int8 for normalised coefficients, of any shape.
-
-    Returns:
-        list[dict]: ``scale`` (each of INT8_SCALES), ``clipped`` (fraction of saturated values) and
-        ``rms_error`` (in standard deviations).
-    """
-    rows = []
-    for scale in INT8_SCALES:
-        clipped = abs(normalised * scale) >= INT8_LIMIT + 0.5
-        error = to_int8(normalised * scale) / scale - normalised
-        rows.append(dict(scale=scale, clipped=float(clipped.mean()),
-                         rms_error=float(np.sqrt(np.mean(error**2)))))
-    return rows
+        return RunningStats.of(self.images[index]['img'])
 
 
 def standard_error(groups: Sequence[RunningStats], std: np.ndarray) -> dict[str, float]:
@@ -109,22 +86,15 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: int = 5_000,
 
     Returns:
         tuple[FreqStats, list[int]]: The statistics, and the channels that never vary, whose std is
-        set to 1. ``meta`` has ``standard_error`` (see :func:`standard_error`), ``int8`` (the rows
-        of :func:`int8_scales` for the selected channels) and ``int8_scale`` (of least error).
+        set to 1. ``meta`` has the :func:`standard_error`.
     """
     pipeline, dataset = pipelines.pipelines(cfg, 'train_dataloader')[0], coefficient_dataset(cfg)
-    channels = list(pipelines.input_spec(cfg, pipeline).channels)
     total = min(images or len(dataset), len(dataset))
     order = np.random.default_rng(seed).permutation(len(dataset))[:total].tolist()
-    loader = DataLoader(_ImageStats(dataset, seed, _SAMPLED_BLOCKS / max(1, total)), sampler=order,
-                        batch_size=8, num_workers=num_workers, collate_fn=list)
-    groups, samples = [RunningStats() for _ in range(min(_GROUPS, total))], []
-    with tqdm(desc='DCT statistics', total=total, unit='image', disable=None) as progress:
-        for batch in loader:
-            for part, blocks in batch:
-                groups[len(samples) % _GROUPS].merge(part)
-                samples.append(blocks)
-            progress.update(len(batch))
+    loader = DataLoader(_ImageStats(dataset, seed), sampler=order, batch_size=None, num_workers=num_workers)
+    groups = [RunningStats() for _ in range(min(_GROUPS, total))]
+    for i, part in enumerate(tqdm(loader, 'DCT statistics', total, unit='image', disable=None)):
+        groups[i % _GROUPS].merge(part)
     running = RunningStats.merged(groups)
     constant = np.flatnonzero(running.squares <= _CONSTANT**2 * running.count).tolist()
     running.squares[constant] = running.count
@@ -133,9 +103,7 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: int = 5_000,
         source='tools/dataset_stats.py', config=str(cfg.filename).rpartition('/')[2],
         pipeline=steps, images=total, seed=seed, date=datetime.date.today().isoformat(),
         **(dict(constant_channels=constant) if constant else {})))
-    rows = int8_scales((np.concatenate(samples) - stats.mean)[:, channels] / stats.std[channels])
-    stats.meta.update(standard_error=standard_error(groups, stats.std), int8=rows,
-                      int8_scale=min(rows, key=lambda row: row['rms_error'])['scale'])
+    stats.meta.update(standard_error=standard_error(groups, stats.std))
     return stats, constant
 
 

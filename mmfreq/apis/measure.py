@@ -36,13 +36,9 @@ def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
                      clock: str = 'perf_counter') -> list[Entry]:
     """Time candidates in rounds in which each runs once, so that a busy moment hits all of them.
 
-    Args:
-        candidates (Mapping[str, Callable]): Functions to time, by name.
-        repeats (int): Rounds that count, after one to warm up.
-        images_per_call (int): Images that one call processes; times are per image. Defaults to 1.
-        unit (float): Seconds in a unit of the result. Defaults to 1e-3, milliseconds.
-        title (str): Label of the progress bar.
-        clock (str): Function of :mod:`time` that measures. Defaults to ``'perf_counter'``.
+    One round to warm up precedes the ``repeats`` that count. Times are per image, in units of ``unit``
+    seconds; ``title`` labels the progress bar and ``clock``
+    is the function of :mod:`time` that measures.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):

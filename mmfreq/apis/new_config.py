@@ -29,11 +29,13 @@ def write_config(config: str, data_path: str, out: Path, *,
                  check: bool = True) -> list[str]:
     """Write a config that inherits ``config`` and trains on the data of ``data_path``.
 
+    Lists and statistics are written beside it. If the data or the config are refused, nothing is written.
+
     Args:
-        config (str): Path or ``package::file`` of a config for mmpretrain or mmdet.
-        data_path (str): See :func:`mmfreq.apis.new_data.find_data`.
-        out (Path): File to write, or to replace. Lists and statistics are written beside it.
-        folders (Mapping[str, str], optional): See :func:`mmfreq.apis.new_data.find_data`.
+        config (str): As for :func:`mmfreq.config.paths.config_path`.
+        data_path (str): As for :func:`mmfreq.apis.new_data.find_data`, and so is ``folders``.
+        out (Path): File to write, or to replace.
+        folders (Mapping[str, str], optional): See there.
         batch_size (int, optional): Images of a step; the learning rate follows. Defaults to that
             of ``config``, or to less for few images.
         epochs (int, optional): Length of the training. Defaults to that of ``config``.
@@ -44,9 +46,6 @@ def write_config(config: str, data_path: str, out: Path, *,
 
     Returns:
         list[str]: A description of the data, and the settings that were chosen.
-
-    Raises:
-        RefusedError: The data or the config cannot be used. Nothing is written.
     """
     path = config_path(config)
     target, data = plain_config(path), find_data(data_path, folders or {})
@@ -100,8 +99,6 @@ def _leaf(target: dict[str, Any], loader: str) -> tuple[dict[str, Any], str]:
     node, path = target.get(loader) or {}, loader
     while 'dataset' in node:
         node, path = node['dataset'], f'{path}.dataset'
-    if 'pipeline' not in node:
-        raise RefusedError(f'config: {path}: expected one data set with a pipeline')
     return node, path
 
 

@@ -63,15 +63,10 @@ class Data:
 
 
 def find_data(path: str, folders: Mapping[str, str]) -> Data:
-    """Read labels or annotations, without opening an image.
+    """Read labels or annotations of one of the forms in ``_FORMS``, without opening an image.
 
-    Args:
-        path (str): Data of one of the forms in ``_FORMS``. The list's first line is ``file,label``
-            or ``file,label,split``; files are relative to its folder.
-        folders (Mapping[str, str]): Folders of a COCO split's images, by split.
-
-    Raises:
-        RefusedError: The data have another form, or they are ambiguous.
+    A list's first line is ``file,label`` or ``file,label,split``; files are relative to its folder.
+    ``folders`` holds those of a COCO split's images, by split.
     """
     source = Path(os.path.abspath(path))
     files = [('train', source)] if source.suffix == '.json' else [
@@ -168,15 +163,9 @@ def _image_folder(root: Path, file: Path, split: str, image: str) -> Path:
 
 
 def complete(data: Data, check: bool) -> None:
-    """Read the images, draw some for validation if there is no split, and set classes and notes.
+    """Draw images for validation if there is no split, and set classes and notes.
 
-    Args:
-        data (Data): The data; unreadable images are left out.
-        check (bool): Whether to read the images.
-
-    Raises:
-        RefusedError: Images are in two splits or have another size than a COCO file states, or
-            train or val has none.
+    With ``check``, read the images; unreadable ones are left out.
     """
     if check:
         _read_images(data)

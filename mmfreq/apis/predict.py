@@ -1,11 +1,9 @@
-"""Predictions for image files; a file that fails does not end them."""
+"""The image files that a command names."""
 import os
 from pathlib import Path
-from typing import Sequence, Union
+from typing import Sequence
 
-from mmfreq.apis.inference import Model
 from mmfreq.errors import RefusedError
-from mmfreq.files import files_below
 
 SUFFIXES = ('.bmp', '.jpeg', '.jpg', '.png', '.tif', '.tiff', '.webp')
 
@@ -14,16 +12,12 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     """Return image files, and those in folders, by their path below the folder they have in common.
 
     Folders are searched with their subfolders, except ``out_dir``, the folder for results.
-
-    Raises:
-        RefusedError: A path does not exist, a folder holds no images, or a picture, such as
-            ``out_dir/a/1.jpg.png`` of ``a/1.jpg``, would overwrite another image.
     """
     out, images = Path(os.path.abspath(out_dir)), []
     for path in map(Path, map(os.path.abspath, paths)):
+        below = sorted(Path(parent, name) for parent, _, names in os.walk(path, followlinks=True) for name in names)
         files = [path] if path.is_file() else [
-            file for file in files_below(path)
-            if file.suffix.lower() in SUFFIXES and out not in file.parents]
+            file for file in below if file.suffix.lower() in SUFFIXES and out not in file.parents]
         if not files:
             raise RefusedError(f'{path}: expected images ({" ".join(SUFFIXES)}), got none')
         images += files
@@ -32,16 +26,3 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     for picture in {out / f'{name}.png' for name in named} & {*images}:
         raise RefusedError(f'{picture}: output would overwrite the input')
     return named
-
-
-def outcomes(model: Model, files: list[Path], score_thr: float) -> list[Union[dict, Exception]]:
-    """Return the predictions of :meth:`Model.predict`, with pictures, for a batch of files.
-
-    A file that fails has the error of the decoder, pipeline or network instead of a prediction.
-    """
-    try:
-        return model.predict(files, batch_size=len(files), score_thr=score_thr)
-    except Exception as error:
-        if len(files) == 1:
-            return [error]
-        return [outcome for file in files for outcome in outcomes(model, [file], score_thr)]

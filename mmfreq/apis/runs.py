@@ -148,13 +148,7 @@ def test_config(args: argparse.Namespace) -> Config:
 def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
     """Return a checkpoint file, and which one it is of the work dir that ``path`` may name.
 
-    Args:
-        path (str): A checkpoint, or a work dir: its ``best_*.pth`` if it has exactly one, else the
-            last checkpoint.
-        best (bool): Whether the best one may be taken from a work dir. Defaults to True.
-
-    Raises:
-        RefusedError: There is none.
+    Of a work dir that is its ``best_*.pth`` if it has exactly one and ``best`` is True, else the last.
     """
     if '://' in path or Path(path).is_file():
         return path, ''
@@ -193,18 +187,6 @@ def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
 def build_runner(cfg: Config) -> Runner:
     """Build the runner that ``runner_type`` names, else the stock one."""
     return RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
-
-
-def train(runner: Runner) -> None:
-    """Train; if the user interrupts, name the last checkpoint and exit with 130."""
-    try:
-        runner.train()
-    except KeyboardInterrupt:
-        saved = find_latest_checkpoint(runner.work_dir)
-        if is_main_process():
-            say(f'interrupted; last checkpoint: {saved}; the same command with --resume continues '
-                'from it' if saved else 'interrupted before the first checkpoint')
-        raise SystemExit(130) from None
 
 
 def check_output(path: str) -> None:

@@ -9,12 +9,7 @@ from mmfreq.config.paths import package_configs
 
 
 def metafile_models(package: str, family: str = '*') -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield ``folder/name.py`` and metafile entry of each config in a package's metafiles.
-
-    Args:
-        package (str): ``'mmfreq'``, ``'mmpretrain'`` or ``'mmdet'``.
-        family (str): Folder of the configs. Defaults to all.
-    """
+    """Yield ``folder/name.py`` and metafile entry of each config in the metafiles of a package's family."""
     for metafile in sorted((package_configs(package) or Path()).glob(f'{family}/metafile.yml')):
         for model in yaml.safe_load(metafile.read_text(encoding='utf-8')).get('Models') or []:
             yield str(model.get('Config')).removeprefix('configs/'), model
@@ -32,8 +27,7 @@ def stock_weights(config: str) -> str:
 def shipped_table(pattern: str = '') -> list[tuple[str, ...]]:
     """Return a row for each shipped config: name, channels, input size, multiply-adds, metrics.
 
-    Args:
-        pattern (str): Part of the name, with ``*`` and ``?`` as in a shell. Defaults to all.
+    ``pattern`` is a part of the name, with ``*`` and ``?`` as in a shell.
     """
     models = {file: model for file, model in metafile_models('mmfreq') if '::' not in file}
     folder, rows = package_configs('mmfreq'), []

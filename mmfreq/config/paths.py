@@ -9,12 +9,7 @@ from mmfreq.errors import RefusedError
 def config_path(config: str) -> Path:
     """Return the file of a config: a path, ``package::file`` as in ``_base_``, or a shipped name.
 
-    Args:
-        config (str): A path; ``package::folder/name.py``; ``package::name``; or the ``name`` of a
-            config that ships with mmfreq.
-
-    Raises:
-        RefusedError: There is no such file or package.
+    The shipped name is ``package::name``, or the ``name`` alone of a config that ships with mmfreq.
     """
     package, _, name = config.rpartition('::')
     if not package and Path(name).is_file():
@@ -27,7 +22,7 @@ def config_path(config: str) -> Path:
     configs = {path.stem: path for path in sorted(folder.glob('*/*.py'))}
     if name in configs:
         return configs[name]
-    raise RefusedError(f'config: no such file: {config}; "mmfreq list" has the shipped names')
+    raise RefusedError(f'config: no such file: {config}')
 
 
 def package_configs(package: str) -> Optional[Path]:

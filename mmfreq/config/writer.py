@@ -57,18 +57,11 @@ def difference(base: Mapping[str, Any], target: Mapping[str, Any]) -> dict[str, 
 
 def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path,
                names: Optional[Mapping[str, Any]] = None) -> str:
-    """Return the text of a config that inherits ``base`` and amounts to ``target``.
+    """Return the text of a config in ``folder`` that inherits ``base`` and amounts to ``target``.
 
-    Args:
-        base (str): ``package::name``, or the path of a file.
-        target (Mapping): The config that the child becomes. The text names top-level values such as
-            ``freq`` and ``*_pipeline`` where they occur again.
-        comment (str): Text of the first lines.
-        folder (Path): Folder of the file; a path of ``base`` is written relative to it.
-        names (Mapping, optional): More values to name, by Python text: ``_base_.train_pipeline``.
-
-    Raises:
-        RefusedError: ``target`` lacks a top-level key of ``base``, which inheritance cannot remove.
+    The base is ``package::name`` or a path, and the comment comes first. The text names top-level values
+    such as ``freq`` and ``*_pipeline`` where they occur again, and those in ``names``, which are by
+    Python text: ``_base_.train_pipeline``.
     """
     inherited = plain_config(config_path(base))
     if missing := sorted(set(inherited) - set(target)):

@@ -13,11 +13,7 @@ from mmfreq.input_spec import InputSpec
 
 
 def load_checked(model: nn.Module, file: str, cfg: Config) -> dict[str, Any]:
-    """Load a checkpoint into the model of ``cfg`` and return it.
-
-    Raises:
-        RefusedError: As :func:`check_checkpoint`. The message names the file.
-    """
+    """Load a checkpoint into the model of ``cfg`` and return it."""
     checkpoint = CheckpointLoader.load_checkpoint(file, 'cpu', logger='silent')
     specs = input_specs(cfg)
     spec = specs.get('test_dataloader') or next(iter(specs.values()), None)
@@ -30,13 +26,9 @@ def load_checked(model: nn.Module, file: str, cfg: Config) -> dict[str, Any]:
 
 def check_checkpoint(checkpoint: dict[str, Any], spec: Optional[InputSpec],
                      model: nn.Module) -> None:
-    """Load a checkpoint; refuse it if it was trained on another input, or is of another network.
+    """Load a checkpoint into a model without wrappers, whose input is ``spec``.
 
-    Args:
-        checkpoint (dict): As a Runner saves it.
-        spec (InputSpec, optional): The input of ``model``. A model that keeps stock weights also
-            takes a checkpoint of its stock network.
-        model (nn.Module): The network, without wrappers, which gets the weights.
+    A model that keeps stock weights also takes a checkpoint of its stock network.
 
     Raises:
         RefusedError: The input differs; a weight or running statistic is missing, NaN or Inf; or the

@@ -28,10 +28,7 @@ from mmfreq.models.unpack import register_unpacked  # noqa: E402
 
 register = partial(register_backbone, MODELS, __name__)
 
-
 # ResNets and MobileNetV2, whose stem goes
-
-
 FreqResNet = register(StemlessResNetMixin, backbones.ResNet)
 FreqResNetV1c = register(StemlessResNetMixin, backbones.ResNetV1c)
 FreqResNetV1d = register(StemlessResNetMixin, backbones.ResNetV1d)
@@ -43,10 +40,7 @@ FreqResNeSt = register(StemlessResNetMixin, backbones.ResNeSt)
 FreqRegNet = register(StemlessRegNetMixin, backbones.RegNet)
 FreqMobileNetV2 = register(StemlessMobileNetV2Mixin, backbones.MobileNetV2)
 
-
 # Patch embeddings become projections
-
-
 FreqBEiTViT = register(PatchMixin, backbones.BEiTViT)
 FreqDaViT = register(PatchMixin, backbones.DaViT)
 FreqDeiT3 = register(PatchMixin, backbones.DeiT3)
@@ -113,8 +107,6 @@ class FreqHiViT(PatchMixin, backbones.HiViT):
 
 
 # Other stems become projections: first those of stride 2, then of stride 4
-
-
 FreqMobileOne = register(PlainStemMixin, backbones.MobileOne, projection='stage0')
 FreqRepVGG = register(PlainStemMixin, backbones.RepVGG, projection='stem')
 FreqEfficientNet = register(ProjectionMixin, backbones.EfficientNet, input_stride=2, unfrozen=0,

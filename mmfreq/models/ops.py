@@ -35,16 +35,9 @@ def _at_least_float32(tensor: torch.Tensor) -> torch.Tensor:
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float,
         offset: int) -> torch.Tensor:
-    """Suppress boxes that overlap a better one, as mmcv's op does.
+    """Suppress boxes (N, 4) that overlap a better one, as mmcv's op does.
 
-    Args:
-        boxes (torch.Tensor): (N, 4), x1, y1, x2, y2.
-        scores (torch.Tensor): (N, ).
-        iou_threshold (float): Drop boxes that overlap a better one by more than this.
-        offset (int): 0, or 1 if a box's width is x2 - x1 + 1.
-
-    Returns:
-        torch.Tensor: int64 indices of the kept boxes, best score first.
+    ``offset`` is 1 if a box's width is x2 - x1 + 1, else 0. Return int64 indices, best score first.
     """
     boxes, scores = _at_least_float32(boxes), _at_least_float32(scores)
     dtype = torch.promote_types(boxes.dtype, scores.dtype)
@@ -64,14 +57,9 @@ def _roi_options(aligned_height: int, aligned_width: int, spatial_scale: float,
 
 def roi_align_forward(input: torch.Tensor, rois: torch.Tensor, output: torch.Tensor,
                       *argmax: torch.Tensor, **options: Any) -> None:
-    """Average-pool regions as mmcv's op does.
+    """Fill ``output`` with the means over regions (image index, x1, y1, x2, y2), as mmcv's op does.
 
-    Args:
-        input (torch.Tensor): (N, C, H, W).
-        rois (torch.Tensor): (R, 5): image index, x1, y1, x2, y2.
-        output (torch.Tensor): (R, C, aligned_height, aligned_width); filled.
-        *argmax (torch.Tensor): Unused; for max pooling, which raises NotImplementedError.
-        **options: Those of :class:`mmcv.ops.RoIAlign`, with the output's height and width.
+    ``argmax`` is for max pooling, which raises NotImplementedError.
     """
     features, (where, how) = _at_least_float32(input), _roi_options(**options)
     # torchvision.ops.roi_align goes through torch.compile for deterministic algorithms on a GPU

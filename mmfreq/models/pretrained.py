@@ -8,20 +8,12 @@ def drop_stem(state_dict: StateDict, prefix: str, own: StateDict, stem_modules: 
               first_weight: str, channel_axis: int) -> str:
     """Drop the stem of a stock state dict and fit its first block to C channels, in place.
 
-    The first channels come from ``state_dict``, any further ones from ``own``. A shortcut that only
-    one of the two blocks has is taken from ``own`` or dropped. Tensors whose shapes differ
-    otherwise stay as they are: loading reports them.
+    The first channels come from ``state_dict``, any further ones from ``own``, the backbone's present
+    weights. A shortcut that only one of the two blocks has is taken from ``own`` or dropped. Tensors
+    whose shapes differ otherwise stay as they are: loading reports them.
 
-    Args:
-        state_dict (dict): Weights by name; unchanged unless they have a stem.
-        prefix (str): What the backbone's names start with in ``state_dict``.
-        own (dict): The backbone's present weights, names without prefix.
-        stem_modules (tuple[str, ...]): Names of the modules to drop.
-        first_weight (str): Weight of the first block that takes the channels.
-        channel_axis (int): Its axis that counts the channels.
-
-    Returns:
-        str: What was dropped, taken and newly made; empty if ``state_dict`` has no stem.
+    The backbone's names have ``prefix`` in ``state_dict`` alone. ``channel_axis`` of ``first_weight``
+    counts the channels. Return a report, which is empty if ``state_dict`` has no stem.
     """
     dropped = tuple(f'{prefix}{name}.' for name in stem_modules)
     stem = [key for key in state_dict if key.startswith(dropped)]
@@ -32,9 +24,9 @@ def drop_stem(state_dict: StateDict, prefix: str, own: StateDict, stem_modules: 
     notes = [f'stem dropped ({len(stem)} tensors)']
     block = '.'.join(first_weight.split('.')[:2])
     shortcut = f'{block}.downsample.'
-    given = [key for key in state_dict if key.startswith(prefix + shortcut)]
-    if given and not any(name.startswith(shortcut) for name in own):
-        for key in given:
+    stock_shortcut = [key for key in state_dict if key.startswith(prefix + shortcut)]
+    if stock_shortcut and not any(name.startswith(shortcut) for name in own):
+        for key in stock_shortcut:
             del state_dict[key]
         notes.append(f'{block}.downsample dropped')
     first = state_dict.get(prefix + first_weight)
@@ -43,7 +35,7 @@ def drop_stem(state_dict: StateDict, prefix: str, own: StateDict, stem_modules: 
     fitted = []
     for name, weight in own.items():
         stock = state_dict.get(prefix + name)
-        if stock is None and name.startswith(shortcut) and not given:
+        if stock is None and name.startswith(shortcut) and not stock_shortcut:
             state_dict[prefix + name] = weight
             if weight.ndim:  # not num_batches_tracked
                 notes.append(f'{name} newly made')
@@ -61,12 +53,7 @@ def drop_stem(state_dict: StateDict, prefix: str, own: StateDict, stem_modules: 
 def fit_channels(stock: torch.Tensor, own: torch.Tensor, sizes: tuple[int, int]) -> torch.Tensor:
     """Return ``own`` with its first channels taken from ``stock``, in the dtype of ``stock``.
 
-    Args:
-        stock (torch.Tensor): Weight or statistics of the stock network.
-        own (torch.Tensor): The same tensor of the frequency-domain network.
-        sizes (tuple[int, int]): Lengths of the channel axis in ``stock`` and in ``own``. If the
-            shapes do not differ in exactly one axis of these lengths, the result is ``stock``
-            itself.
+    If the shapes do not differ in exactly one axis of these two ``sizes``, return ``stock`` itself.
     """
     differing = [pair for pair in zip(stock.shape, own.shape) if pair[0] != pair[1]]
     if stock.ndim != own.ndim or differing != [sizes]:
@@ -89,12 +76,12 @@ def renumber_shortcuts(state_dict: StateDict, prefix: str, own: StateDict) -> No
             continue
         shortcut, number, _ = name.rsplit('.', 2)
         start = f'{prefix}{shortcut}.'
-        given = [key for key in state_dict if key.startswith(start)]
-        convolution = next((key for key in given if state_dict[key].ndim == 4), None)
+        keys = [key for key in state_dict if key.startswith(start)]
+        convolution = next((key for key in keys if state_dict[key].ndim == 4), None)
         if convolution is None:
             continue
         shift = int(number) - int(convolution[len(start):].split('.')[0])
-        values = [state_dict.pop(key) for key in given]
-        for key, value in zip(given, values):
+        values = [state_dict.pop(key) for key in keys]
+        for key, value in zip(keys, values):
             layer, _, leaf = key[len(start):].partition('.')
             state_dict[f'{start}{int(layer) + shift}.{leaf}'] = value

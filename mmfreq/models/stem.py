@@ -448,16 +448,10 @@ class PatchMixin(PixelsMixin, ProjectionMixin):
 
 def grid_projection(stock: nn.Conv2d, channels: int, size: tuple[int, int],
                     bias: bool = False) -> nn.Conv2d:
-    """Return the convolution of cells that replaces ``stock``, a convolution of pixels.
+    """Return the convolution of DCT channels that replaces ``stock``, a convolution of pixels.
 
-    Args:
-        stock (nn.Conv2d): Convolution of a patch embedding or a stem.
-        channels (int): Number of DCT channels.
-        size (tuple[int, int]): Kernel and stride in cells, so groups of cells do not overlap.
-        bias (bool): Whether it has a bias even if ``stock`` has none. Defaults to False.
-
-    Returns:
-        nn.Conv2d: Same output channels as ``stock``; trainable if ``stock`` is.
+    ``size`` is its kernel and stride in cells. It is trainable if ``stock`` is, and has a bias if
+    ``stock`` has one or if ``bias`` is True.
     """
     projection = type(stock)(channels, stock.out_channels, size, stride=size,
                              bias=bias or stock.bias is not None)
@@ -468,12 +462,8 @@ def register_backbone(registry: Registry, module: str, mixin: type[FreqMixin], s
                       **attributes: Any) -> type:
     """Make and register a frequency-domain version of a stock backbone, ``Freq`` and its name.
 
-    Args:
-        registry (Registry): The host's.
-        module (str): Name of the module that will hold the class.
-        mixin (type): Mixin for its stem.
-        stock (type): The stock class.
-        **attributes: Class attributes that the mixin asks for.
+    ``module`` is the name of the module that will hold the class, and ``attributes`` are the class
+    attributes that the mixin asks for.
     """
     attributes['__module__'] = module
     attributes['__doc__'] = (f"{registry.scope}'s {stock.__name__}, for DCT channels: "

@@ -326,7 +326,7 @@ def test_panoptic_configs_pass_the_checks(path: Path) -> None:
 @pytest.mark.parametrize(('config', 'words'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
     ('mmpretrain::lenet/lenet5_mnist.py', 'mmfreq has no FreqLeNet5'),
-    ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'default_scope .*, got None'),
+    ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'for None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py', 'SelfSupDataPreprocessor'),
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py', 'expected model.backbone, got .*image_encoder'),
     ('mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py', 'besides model.backbone, got rfp_backbone'),
@@ -365,12 +365,6 @@ def test_a_stride_that_does_not_divide_a_block_is_refused(monkeypatch: pytest.Mo
     monkeypatch.setattr(FreqResNet, 'input_stride', 3)
     with pytest.raises(RefusedError, match='divide 8, got 3'):
         freqify(CLS, '24S')
-
-
-def test_python_style_configs_are_refused(tmp_path: Path) -> None:
-    (tmp_path / 'lazy.py').write_text('from mmpretrain.models import ResNet\nmodel = dict(backbone=ResNet)\n')
-    with pytest.raises(RefusedError, match='Python-style'):
-        freqify(str(tmp_path / 'lazy.py'), '24S')
 
 
 @pytest.mark.parametrize(('base', 'text', 'error', 'words'), [

@@ -213,15 +213,6 @@ def test_all_labels_of_a_multi_label_head(tmp_path: Path) -> None:
     assert prediction == dict(pred_labels=odd, pred_classes=[f'class {i}' for i in odd])
 
 
-def test_long_names_wrap_inside_the_picture(tmp_path: Path) -> None:
-    cfg, heights = shipped(f'demo/{NAME}.py'), []
-    for name in ('short', 'a long name of many words, which wraps, since it does not fit'):
-        model = untrained(cfg, tmp_path, [name] * 12)
-        drawn = model.predict(np.zeros((300, 150, 3), np.uint8), score_thr=0)['picture']
-        heights.append(np.ptp(np.flatnonzero(drawn.max(axis=(1, 2)) > 128)))
-    assert heights[1] > 2 * heights[0]
-
-
 def test_loading_has_no_effect_on_the_process(tmp_path: Path) -> None:
     untrained(shipped(f'demo/{NAME}.py'), tmp_path)
     code = f'''

@@ -1,5 +1,6 @@
 """The tool: a bad file does not end a batch, and no picture overwrites another one."""
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
@@ -35,6 +36,10 @@ def test_images_have_different_names(tmp_path: Path) -> None:
     def names(*paths: str, out: str = 'out') -> list[str]:
         return list(find_images([str(tmp_path / path) for path in paths], str(tmp_path / out)))
 
+    (tmp_path / 'linked').mkdir()
+    (tmp_path / 'linked/far').symlink_to(tmp_path / 'b')
+    assert names('linked') == ['1.jpg']
+    shutil.rmtree(tmp_path / 'linked')
     assert names('') == names('a', 'b') == ['a/1.PNG', 'a/1.jpg', 'a/1.jpg.png', 'b/1.jpg']
     assert names('b/1.jpg', 'b/notes.txt', 'b') == ['1.jpg', 'notes.txt']
     assert find_images([str(tmp_path / 'b')], 'out') == {'1.jpg': tmp_path / 'b/1.jpg'}
@@ -44,16 +49,14 @@ def test_images_have_different_names(tmp_path: Path) -> None:
             names(*paths, out='a' if len(paths) == 2 else 'out')
 
 
-@pytest.mark.parametrize('batch_size', [1, 3])
 def test_files_that_fail_are_named_and_the_others_are_predicted(
-        folder: Path, batch_size: int, tmp_path: Path, run_tool: Any,
-        capsys: pytest.CaptureFixture) -> None:
+        folder: Path, tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'empty.jpg').touch()
     (tmp_path / 'text.jpg').write_text('no image')
     (tmp_path / 'huge.png').write_bytes(b'P6\n40000 40000\n255\n')  # OpenCV raises for its pixels
     with pytest.raises(SystemExit, match='^1$'):
         run_tool('predict', CONFIG, folder / 'x.pth', folder / 'images', *tmp_path.iterdir(),
-                 '--out', tmp_path / 'out', '--device', 'cpu', '--batch-size', batch_size)
+                 '--out', tmp_path / 'out', '--device', 'cpu')
     output, errors = capsys.readouterr()
     assert '2 images predicted' in output
     for word in ('/empty.jpg: ', '/text.jpg: ', '/huge.png: ', 'CV_IO_MAX_IMAGE_PIXELS'):

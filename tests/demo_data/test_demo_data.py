@@ -1,6 +1,5 @@
 """The folder of both tasks: whole or not at all, never replaced, the same bytes again; the tool."""
 import hashlib
-import importlib.util
 import json
 import os
 import re
@@ -16,7 +15,7 @@ import pytest
 pytest.importorskip('skimage')
 
 from demo import classification, make_demo_data
-from demo.images import IMAGES, load_image
+from demo.images import IMAGES
 
 TASKS = ('classification', 'detection')
 SMALL = {'train': 2, 'val': 1}
@@ -65,16 +64,6 @@ def test_another_seed_other_images_more_images_same_images(task: str, tmp_path: 
         assert few[path] == many[path] != other[path]
 
 
-@pytest.mark.parametrize('task', TASKS)
-def test_readme_names_every_source(task: str, tmp_path: Path) -> None:
-    manifest = make_demo_data(tmp_path / 'demo', task, **SMALL)
-    text = (tmp_path / 'demo/README.txt').read_text(encoding='utf-8')
-    assert 'scikit-image' in text
-    for entry in manifest['files']:
-        for part in (entry, *entry.get('objects', [])):
-            assert ': '.join(IMAGES[part['source']]) in text
-
-
 @pytest.mark.parametrize('error', [RuntimeError('full'), KeyboardInterrupt()])
 @pytest.mark.parametrize('task', TASKS)
 def test_interrupted_run_leaves_nothing(task: str, error: BaseException, tmp_path: Path,
@@ -104,31 +93,6 @@ def test_what_exists_is_never_replaced(is_folder: bool, tmp_path: Path) -> None:
     with pytest.raises(FileExistsError, match=f'{path} exists'):
         make_demo_data(path, **SMALL)
     assert hashes(tmp_path) == before
-
-
-@pytest.mark.parametrize(('arguments', 'message'), [
-    ({'train': 0}, 'train: expected an integer >= 1, got 0'),
-    ({'val': 2.5}, 'val: expected an integer >= 1, got 2.5'),
-    ({'task': 'poetry'}, "task: expected one of classification, detection, got 'poetry'"),
-])
-def test_invalid_arguments(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=message):
-        make_demo_data(tmp_path / 'demo', **arguments)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_missing_scikit_image_or_source(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    spec = importlib.util.spec_from_file_location('skimage', tmp_path / '__init__.py')
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: spec)
-    with pytest.raises(FileNotFoundError, match=r'coins\.png is missing or broken'):
-        load_image('coins')
-    (tmp_path / 'data').mkdir()
-    (tmp_path / 'data/coins.png').write_bytes(b'no image')
-    with pytest.raises(FileNotFoundError, match=r'coins\.png is missing or broken'):
-        load_image('coins')
-    monkeypatch.setattr(importlib.util, 'find_spec', lambda name: None)
-    with pytest.raises(ImportError, match='pip install scikit-image'):
-        make_demo_data(tmp_path / 'demo', **SMALL)
 
 
 def test_tool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

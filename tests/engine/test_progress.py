@@ -1,6 +1,5 @@
 """The terminal of a run: what it is, how far it is, how it ended; the log file has everything."""
 import logging
-import re
 import sys
 import time
 from pathlib import Path
@@ -14,9 +13,8 @@ from mmengine.model import BaseModel
 from mmengine.registry import MODELS, RUNNERS
 from torch import nn
 
-from mmfreq.apis.runs import train
+import mmfreq.engine  # noqa: F401  registers the hook and the runner
 from mmfreq.apis.terminal import run_tool
-from mmfreq.engine.hooks.progress import ProgressHook
 from mmfreq.errors import RefusedError
 
 
@@ -46,7 +44,7 @@ def config(work_dir: Path, **options: Any) -> Config:
 
 def test_a_quiet_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runner = RUNNERS.build(config(tmp_path))
-    train(runner)
+    runner.train()
     output, errors = capsys.readouterr()
     assert 'train: ' in errors
     lines = [line for line in output.splitlines() if 'WARNING' not in line]
@@ -60,17 +58,6 @@ def test_a_quiet_run(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     runner.logger.warning('the disk is nearly full')
     assert 'nearly full' in capsys.readouterr().out
     assert runner.logger.level <= logging.INFO
-
-
-def test_an_interrupted_training_names_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-                                                      capsys: pytest.CaptureFixture) -> None:
-    for done, words in ((0, 'before the first checkpoint'), (1, 'epoch_1.pth; .*--resume')):
-        step = Mock(side_effect=[None] * 4 * done + [KeyboardInterrupt])
-        monkeypatch.setattr(ProgressHook, '_after_iter', lambda *_, step=step, **__: step())
-        with pytest.raises(SystemExit) as stopped:
-            train(RUNNERS.build(config(tmp_path)))
-        assert stopped.value.code == 130
-        assert re.search(words, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(('error', 'code', 'line'), [

@@ -16,7 +16,7 @@ from mmfreq.models.ops import provide_ops
 
 provide_ops()  # before mmcv.ops looks for its functions
 
-from mmcv.ops import RoIAlign, batched_nms, nms, roi_align  # noqa: E402
+from mmcv.ops import batched_nms, nms, roi_align  # noqa: E402
 
 
 def overlap(a: np.ndarray, b: np.ndarray, offset: int) -> float:
@@ -92,18 +92,6 @@ def test_nms_is_the_plain_loop(threshold: float, offset: int, boxes_dtype: torch
     assert kept == plain_nms(boxes.double().numpy(), scores.double().numpy(), threshold, offset)
 
 
-def test_nms_by_hand() -> None:
-    # Boxes 0 and 1 share 5x10 of 15x10 (1/3); boxes 0 and 2 are equal; box 3 is apart.
-    boxes = torch.tensor([[0., 0, 10, 10], [5, 0, 15, 10], [0, 0, 10, 10], [30, 30, 40, 40]])
-    scores = torch.tensor([0.6, 0.9, 0.5, 0.1])
-    assert nms(boxes, scores, 0.34)[1].tolist() == [1, 0, 3]
-    assert nms(boxes, scores, 0.33)[1].tolist() == [1, 3]
-    # With offset 1, 6x11 of 16x11 are shared: 66 / 176 = 0.375.
-    assert nms(boxes, scores, 0.36, offset=1)[1].tolist() == [1, 3]
-    assert nms(boxes, scores, 0.38, offset=1)[1].tolist() == [1, 0, 3]
-    assert nms(boxes[:0], scores[:0], 0.5)[1].tolist() == []
-
-
 @pytest.mark.parametrize('split_thr', [10000, 1])
 def test_batched_nms_keeps_classes_apart(split_thr: int) -> None:
     """From ``split_thr`` boxes on, mmcv goes through the classes one by one."""
@@ -139,15 +127,6 @@ def test_roi_align_is_the_plain_sum(sampling: int, aligned: bool) -> None:
 
 RAMP = torch.arange(16.).reshape(1, 1, 4, 4)  # value = 4 * row + column
 ROI = torch.tensor([[0., 1, 1, 3, 3]])
-
-
-@pytest.mark.parametrize(('scale', 'aligned', 'expected'), [
-    (1.0, True, 7.5),  # the box covers cells 0.5..2.5; its centre is (1.5, 1.5): 4 * 1.5 + 1.5
-    (1.0, False, 10.),  # the centre is (2, 2)
-    (0.5, True, 2.5),  # the box covers 0..1 around (0.5, 0.5)
-])
-def test_roi_align_by_hand(scale: float, aligned: bool, expected: float) -> None:
-    assert_allclose(RoIAlign(1, scale, 1, aligned=aligned)(RAMP, ROI).item(), expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize('aligned', [True, False])

@@ -70,7 +70,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
         for line, cell in zip(lines, (column.title, rule, *column.cells)):
             line.append(format(cell, f'{side}{width}'))
     table = [f'| {" | ".join(line)} |' for line in lines]
-    notes = [f'- {row.name}: {row.note}' for row in rows if row.note]
+    notes = []
     if any(row.difference for row in rows):
         notes.append('- differences are to the first row of the same family of networks')
     if '±' in ''.join(table):

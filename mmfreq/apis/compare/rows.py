@@ -32,7 +32,7 @@ class Estimate:
 class Row:
     """Figures of one model, None where there is none. Metrics have mmengine's names and units."""
     name: str  # of the config
-    source: str  # of the metrics: 'test of epoch_6.pth', 'validation of epoch 6'
+    source: str  # of the metrics: 'test of epoch_6.pth', 'validation 6'
     seeds: dict[Any, dict[str, float]]  # metrics of each run
     paper: dict[str, Estimate]  # published metrics
     metrics: dict[str, Estimate] = field(default_factory=dict)  # over the seeds
@@ -46,7 +46,6 @@ class Row:
     memory: Optional[int] = None  # peak bytes per image of a forward pass besides the weights
     loader_rate: Optional[float] = None  # images/s through the training pipeline, one process
     network_rate: Optional[float] = None  # images/s through the network, forward only
-    note: str = ''  # why figures are missing
 
     @classmethod
     def of(cls, runs: Sequence[Run]) -> 'Row':
@@ -69,9 +68,6 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) 
         images (int): Images to time the training pipeline with; 0: no speeds and memory. Defaults
             to 64.
         repeats (int): Timed rounds; the median counts. Defaults to 5.
-
-    Raises:
-        RefusedError: An argument is neither a work dir nor a config.
     """
     groups = group_runs([read_run(item) for item in dict.fromkeys(runs_or_configs)])
     rows: dict[str, Row] = {}
@@ -81,10 +77,7 @@ def compare(runs_or_configs: Iterable[str], images: int = 64, repeats: int = 5) 
         if row.name in rows:
             row.name = f'{row.name} ({runs[0].argument})'
         rows[row.name] = row
-        try:
-            _describe(row, runs[0].cfg, works, images)
-        except Exception as error:  # one model must not end the comparison; the table has a note
-            row.note = ' '.join(f'{type(error).__name__}: {error}'.split())
+        _describe(row, runs[0].cfg, works, images)
     for figure, named in works.items():
         calls = {name: call for name, (call, _) in named.items()}
         for entry in measure.time_interleaved(calls, repeats, unit=1, title=figure):
@@ -129,7 +122,6 @@ def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: i
         for index in indices:
             dataset[index]
 
-    load()  # before the others are timed, since it may fail
     works['loader_rate'][row.name] = load, len(indices)
 
 

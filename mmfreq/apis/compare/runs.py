@@ -30,15 +30,11 @@ class Run:
     cfg: Config
     seed: Any = None  # randomness.seed, or the work dir if mmengine drew it; None without a run
     metrics: dict[str, float] = field(default_factory=dict)  # mmengine's names and units
-    source: str = ''  # of the metrics: 'test of epoch_6.pth', 'validation of epoch 6'
+    source: str = ''  # of the metrics: 'test of epoch_6.pth', 'validation 6' (of an epoch or step)
 
 
 def read_run(run_or_config: str) -> Run:
-    """Read a config file, or the config and the results of a work dir.
-
-    Raises:
-        RefusedError: There is no such file or package; a folder does not hold exactly one config.
-    """
+    """Read a config file, or the config and the results of a work dir."""
     folder = Path(run_or_config)
     files = [*folder.glob('*.py')] if folder.is_dir() else [config_path(run_or_config)]
     if len(files) != 1:
@@ -69,14 +65,11 @@ def results(folder: Path, cfg: Config) -> tuple[dict[str, float], str]:
         weights = Path(test.load_from).resolve()
         if start <= file.parent.name and weights.parent == folder.resolve() and _is_same(test, cfg):
             return _metrics(read_json(file, 'metrics')), f'test of {weights.name}'
-    logger = (cfg.get('default_hooks') or {}).get('logger') or {}
-    unit = 'epoch' if logger.get('log_metric_by_epoch', True) else 'iteration'
     for log in logs:
         for line in reversed(log.read_text(encoding='utf-8').splitlines()):
             values = json.loads(line) if line.endswith('}') else {}  # the last may be cut off
             if metrics := _metrics(values):
-                step = values['step']  # 0 if mmengine does not know it
-                return metrics, f'validation of {unit} {step}' if step else 'last validation'
+                return metrics, f'validation {values["step"]}'
     return {}, ''
 
 

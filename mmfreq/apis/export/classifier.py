@@ -14,12 +14,7 @@ from mmfreq.apis.export.inputs import ChannelInput, ClassifierInput
 
 
 class Classifier(nn.Module):
-    """The conversion of the file's input, and then mmpretrain's classifier, to scores.
-
-    Args:
-        front (nn.Module): ClassifierInput or ChannelInput.
-        model (nn.Module): An ImageClassifier in evaluation mode.
-    """
+    """From the file's input through ``front``, its conversion, and mmpretrain's classifier to scores."""
     outputs = 'scores',
 
     def __init__(self, front: nn.Module, model: nn.Module) -> None:

@@ -77,15 +77,7 @@ def whole_numbers(values: Tensor) -> list[int]:
 
 
 class Detector(nn.Module):
-    """The conversion of pixels, and then mmdet's detector, to detections.
-
-    Args:
-        front (DetectorInput): The conversion.
-        model (nn.Module): A detector in evaluation mode.
-
-    Raises:
-        RefusedError: NMS or a limit of the size is not what :func:`fixed_lengths` computes.
-    """
+    """From pixels through ``front``, their conversion, and mmdet's detector to detections."""
 
     def __init__(self, front: DetectorInput, model: nn.Module) -> None:
         super().__init__()

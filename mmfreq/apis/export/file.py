@@ -35,20 +35,10 @@ class Exporter:
       the differences that are allowed, by name;
     - ``differences(outputs, expected, allowed)``: the differences by the names in ``allowed``.
 
-    Args:
-        model (Model): The trained model, on the CPU.
-        kind (str): ``'image'``: the file takes pixels, uint8 (N, H, W, 3). ``'channels'``: it takes
-            the DCT channels (N, C, h, w) that the test pipeline returns.
-        order (str): Order of the colours in pixels, ``'rgb'`` or ``'bgr'``.
-
-    Attributes:
-        images (list[np.ndarray]): RGB pixels, uint8 (H, W, 3), upright, to compare on.
-        packed (list[dict]): Results of the test pipeline for these images' files.
-        expected (list[list[np.ndarray]]): Results of the model for the files.
-        source (str): Where the images come from.
-
-    Raises:
-        RefusedError: The model or its pipeline cannot be exported; the message says why.
+    The file takes pixels, uint8 (N, H, W, 3) in the ``order`` 'rgb' or 'bgr', or with
+    ``kind='channels'`` the DCT channels (N, C, h, w) that the test pipeline returns. The model is on
+    the CPU. It is compared on ``images``, upright RGB pixels from ``source``: their files become
+    ``packed`` in the test pipeline, and ``expected`` in the model.
     """
     network: nn.Module
 
@@ -67,11 +57,7 @@ class Exporter:
         return [torch.tensor(image[None, :, :, ::step].copy()) for image in self.images]
 
     def check(self, run: Callable) -> dict[str, Differences]:
-        """Return the largest differences of the results of ``run``, by reference.
-
-        Raises:
-            RefusedError: One is larger than allowed.
-        """
+        """Return the largest differences of the results of ``run``, by reference, if they are allowed."""
         largest = {}
         for reference, cases, allowed in self.references():
             most = largest[reference] = dict.fromkeys(allowed, 0.)
@@ -95,14 +81,7 @@ class Exporter:
         return torch.export.export(self.network, (example, ), dynamic_shapes=(axes, ), strict=False)
 
     def write(self, out: Path) -> dict[str, Differences]:
-        """Write the file, ``.onnx`` or ``.pt2``, if its results are those of PyTorch.
-
-        Returns:
-            dict[str, dict[str, float]]: See :meth:`check`.
-
-        Raises:
-            RefusedError: A result differs; nothing is written.
-        """
+        """Write the file, ``.onnx`` or ``.pt2``, if it passes :meth:`check`, whose result is returned."""
         with tempfile.TemporaryDirectory() as folder:
             draft = Path(folder, f'draft{out.suffix}')
             differences = self.check(_WRITERS[out.suffix](self, draft))

@@ -21,9 +21,6 @@ def affine(spec: InputSpec) -> tuple[np.ndarray, np.ndarray]:
 
     Returns:
         tuple[np.ndarray, np.ndarray]: Kernel, float64 (C, 3, window, window), and bias (C, ).
-
-    Raises:
-        RefusedError: The input is neither RGB or BGR pixels nor DCT channels.
     """
     if spec.channels:
         blocks = spec.block_map()
@@ -40,14 +37,9 @@ def metadata(pipeline: Sequence[dict], spec: InputSpec) -> dict[str, Any]:
 
 
 class ImageInput(BlockConvolution):
-    """Images, uint8 (N, H, W, 3), to the network's input.
+    """Images, uint8 (N, H, W, 3) in the ``order`` 'rgb' or 'bgr', to the input of a config's network.
 
-    Args:
-        cfg (Config): Config with a test pipeline.
-        order (str): Order of the images' colours, ``'rgb'`` or ``'bgr'``.
-
-    Attributes:
-        about (dict): The :func:`metadata`.
+    ``about`` has the :func:`metadata`.
     """
 
     def __init__(self, cfg: Config, order: str) -> None:
@@ -70,11 +62,7 @@ class ImageInput(BlockConvolution):
 
 
 class ClassifierInput(ImageInput):
-    """The pipeline of a classifier; arguments as of :class:`ImageInput`.
-
-    Raises:
-        RefusedError: A transform that has no counterpart in a graph. It is named.
-    """
+    """The pipeline of a classifier; arguments as of :class:`ImageInput`."""
 
     def __init__(self, cfg: Config, order: str) -> None:
         super().__init__(cfg, order)
@@ -105,15 +93,7 @@ class ClassifierInput(ImageInput):
 class ChannelInput(nn.Module):
     """DCT channels of the test pipeline, float32 or int8 (N, C, h, w), to the network's input.
 
-    Args:
-        cfg (Config): Config with a test pipeline.
-        preprocessor (nn.Module): The model's, which undoes the scale of int8.
-
-    Attributes:
-        about (dict): The :func:`metadata`; ``input_spec`` describes what the file takes.
-
-    Raises:
-        RefusedError: The test pipeline does not compute DCT channels.
+    ``about`` has the :func:`metadata`, in which ``input_spec`` describes the file's input.
     """
 
     def __init__(self, cfg: Config, preprocessor: Any) -> None:

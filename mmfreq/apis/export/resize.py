@@ -85,14 +85,9 @@ def opencv_bilinear(images: Tensor, new: Tensor, shape: Sequence[int],
                     rounds: bool = True) -> Tensor:
     """Resize as OpenCV does, to the bit: its weights are multiples of 1/2048, its sums integers.
 
-    Args:
-        images (Tensor): uint8 or float pixels (N, C, H, W).
-        new (Tensor): Height and width of the resized images, float64 (2, ).
-        shape (Sequence[int]): Rows and columns to return; those beyond ``new`` repeat the last one.
-        rounds (bool): Whether weights and levels are rounded; LazyResize does not round.
-
-    Returns:
-        Tensor: float32 (N, C, rows, columns), whole numbers if they are rounded.
+    The pixels (N, C, H, W) get the height and width ``new``, float64 (2, ). The result is float32
+    (N, C, *shape), where rows and columns beyond ``new`` repeat the last one. LazyResize does not
+    round weights and levels.
     """
     rows, columns = map(_taps, image_size(images), new, shape, (rounds, rounds))
     low, high, weight = columns

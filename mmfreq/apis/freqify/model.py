@@ -20,12 +20,7 @@ _DROPPED_AUGMENT = 'BatchSyncRandomResize'  # resizes pixels; YOLOX trains witho
 def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[list[str], int]:
     """Put the frequency-domain backbone into a model's config, in place.
 
-    Returns:
-        tuple[list[str], int]: Modules that the config must import, and the ``input_stride``.
-
-    Raises:
-        RefusedError: The model has no backbone, or another network that takes the same input;
-            mmfreq has no version of the backbone; its ``input_stride`` does not divide a block.
+    Return the modules that the config must import, and the ``input_stride``.
     """
     backbone = _only_backbone(model)
     kind = backbone['type']
@@ -51,17 +46,11 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
 
     ``freq`` is the config of the FusedBlockDCT, ``pixels`` that of the stock preprocessor. Return the
     modules that the config must import.
-
-    Raises:
-        RefusedError: The model has no backbone, an unknown one, or another network that takes the
-            same input.
     """
     backbone = _only_backbone(model)
     kind = backbone['type']
     _, network = _find(kind, 'Freq', scope)
-    modules, unpacked = _find(kind, 'Unpacked', scope)
-    if not unpacked:
-        raise RefusedError(f'model.backbone is {kind}, which neither mmpretrain nor mmdet has')
+    modules, _ = _find(kind, 'Unpacked', scope)
     known = {key: pixels[key] for key in _PIXELS if key in pixels}
     prefix, arguments = 'Unpacked', {}
     if network and issubclass(network, PatchMixin):
@@ -108,9 +97,6 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
     """Adapt the preprocessors of a config to DCT channels, in place; extend ``notes``.
 
     Normalisation and conversion of colours go. Padding is in cells of ``stride`` pixels.
-
-    Raises:
-        RefusedError: A preprocessor does something that only works on pixels.
     """
     detection, model = target['default_scope'] == 'mmdet', target['model']
     expected = 'DetDataPreprocessor' if detection else 'ClsDataPreprocessor'

@@ -26,15 +26,9 @@ _OTHER_PIXELS = ('PhotoMetricDistortion', 'CopyPaste')  # may return another typ
 def convert_pipelines(node: Any, freq: dict, scale: int, path: str, rounds: bool = False) -> Any:
     """Convert every pipeline inside ``node``: a list or tuple of transforms that ends in a packer.
 
-    Args:
-        node (Any): A value of the config. Dicts are changed in place.
-        freq (dict): Config of the transform to insert before the packer.
-        scale (int): Factor for sizes in pixels.
-        path (str): Key of ``node`` in the config, for errors.
-        rounds (bool): Whether earlier steps may return other pixels than uint8. Defaults to False.
-
-    Raises:
-        RefusedError: The image is not BGR, or an unknown transform sets its size.
+    ``freq`` is inserted before the packer, and sizes in pixels are multiplied by ``scale``. Dicts are
+    changed in place. ``path`` is the key of ``node``, for errors, and ``rounds`` says whether earlier
+    steps may return other pixels than uint8.
     """
     if isinstance(node, dict):
         wraps = _has_other_pixels(node.get('dataset'))

@@ -56,10 +56,7 @@ def on_noise(node: Any, folder: str) -> Any:
 def try_config(cfg: Config, stock: Config) -> None:
     """Run every pipeline of a config on noise, and its backbone on the result.
 
-    Raises:
-        RefusedError: A cell does not cover ``input_stride`` pixels of the stock config's input, the
-            backbone returns features of other sizes than the stock one, or the stock config
-            freezes its whole backbone, which loses its stem. Errors of transforms and models pass unchanged.
+    Errors of transforms and models pass unchanged.
     """
     with DefaultScope.overwrite_default_scope(cfg.default_scope), TemporaryDirectory() as folder:
         model = build_model(deepcopy(cfg)).eval()

@@ -23,8 +23,8 @@ class InputSpecHook(Hook):
     """Save the :class:`~mmfreq.input_spec.InputSpec` of a run in ``meta`` of its checkpoints.
 
     The spec has values, not names of files, so that statistics or selections that change on disk
-    are noticed. The hook also refuses, when a run begins or loads a checkpoint, whatever would give
-    a wrong number without an error:
+    are noticed. When a run begins or loads a checkpoint, the hook also refuses what would give a wrong
+    number without an error:
 
     - a config as described at :func:`mmfreq.config.checks.check_config`;
     - data sets of one run whose classes differ;

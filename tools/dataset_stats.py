@@ -28,6 +28,8 @@ def parse_args() -> argparse.Namespace:
                         help='worker processes (default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0,
                         help='seed of sampling and augmentation (default: %(default)s)')
+    parser.add_argument('--range', action='store_true', help='write the largest deviation from the mean '
+                        "as std: with dtype='int8', scale=127, int8 then covers the range of each channel")
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -39,7 +41,7 @@ def main() -> None:
     cfg = read_config(args.config, args.cfg_options)
     check_writable(args.out)
     say(f'computing the statistics of {args.images or "all"} images at most')
-    stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed)
+    stats, constant = dataset_statistics(cfg, args.workers, args.images, args.seed, args.range)
     save_stats(stats, args.out)
     if constant:
         print(f'{len(constant)} channels never vary (std set to 1): {constant}')

@@ -75,7 +75,7 @@ def standard_error(groups: Sequence[RunningStats], std: np.ndarray) -> dict[str,
 
 
 def dataset_statistics(cfg: Config, num_workers: int = 2, images: int = 5_000,
-                       seed: int = 0) -> tuple[FreqStats, list[int]]:
+                       seed: int = 0, use_range: bool = False) -> tuple[FreqStats, list[int]]:
     """Compute mean and standard deviation of every DCT channel over the training pipeline.
 
     Args:
@@ -83,6 +83,8 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: int = 5_000,
         num_workers (int): Worker processes; the result does not depend on it. Defaults to 2.
         images (int): Number of images, sampled at random; 0 for all. Defaults to 5,000.
         seed (int): Seed of augmentation and sampling. Defaults to 0.
+        use_range (bool): Whether the largest deviation takes the place of the standard deviation.
+            Defaults to False.
 
     Returns:
         tuple[FreqStats, list[int]]: The statistics, and the channels that never vary, whose std is
@@ -98,12 +100,14 @@ def dataset_statistics(cfg: Config, num_workers: int = 2, images: int = 5_000,
     running = RunningStats.merged(groups)
     constant = np.flatnonzero(running.squares <= _CONSTANT**2 * running.count).tolist()
     running.squares[constant] = running.count
+    running.highest[constant] = running.mean[constant] + 1
     steps = [dict(step, type=transform_type(step)) for step in coefficient_pipeline(cfg, pipeline)]
     stats = running.finish(dict(
         source='tools/dataset_stats.py', config=str(cfg.filename).rpartition('/')[2],
         pipeline=steps, images=total, seed=seed, date=datetime.date.today().isoformat(),
-        **(dict(constant_channels=constant) if constant else {})))
-    stats.meta.update(standard_error=standard_error(groups, stats.std))
+        **(dict(use_range=True) if use_range else {}),
+        **(dict(constant_channels=constant) if constant else {})), use_range)
+    stats.meta.update(standard_error=standard_error(groups, running.finish({}).std))
     return stats, constant
 
 

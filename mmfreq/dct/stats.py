@@ -77,7 +77,7 @@ def block_stats(stats: Union[str, dict], block_size: int = 8) -> FreqStats:
 
 @dataclass
 class RunningStats:
-    """Count, mean and squared deviations of many samples in one pass, in float64.
+    """Count, mean, squared deviations and limits of many samples in one pass, in float64.
 
     Parts can be merged in any order, by the pairwise update of Chan, Golub and LeVeque, "Updating
     formulae and a pairwise algorithm for computing sample variances", 1979.
@@ -86,6 +86,8 @@ class RunningStats:
     count: int = 0
     mean: np.ndarray = field(default_factory=lambda: np.zeros(1))
     squares: np.ndarray = field(default_factory=lambda: np.zeros(1))
+    lowest: np.ndarray = field(default_factory=lambda: np.full(1, np.inf))
+    highest: np.ndarray = field(default_factory=lambda: np.full(1, -np.inf))
 
     @classmethod
     def of(cls, samples: np.ndarray) -> 'RunningStats':
@@ -93,7 +95,8 @@ class RunningStats:
         lines = np.moveaxis(samples, -1, 0).reshape(samples.shape[-1], -1)
         mean = lines.mean(axis=1, dtype=np.float64)
         deviations = lines - mean[:, None]
-        return cls(lines.shape[1], mean, np.einsum('cn,cn->c', deviations, deviations))
+        return cls(lines.shape[1], mean, np.einsum('cn,cn->c', deviations, deviations),
+                   lines.min(axis=1), lines.max(axis=1))
 
     @classmethod
     def merged(cls, parts: Iterable['RunningStats']) -> 'RunningStats':
@@ -110,9 +113,16 @@ class RunningStats:
         delta = other.mean - self.mean
         self.mean = self.mean + delta * weight
         self.squares = self.squares + other.squares + delta**2 * (self.count * weight)
+        self.lowest = np.minimum(self.lowest, other.lowest)
+        self.highest = np.maximum(self.highest, other.highest)
         self.count = total
 
-    def finish(self, meta: dict[str, Any]) -> FreqStats:
-        """Return the statistics; raise ValueError without samples or if a channel never varies."""
+    def finish(self, meta: dict[str, Any], use_range: bool = False) -> FreqStats:
+        """Return the statistics; raise ValueError without samples or if a channel never varies.
+
+        With ``use_range``, their ``std`` is the largest deviation from the mean.
+        """
         std = np.sqrt(self.squares / max(1, self.count))
+        if use_range:
+            std = np.maximum(self.highest - self.mean, self.mean - self.lowest)
         return FreqStats(self.mean, std, {**meta, 'count': self.count})

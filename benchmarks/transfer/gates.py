@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The channels that EfficientNet-Lite0 with its ImageNet weights needs, and its accuracy on them, without training.
+r"""The channels that EfficientNet-Lite0 with its ImageNet weights needs, and its accuracy on them, without training.
 
 Each gate sees 3,000 training photos of Imagenette once, without their labels, as ``mmfreq gate`` does. The accuracy is
 the top-1 among the 1,000 classes on the first 60 validation photos of each class. A result that results/gates.json
@@ -7,6 +7,12 @@ holds is not repeated, and results/gates has the rates of each gate, for tools/g
 
     python benchmarks/transfer/lite0.py -o work_dirs/transfer/lite0.pth
     python benchmarks/transfer/gates.py work_dirs/transfer/lite0.pth data/imagenette
+
+``--detector`` adds a gate in front of a trained detector on RGB, and compares its map with the first one of 24 native
+channels. After ``make demo-detection``:
+
+    python benchmarks/transfer/gates.py work_dirs/transfer/lite0.pth data/imagenette \
+        --detector configs/demo/mask-rcnn_r18_demo.py work_dirs/mask-rcnn_r18_demo/epoch_10.pth
 """
 import argparse
 import json
@@ -25,11 +31,11 @@ from summary import rank_correlation  # noqa: E402
 
 import mmfreq  # noqa: E402
 from mmfreq.apis.freqify.convert import write_freqified  # noqa: E402
-from mmfreq.apis.gate import carry_over, learn_channels  # noqa: E402
+from mmfreq.apis.gate import carry_over, learn_channels, training_images  # noqa: E402
 from mmfreq.apis.inference import Model  # noqa: E402
 from mmfreq.dct.channels import COMPONENTS, channel_indices, zigzag_order  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
-from mmfreq.selection.rates import OnRates, save_on_rates  # noqa: E402
+from mmfreq.selection.rates import OnRates, load_on_rates, save_on_rates  # noqa: E402
 from mmfreq.selection.static import save_selection, static_config  # noqa: E402
 
 CONFIG, RESULTS = HERE / 'configs/lite0-224.py', HERE / 'results/gates.json'
@@ -46,6 +52,7 @@ def main() -> None:
     parser.add_argument('checkpoint', help='the weights, which lite0.py writes')
     parser.add_argument('imagenette', type=Path, help='folder with train and val')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/transfer/gates'))
+    parser.add_argument('--detector', nargs=2, metavar=('CONFIG', 'CHECKPOINT'))
     args = parser.parse_args()
     mmfreq.setup()
     results = json.loads(RESULTS.read_text(encoding='utf-8')) if RESULTS.is_file() else {}
@@ -54,6 +61,9 @@ def main() -> None:
             results[name] = run(name, gate, args)
             atomic_write_text(RESULTS, json.dumps(results, indent=1) + '\n')
             print(name, results[name], flush=True)
+    if args.detector and 'detector' not in results:
+        results['detector'] = before_detector(*args.detector, args.work_dir)
+        atomic_write_text(RESULTS, json.dumps(results, indent=1) + '\n')
 
 
 def run(name: str, gate: Optional[tuple[str, int, int]], args: argparse.Namespace) -> dict[str, Any]:
@@ -77,6 +87,22 @@ def run(name: str, gate: Optional[tuple[str, int, int]], args: argparse.Namespac
     return dict(top1=top1(static, photos), **times, **described(rates, target), machine=machine(), commit=commit())
 
 
+def before_detector(config: str, checkpoint: str, work_dir: Path) -> dict[str, Any]:
+    """Learn 24 native channels for a detector; compare their ranking with that of the classifier."""
+    path = work_dir / 'detector-48N.py'
+    write_freqified(config, '48N', path, weights=checkpoint)
+    model = mmfreq.load_model(path, path.with_suffix('.pth'))
+    rates = learn_channels(model, training_images(model, 10**6, seed=0), 24, 250, batch_size=2)
+    rates.meta['config'] = Path(config).name
+    save_on_rates(rates, str(HERE / 'results/gates/detector.json'))
+    other = load_on_rates(str(HERE / 'results/gates/48N-24-seed0.json'))
+    logits = [item.halves.mean(axis=0).reshape(3, -1) for item in (rates, other)]
+    correlation = {name: round(rank_correlation(*pair), 3) for name, *pair in zip(COMPONENTS, *logits)}
+    return dict(config=Path(config).name, images=rates.images, **described(rates, 24),
+                with_classifier=dict(rank_correlation=correlation, in_common=len({*rates.top(24)} & {*other.top(24)})),
+                machine=machine(), commit=commit())
+
+
 def carried_over(channels: str, args: argparse.Namespace) -> Model:
     """Return the network on all channels of a name, or on RGB."""
     path = args.work_dir / f'{channels}.py'
@@ -95,8 +121,8 @@ def top1(model: Model, photos: list[tuple[Path, int]]) -> float:
 
 
 def described(rates: OnRates, target: int) -> dict[str, Any]:
-    """Return the selection, its overlap with named ones, and the rank correlation with the zigzag index."""
-    selection, size = rates.top(target), rates.block_size**2
+    """Return the selection, its overlap with named ones, and the rank correlation of zigzag index and logit."""
+    selection, size, logits = rates.top(target), rates.block_size**2, rates.halves.mean(axis=0)
     zigzag = np.argsort(zigzag_order(rates.block_size))
     named = [name for name in REFERENCES if name != 'RGB' and (name[-1] == 'N') == (size == 16)]
     return dict(
@@ -104,7 +130,7 @@ def described(rates: OnRates, target: int) -> dict[str, Any]:
         components={name: sum(channel // size == i for channel in selection) for i, name in enumerate(COMPONENTS)},
         in_common={name: len({*selection} & {*channel_indices(name, rates.block_size)}) for name in named
                    if len(channel_indices(name, rates.block_size)) == target},
-        rank_correlation={name: round(rank_correlation(zigzag, rates.on_rate[size * i:size * i + size]), 3)
+        rank_correlation={name: round(rank_correlation(zigzag, logits[size * i:size * i + size]), 3)
                           for i, name in enumerate(COMPONENTS)})
 
 

@@ -97,26 +97,26 @@ def all_rows() -> dict[str, Row]:
     """Return the rows by their names, the most important ones first."""
     native = ('24N', '12N', '48N', '18N', '6N')
     squares = ('24S', '12S', '6S')
+    triangle = (0, 1, 2, 3, 4, 5, 6, 8, 9, 12)
+    between = {8: (triangle[:3] + (4, 5, 8), (0, ), (0, )), 36: (tuple(range(16)), triangle, triangle)}
     rows = {'RGB': Row()}
     rows |= {name: Row(name) for name in native}
     rows |= {f'{name} of 448': Row(name, 8) for name in squares}
     rows['24S upscaled'] = Row('24S', 8, 2)
     rows |= {f'{name} int8': Row(name, scale=8) for name in ('24N', '12N')}
     rows |= {f'{name} int8': Row(name, scale=8, every=EVERY) for name in ('48N', '18N', '6N')}
-    rows |= {f'{name} of 448 int8': Row(name, 8, scale=8, every=EVERY) for name in squares}
     rows |= {f'{count} learned': Row(f'selections/learned{count}.json') for count in (24, 12)}
-    rows |= {f'24 random {seed}': Row(random_channels(24, seed), every=EVERY) for seed in range(3)}
-    triangle = (0, 1, 2, 3, 4, 5, 6, 8, 9, 12)
-    between = {8: (triangle[:3] + (4, 5, 8), (0, ), (0, )), 36: (tuple(range(16)), triangle, triangle)}
-    rows |= {f'{count} channels': Row(selection, every=EVERY) for count, selection in between.items()}
     rows |= {f'RGB {side}': Row(change='downsize', amount=side, every=EVERY)
              for side in map(side_of, (36, 24, 18, 12, 8, 6))}
+    rows |= {f'{count} channels': Row(selection, every=EVERY) for count, selection in between.items()}
     rows |= {f'JPEG {quality}': Row(change='jpeg', amount=quality, every=EVERY)
              for quality in (95, 85, 75, 50, 30, 20, 15, 10, 5)}
-    coarse = (('24N', 4), ('24N', 2), ('24N', 1), ('12N', 2), ('6N', 2))
-    rows |= {f'{name} int8 scale {scale}': Row(name, scale=scale, every=EVERY) for name, scale in coarse}
-    rows |= {f'{name} int8 own scales': Row(name, scale=1, own_scales=True) for name in ('24N', '12N')}
-    rows |= {f'{change} {amount}, {name or "RGB"}': Row(name, change=change, amount=amount, every=EVERY)
+    steps = (('24N', 16), ('24N', 4), ('24N', 2), ('24N', 1), ('12N', 2), ('6N', 2))
+    rows |= {f'{name} int8 own scales': Row(name, scale=1, own_scales=True, every=EVERY) for name in ('24N', '12N')}
+    rows |= {f'{name} int8 scale {scale}': Row(name, scale=scale, every=EVERY) for name, scale in steps}
+    rows |= {f'24 random {seed}': Row(random_channels(24, seed), every=EVERY) for seed in range(3)}
+    rows |= {f'{name} of 448 int8': Row(name, 8, scale=8, every=EVERY) for name in squares}
+    rows |= {f'{change} {amount}, {name or "RGB"}': Row(name, change=change, amount=amount, every=2 * EVERY)
              for change, amounts in AMOUNTS.items() for amount in amounts for name in ('', '24N', '12N')}
     return rows
 

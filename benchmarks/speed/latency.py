@@ -108,7 +108,8 @@ class Candidate:
 
     def _crops(self, folder: str) -> str:
         """Return a folder of images of the crop's size, on which the exported file is checked."""
-        crop, crops = self.steps[2]['crop_size'], Path(folder, 'crops')
+        crop = self.steps[2]['crop_size']
+        crops = Path(folder, f'crops-{crop}')
         crops.mkdir(exist_ok=True)
         make_images(str(crops), 4, (crop, crop))
         return str(crops)

@@ -369,9 +369,9 @@ class LoadYCbCrFromFile(FreqTransform, LoadImageFromFile):
         - ori_shape (tuple, pixels (H, W))
 
     Args:
-        reduce (bool): Whether to decode a JPEG file at the smallest n/8 of its size at which the
-            crop of a :class:`LazyResize` is no smaller than the resized crop. This averages pixels,
-            which the stock resize with OpenCV's bilinear interpolation does not. Defaults to False.
+        reduce (bool): Whether to decode a JPEG file at an eighth, a quarter or half of its size
+            where the crop of a :class:`LazyResize` is then no smaller than the resized crop. This
+            averages pixels, which OpenCV's bilinear interpolation does not. Defaults to False.
         color_type (str): As for the stock loader; ``'color'`` turns the image as its EXIF
             orientation says, ``'color_ignore_orientation'`` does not. Defaults to ``'color'``.
         **kwargs: Other arguments of the stock loader: ``imdecode_backend``, ``ignore_empty``,

@@ -104,7 +104,7 @@ def test_reduced_files_are_decoded_when_their_size_is_known(monkeypatch: pytest.
     (tmp_path / 'image.jpg').write_bytes(SMOOTH)
     sizes, decode = [], JpegPlanes._decode
     monkeypatch.setattr(JpegPlanes, '_decode', lambda image, n: sizes.append(n) or decode(image, n))
-    for scale, expected in (((224, 99), 8), ((100, 75), 4), ((100, 76), 5), ((25, 18), 1), ((26, 18), 2)):
+    for scale, expected in (((224, 99), 8), ((101, 75), 8), ((100, 75), 4), ((25, 18), 1), ((26, 18), 2)):
         resize = dict(type='LazyResize', resize='Resize', scale=scale)
         transformed('mmpretrain', [dict(type='LoadYCbCrFromFile', reduce=True), resize, FUSED], 0,
                     path=str(tmp_path / 'image.jpg'))

@@ -81,9 +81,9 @@ class Candidate:
         self.cfg = Config.fromfile(str(path))
         self.is_detector = self.cfg.default_scope == 'mmdet'
         self.steps = self._pipeline()
-        test = dict(type='CustomDataset', data_prefix=f'{folder}/crops', with_label=False)
-        if self.is_detector:
-            test = dict(self.cfg.test_dataloader.dataset)
+        test = dict(self.cfg.test_dataloader.dataset)
+        if not self.is_detector:
+            test = dict(type='CustomDataset', data_prefix=self._crops(folder), with_label=False)
         pipeline = [self.steps[0], self.steps[-1]] if self.is_rgb and not self.is_detector else self.steps
         self.cfg.test_dataloader.dataset = {**test, 'pipeline': pipeline}
         self.file = file.with_suffix('.onnx')
@@ -105,6 +105,14 @@ class Candidate:
         if all(transform_type(step) == 'LazyResize' or takes_lazy_image(step) for step in steps[:-2]):
             return [dict(type='LoadYCbCrFromFile'), *steps]
         return self.cfg.test_dataloader.dataset.pipeline
+
+    def _crops(self, folder: str) -> str:
+        """Return a folder of images of the crop's size, on which the exported file is checked."""
+        crop = self.steps[2]['crop_size']
+        crops = Path(folder, f'crops-{crop}')
+        crops.mkdir(exist_ok=True)
+        make_images(str(crops), 4, (crop, crop))
+        return str(crops)
 
     def decode(self, files: list[str]) -> list[dict]:
         """Read image files."""
@@ -139,7 +147,8 @@ class Candidate:
         """Compute scores as the exported graph does, or detect by the host's test step."""
         if self.is_detector:
             return self.model.module.test_step(inputs)
-        return self.graph(torch.from_numpy(inputs))
+        tensor = torch.from_numpy(inputs)  # pixels (N, H, W, 3) become channels_last in the graph
+        return self.graph(tensor if self.is_rgb else tensor.contiguous(memory_format=torch.channels_last))
 
     @property
     def graph(self) -> torch.nn.Module:
@@ -252,8 +261,6 @@ def main() -> None:
     rows, notes = [], []
     for name in args.networks or NETWORKS:
         with scratch_folder() as folder, tempfile.TemporaryDirectory() as scratch:
-            Path(folder, 'crops').mkdir()
-            make_images(f'{folder}/crops', 4, (224, 224))
             files = jpeg_files(args.images, max(args.batch), scratch)
             built = {channels: candidate(NETWORKS.get(name, name), channels, folder) for channels in args.channels}
             built = {channels: each for channels, each in built.items() if each}

@@ -54,20 +54,22 @@ def _source_weights(axis: Any, scale: float, support: float, basis: Any, stride:
     """
     start, length, size, first, step, count = axis
     begin, end = int(start * scale), int(np.ceil((start + length) * scale))
+    pace = length / size * scale
+    origin, pace = start * scale + (first + 0.5) * pace, step * pace
     most = 0
     for block in range(len(pixels)):
         place, last = -1, -1
         for i in range(basis.shape[1]):
             j = i if step > 0 else basis.shape[1] - 1 - i  # in the order of the source
             kept = min(max(block * stride - margin + j, 0), count - 1)
-            centre = (start + (first + step * kept + 0.5) * length / size) * scale
+            centre = origin + pace * kept
             low = max(int(centre - support + 0.5), begin)
             high = min(int(centre + support + 0.5), end)
             total = 0.
             for x in range(low, high):
                 total += max(support - abs(x + 0.5 - centre), 0.)
             for x in range(low, high):
-                part = np.float32(max(support - abs(x + 0.5 - centre), 0.) / total)
+                part = np.float32(max(support - abs(x + 0.5 - centre), 0.) * (1 / total))
                 if part > 0:
                     if x > last:
                         place, last = place + 1, x
@@ -222,9 +224,11 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
     for j in range(span):
         for x in range(grid_w):
             indices[j, x] = lefts[x, j] - begin
-            for u in range(len(columns)):
-                for row in range(strip):
-                    weights[u, j, row * grid_w + x] = across[x, u, j]
+        for u in range(len(columns)):
+            for x in range(grid_w):
+                weights[u, j, x] = across[x, u, j]
+            for place in range(grid_w, strip * grid_w):  # the same for each row
+                weights[u, j, place] = weights[u, j, place - grid_w]
     colors = color.shape[1]
     lines = np.empty((len(planes), strip, len(rows), colors * (end - begin)), np.float32)
     mixed, sums = np.empty(end - begin, np.float32), np.empty(strip * grid_w, np.float32)

@@ -72,8 +72,9 @@ class LazyImage:
 
     @property
     def eighths(self) -> int:
-        """The smallest n of 1 to 8 for which n/8 of the crop is no smaller than the resized crop."""
-        return min(8, max(-(-8 * size // side) for size, side in zip(self.size, self.crop[2:])))
+        """The smallest n of 1, 2, 4 and 8 for which n/8 of the crop is no smaller than the resized crop."""
+        return next((n for n in (1, 2, 4) if all(
+            n * side >= 8 * size for size, side in zip(self.size, self.crop[2:]))), 8)
 
     @property
     def axes(self) -> np.ndarray:

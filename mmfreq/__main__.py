@@ -13,7 +13,7 @@ _GROUPS = {
     'To look around': ('show_dct', 'list'),
     'A config': ('new', 'freqify', 'browse_dataset', 'dataset_stats'),
     'Training and evaluation': ('train', 'dist_train', 'test', 'dist_test', 'compare'),
-    'The trained model': ('predict', 'export'),
+    'The trained model': ('predict', 'gate', 'export'),
     'Other': ('gate_heatmap', 'select_channels', 'convert_checkpoint'),
 }
 _TAIL = """CONFIG is a path, a shipped file such as mmfreq::resnet/resnet50-dct24s_8xb32_in1k.py,

@@ -2,8 +2,11 @@
 import os
 import tempfile
 import uuid
+from io import BytesIO
 from pathlib import Path
-from typing import Union
+from typing import Any, Union
+
+import torch
 
 from mmfreq.errors import RefusedError
 
@@ -30,6 +33,13 @@ def atomic_write_bytes(path: Union[str, Path], data: bytes) -> None:
 def atomic_write_text(path: Union[str, Path], text: str) -> None:
     """Write UTF-8 text as :func:`atomic_write_bytes` writes bytes."""
     atomic_write_bytes(path, text.encode('utf-8'))
+
+
+def atomic_save(path: Union[str, Path], value: Any) -> None:
+    """Write a checkpoint as :func:`atomic_write_bytes` writes bytes."""
+    data = BytesIO()
+    torch.save(value, data)
+    atomic_write_bytes(path, data.getvalue())
 
 
 def check_writable(path: Union[str, Path]) -> None:

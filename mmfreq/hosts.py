@@ -17,6 +17,7 @@ from mmengine.config.utils import MODULE2PACKAGE
 from mmengine.dist import barrier, is_main_process
 from mmengine.logging import HistoryBuffer
 from mmengine.runner import CheckpointLoader
+from mmengine.runner.checkpoint import get_torchvision_models
 
 from mmfreq.config.paths import config_path
 from mmfreq.errors import RefusedError
@@ -28,15 +29,16 @@ _stock_cfg_path = Config._get_cfg_path  # mmengine has no public way to add a pa
 def setup() -> None:
     """Prepare the hosts in this process as the tools do. Call it before mmdet is imported.
 
-    - Checkpoints at paths and http(s) addresses are read weights-only (torch 2.6 and later), so that
-      a file cannot run code. Older torch, and other schemes such as ``torchvision://``, read them
-      as mmengine does.
+    - Checkpoints at paths, http(s) and ``torchvision://`` addresses are read weights-only (torch 2.6
+      and later), so that a file cannot run code. Older torch, and other schemes such as
+      ``open-mmlab://``, read them as mmengine does.
     - ``_base_`` may name a shipped config, ``mmfreq::folder/name.py``.
     - An mmcv without compiled ops gets nms and RoIAlign from torchvision.
     """
     if hasattr(torch.serialization, 'safe_globals'):  # torch 2.6
         CheckpointLoader.register_scheme('', load_from_local, force=True)
         CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
+        CheckpointLoader.register_scheme(('modelzoo://', 'torchvision://'), load_from_torchvision, force=True)
     MODULE2PACKAGE['mmfreq'] = 'mmfreq'
     Config._get_cfg_path = staticmethod(_cfg_path)
     provide_ops()
@@ -79,6 +81,11 @@ def _safely(load: Callable, filename: str, *args: Any, **kwargs: Any) -> Any:
     if isinstance(checkpoint, dict) and isinstance(checkpoint.get('meta'), dict):
         checkpoint['meta'].pop('config', None)  # a Runner that resumes would execute this text
     return checkpoint
+
+
+def load_from_torchvision(filename: str, map_location: Any = None) -> Any:
+    """Read the weights that torchvision publishes for ``torchvision://NAME``, as from their URL."""
+    return load_from_http(get_torchvision_models()[filename.partition('://')[2]], map_location)
 
 
 def _safe_globals() -> list[Any]:

@@ -6,26 +6,38 @@ mmengine's root ``TRANSFORMS`` holds them, so that either host finds them withou
         -> PackInputs
     LoadImageFromFile -> spatial augmentation -> FusedBlockDCT -> PackInputs
     LoadImageFromFile -> LazyResize -> crop, flip -> FusedBlockDCT -> PackInputs
+    LoadYCbCrFromFile -> LazyResize -> crop, flip -> FusedBlockDCT -> PackInputs
 
 The four single transforms of the first pipeline are the definition. :class:`FusedBlockDCT` computes
 the same in one step, an order of magnitude faster; after a :class:`LazyResize` it also resizes, and
-is twice as fast again. Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in
+is twice as fast again. :class:`LoadYCbCrFromFile` leaves out the colours between a JPEG file and the
+channels. Only ``results['img']`` changes: ``img_shape``, boxes and masks stay in
 pixels. :mod:`mmfreq.dct` defines the words and has the maths.
 """
+import logging
+from functools import cache
 from typing import Any, Optional, Sequence, Union
 
 import numpy as np
 from mmcv.image import rescale_size
-from mmcv.transforms import BaseTransform
+from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmengine import fileio
+from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
 
-from mmfreq.dct.blocks import block_dct, check_image, color_matrix, to_ycbcr, upscale_image
+from mmfreq.dct.blocks import (
+    block_dct,
+    check_image,
+    color_matrix,
+    to_int8,
+    to_ycbcr,
+    upscale_image,
+)
 from mmfreq.dct.channels import ChannelSpec, channel_indices, check_positive_int
 from mmfreq.dct.lazy_image import LAZY_RESIZES, LazyImage
+from mmfreq.dct.planes import decoder, jpeg_image
 from mmfreq.dct.stats import block_stats
 from mmfreq.input_spec import InputSpec
-
-INT8_LIMIT = 127
 
 
 def _check_dtype(dtype: str, scale: Optional[float]) -> None:
@@ -34,11 +46,6 @@ def _check_dtype(dtype: str, scale: Optional[float]) -> None:
     if not (dtype == 'int8' and numbers or dtype == 'float32' and scale is None):
         raise ValueError("dtype: expected 'float32' without a scale, or 'int8' with a scale > 0 "
                          f'(such as 6), got {dtype!r}, scale={scale!r}')
-
-
-def to_int8(values: np.ndarray) -> np.ndarray:
-    """Round float values (halves to even) and saturate them to -127..127: int8."""
-    return np.clip(np.rint(values), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
 
 
 class FreqTransform(BaseTransform):
@@ -251,8 +258,7 @@ class FusedBlockDCT(FreqTransform):
 
     def transform(self, results: dict) -> dict:
         """Transform ``results['img']``."""
-        channels = self._map.channels(results['img'])
-        results['img'] = (to_int8(channels) if self.scale else channels).transpose(1, 2, 0)
+        results['img'] = self._map.channels(results['img'], self.dtype).transpose(1, 2, 0)
         results['freq_channels'] = list(self._indices)
         return results
 
@@ -297,12 +303,18 @@ class LazyResize(FreqTransform):
 
     def transform(self, results: dict) -> dict:
         """Run the stock transform, with a lazy image for the resized one."""
-        if not self._crops or not self._can_wait(results['img']):
-            return self._stock(results)
+        waits = self._can_wait(results['img'])
+        if not waits:
+            results['img'] = np.asarray(results['img'])  # computes the pixels of a lazy image
+        return self._crop(results) if waits and self._crops else self._stock(results)
+
+    def _crop(self, results: dict) -> dict:
+        """Do the work of RandomResizedCrop and EfficientNetRandomCrop without computing pixels."""
         top, left, height, width = self._stock.rand_crop_params(results['img'])
         # EfficientNetRandomCrop's crop may end within a pixel, which mmcv cuts off
         crop = top, left, int(top + height - 1) - top + 1, int(left + width - 1) - left + 1
-        results['img'] = LazyImage(results['img'], self._stock.scale, crop, self._antialias)
+        image = LazyImage.of(results['img'])
+        results['img'] = image.resized(self._stock.scale, crop, self._antialias)
         results['img_shape'] = results['img'].shape
         return results
 
@@ -320,9 +332,72 @@ class LazyResize(FreqTransform):
         if hasattr(stock, 'keep_ratio'):
             size = rescale_size((width, height), size) if stock.keep_ratio else size
             results['keep_ratio'] = stock.keep_ratio
-        results['img'] = LazyImage(image, size[::-1], antialias=self._antialias)
+        results['img'] = LazyImage.of(image).resized(size[::-1], antialias=self._antialias)
         results['img_shape'] = results['img'].shape[:2]
         results['scale_factor'] = size[0] / width, size[1] / height
 
     def __repr__(self) -> str:
         return f'{type(self).__name__}({self._stock!r})'
+
+
+@cache
+def _warn_without_decoder() -> None:
+    """Say once how to get the decoder, if it is missing."""
+    if decoder() is None:
+        print_log("LoadYCbCrFromFile: the stock decoder is used, since PyTurboJPEG or libturbojpeg is missing: pip "
+                  "install 'PyTurboJPEG<2' and apt-get install libturbojpeg0, or brew install jpeg-turbo", 'current',
+                  logging.WARNING)
+
+
+@TRANSFORMS.register_module()
+class LoadYCbCrFromFile(FreqTransform, LoadImageFromFile):
+    """Load a JPEG file as the planes of Y, Cb and Cr that it holds, for :class:`FusedBlockDCT`.
+
+    Chroma remains at its own resolution and colours are never mixed, which takes less time than
+    decoding to pixels. Transforms that slice the image (CenterCrop, RandomFlip, ...) and
+    :class:`LazyResize` work as after the stock loader. For pixels, use ``np.asarray``.
+
+    The stock loader takes any other file: other formats, CMYK, truncated files, and all files if
+    PyTurboJPEG or libturbojpeg is missing.
+
+    Required Keys:
+        - img_path
+
+    Modified Keys:
+        - img (:class:`~mmfreq.dct.lazy_image.LazyImage` (H, W, 3), or np.uint8 of the stock loader)
+        - img_shape (tuple, pixels (H, W))
+        - ori_shape (tuple, pixels (H, W))
+
+    Args:
+        reduce (bool): Whether to decode a JPEG file at the smallest n/8 of its size at which the
+            crop of a :class:`LazyResize` is no smaller than the resized crop. This averages pixels,
+            which the stock resize with OpenCV's bilinear interpolation does not. Defaults to False.
+        color_type (str): As for the stock loader; ``'color'`` turns the image as its EXIF
+            orientation says, ``'color_ignore_orientation'`` does not. Defaults to ``'color'``.
+        **kwargs: Other arguments of the stock loader: ``imdecode_backend``, ``ignore_empty``,
+            ``backend_args``.
+    """
+
+    def __init__(self, reduce: bool = False, color_type: str = 'color', **kwargs: Any) -> None:
+        super().__init__(color_type=color_type, **kwargs)
+        self.reduce = reduce
+        _warn_without_decoder()
+
+    def transform(self, results: dict) -> Optional[dict]:
+        """Load ``results['img_path']``."""
+        image = None
+        if self.color_type.startswith('color') and not self.to_float32:
+            image = self._planes(results['img_path'])
+        if image is None:
+            return LoadImageFromFile.transform(self, results)
+        results['img'] = image
+        results['img_shape'] = results['ori_shape'] = image.shape[:2]
+        return results
+
+    def _planes(self, path: str) -> Optional[LazyImage]:
+        try:
+            content = fileio.get(path, backend_args=self.backend_args)
+        except Exception:  # the stock loader raises it again, or ignores it
+            return None
+        orient = self.color_type == 'color' and self.imdecode_backend != 'turbojpeg'  # as the stock loader
+        return jpeg_image(content, orient, self.reduce)

@@ -19,6 +19,7 @@ from mmfreq.errors import RefusedError
 
 pytestmark = pytest.mark.usefixtures('hosts_set_up')
 WEIGHTS = dict(state_dict={'a': torch.arange(3.)})
+TORCHVISION_FILE = 'resnet18-f37072fd.pth'
 needs_safe_globals = pytest.mark.skipif(not hasattr(torch.serialization, 'safe_globals'),
                                         reason='torch reads weights-only from 2.6 on')
 
@@ -85,17 +86,18 @@ def test_checkpoints_of_a_runner_are_read(zipped: bool, tmp_path: Path) -> None:
     lambda marker: Reduces(open, marker, 'w'), lambda marker: Reduces(eval, f'open({marker!r}, "w")'),
     lambda marker: Reduces(getattr, OrderedDict, 'fromkeys'),
     lambda marker: Reduces(getattr, HistoryBuffer, '__init__')])
-@pytest.mark.parametrize('place', ['{folder}/x.pth', 'https://localhost/x.pth'])
+@pytest.mark.parametrize('place', ['{folder}/x.pth', 'https://localhost/x.pth', 'torchvision://resnet18'])
 def test_code_in_a_checkpoint_is_refused(make: Any, place: str, tmp_path: Path,
                                          monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv('TORCH_HOME', str(tmp_path))
     folder = tmp_path / 'hub/checkpoints'
     folder.mkdir(parents=True)
-    torch.save(dict(**WEIGHTS, x=make(str(tmp_path / 'marker'))), folder / 'x.pth')
-    with pytest.raises(RefusedError, match=r'x\.pth'):
+    file = folder / (TORCHVISION_FILE if 'torchvision' in place else 'x.pth')
+    torch.save(dict(**WEIGHTS, x=make(str(tmp_path / 'marker'))), file)
+    with pytest.raises(RefusedError, match=file.name):
         load(place.format(folder=folder))
     assert not (tmp_path / 'marker').exists()
-    torch.load(folder / 'x.pth', weights_only=False)  # torch's own function is what it was
+    torch.load(file, weights_only=False)  # torch's own function is what it was
 
 
 def test_downloads_land_in_the_cache_of_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,8 @@ def lazy(step: dict) -> dict:
     return dict(step, type='LazyResize', resize=step['type']) if step['type'] in LAZY_RESIZES else step
 
 
-def transformed(scope: str, steps: list[dict], seed: int, image: np.ndarray = IMAGE) -> dict[str, Any]:
-    results = dict(img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2])
+def transformed(scope: str, steps: list[dict], seed: int, image: np.ndarray = IMAGE, path: str = '') -> dict[str, Any]:
+    results = dict(img_path=path, img=image.copy(), img_shape=image.shape[:2], ori_shape=image.shape[:2])
     if scope == 'mmdet':
         results['gt_bboxes'] = HorizontalBoxes(torch.tensor([[10., 20., 60., 140.]]))
     with DefaultScope.overwrite_default_scope(scope):

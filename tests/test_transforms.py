@@ -44,7 +44,8 @@ def frequency_input(bgr: np.ndarray, upscale: int = 1, name: str = 'dctnet-class
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
 def test_every_scope_finds_the_transforms(scope: str) -> None:
     ours = {name for name, cls in TRANSFORMS.module_dict.items() if cls.__module__ == 'mmfreq.transforms'}
-    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize', 'RoundPixels'}
+    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize',
+                    'LoadYCbCrFromFile', 'RoundPixels'}
     for config in FREQ:
         assert type(build(config, scope)).__module__ == 'mmfreq.transforms'
 

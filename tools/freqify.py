@@ -11,9 +11,8 @@ import argparse
 from pathlib import Path
 
 import mmfreq
-from mmfreq.apis.freqify.convert import write_freqified
+from mmfreq.apis.freqify.convert import freqified_name, write_freqified
 from mmfreq.apis.terminal import run_tool
-from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES
 from mmfreq.errors import RefusedError
 
@@ -43,8 +42,7 @@ def main() -> None:
     """Convert, try and write."""
     args = parse_args()
     mmfreq.setup()
-    first, *rest = config_path(args.config).stem.split('_')
-    out = Path(args.out or '_'.join([f'{first}-dct{args.channels.lower()}', *rest]) + '.py')
+    out = Path(args.out or freqified_name(args.config, args.channels))
     if out.suffix != '.py':
         raise RefusedError(f'--out: expected a .py file, got {out}')
     files = [out, out.with_suffix('.pth')] if args.weights else [out]

@@ -5,19 +5,20 @@ Channels are ranked by their mean probability of being kept, then by their on-ra
 frequencies first. A gate that is undecided on so many channels is refused: its selection is chance.
 """
 import argparse
-import re
 from pathlib import Path
-
-import numpy as np
 
 import mmfreq
 from mmfreq.apis.terminal import run_tool
 from mmfreq.config.paths import config_path
-from mmfreq.dct.channels import COMPONENTS, channel_indices
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
-from mmfreq.selection.rates import OnRates, load_on_rates
-from mmfreq.selection.static import save_selection, static_config
+from mmfreq.selection.rates import load_on_rates
+from mmfreq.selection.static import (
+    describe_selection,
+    save_selection,
+    static_config,
+    static_name,
+)
 
 
 def parse_args() -> argparse.Namespace:
@@ -28,34 +29,12 @@ def parse_args() -> argparse.Namespace:
                         'checkpoints, or the JSON file of tools/gate_heatmap.py')
     parser.add_argument('--channels', type=int, default=24, help='how many (default: %(default)s)')
     parser.add_argument('--force', action='store_true', help='take those of an undecided gate, too')
-    parser.add_argument('--config', help='config with the gate (default: the one that RATES names)')
+    parser.add_argument('--config', help='config of the network with the gate (default: the one that RATES names)')
     parser.add_argument('-o', '--out', help="selection for FusedBlockDCT(channels='FILE.json', ...) "
                         '(default: selection-N.json beside RATES)')
     parser.add_argument('--out-config', help='config that trains on the selection (default: beside '
                         'the selection, named after the config)')
     return parser.parse_args()
-
-
-def static_name(dynamic: str, count: int) -> str:
-    """``resnet50-dct192-gate_8xb32_in1k`` -> ``resnet50-dct24-learned_8xb32_in1k``."""
-    name, replaced = re.subn(r'dct\d+\w*?-gate', f'dct{count}-learned', dynamic, count=1)
-    return name if replaced else f'{dynamic}-dct{count}-learned'
-
-
-def report(rates: OnRates, channels: list[int]) -> str:
-    """Describe the selection."""
-    size = rates.block_size**2
-    parts = ', '.join(f'{name} {sum(channel // size == i for channel in channels)}'
-                      for i, name in enumerate(COMPONENTS))
-    chosen = np.isin(rates.channels, channels)
-    lowest, rest = rates.probability[chosen].min(), rates.probability[~chosen]
-    lines = [f'{len(channels)} of {len(rates.channels)} channels: {channels}', f'components: {parts}',
-             f'lowest probability of the selection: {lowest:.3f}'
-             + (f', highest of the others: {rest.max():.3f}' if rest.size else ''),
-             rates.describe(len(channels))]
-    for name in ('24S', '24D') if rates.block_size == 8 else ():
-        lines.append(f'in common with {name}: {len({*channels} & {*channel_indices(name)})} of 24')
-    return '\n'.join(lines)
 
 
 def main() -> None:
@@ -77,7 +56,7 @@ def main() -> None:
         f'{static_name(dynamic.stem, len(channels))}.py'))
     save_selection(rates, channels, str(selection))
     atomic_write_text(out, static_config(dynamic, selection, out))
-    print(report(rates, channels))
+    print(describe_selection(rates, channels))
     print(f'written: {selection} {out}')
 
 

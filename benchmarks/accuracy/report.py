@@ -2,7 +2,7 @@
 """Write the tables and figures of the accuracy study from the available results.
 
 The tables replace the text between the marks in ../ACCURACY.md. pareto.png shows top-1 over training time and over
-input size, selections.png the top-1 of each selection, and docs/gate_heatmap.png the on-rates of the gates.
+input size, selections.png the top-1 of each selection, and gates.png the on-rates of the gates.
 """
 import json
 from pathlib import Path
@@ -70,7 +70,7 @@ def main() -> None:
     if rates:
         longer = [read_rates(path) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
         text += f'\n{gate_table(rates, longer)}'
-        draw_gates(rates, str(HERE.parents[1] / 'docs/gate_heatmap.png'))
+        draw_gates(rates, str(HERE / 'gates.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
     atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
     print(text)

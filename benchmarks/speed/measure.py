@@ -33,6 +33,7 @@ from mmfreq.config.pipelines import device_freq, pipelines, transform_type
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
 from mmfreq.models.dct_layer import BlockDCTLayer
+from mmfreq.models.unpack import UnpackMixin
 from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, YCbCr
 
 IMAGE_SIZE = (500, 375)
@@ -97,9 +98,9 @@ def machine() -> dict[str, Any]:
         versions=versions)
 
 
-def make_images(folder: str, count: int) -> list[str]:
-    """Write ``count`` different JPEG files of 500x375 pixels at quality 95, from scikit-image's images."""
-    width, height = IMAGE_SIZE
+def make_images(folder: str, count: int, size: Sequence[int] = IMAGE_SIZE) -> list[str]:
+    """Write ``count`` different JPEG files of quality 95, from scikit-image's images."""
+    width, height = size
     paths, sources = [], [load_image(name) for name in IMAGES]
     for i in range(count):
         image = sources[i % len(sources)]
@@ -220,18 +221,18 @@ def measure_preprocessing(settings: Settings, channels: str = '24S',
 
 
 def measure_pipelines(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the whole pipelines and their steps. The configs take turns for each image."""
+    """Measure the whole pipelines and their steps, in time of the thread. The configs take turns in each round."""
     rounds = settings.repeats + 1
     seconds = [np.zeros((rounds, len(settings.images), len(s.steps))) for s in subjects]
     for turn in tqdm(range(rounds), 'Pipeline', unit='round', leave=False, disable=None):
-        for number, image in enumerate(settings.images):
-            for subject, table in zip(subjects, seconds):
+        for subject, table in zip(subjects, seconds):  # one after the other, with its code in the cache as in a worker
+            for number, image in enumerate(settings.images):
                 np.random.seed(settings.seed + 1000 * turn + number)
                 results = subject.start(image)
                 for i, step in enumerate(subject.steps):
-                    start = time.perf_counter()
+                    start = time.thread_time()
                     results = step(results)
-                    table[turn, number, i] = time.perf_counter() - start
+                    table[turn, number, i] = time.thread_time() - start
     # The median over the images of a round ignores slow outliers, which other processes cause
     per_round = [1e3 * np.median(table[1:], axis=1) for table in seconds]
     whole = [1e3 * np.median(table[1:].sum(axis=2), axis=1) for table in seconds]
@@ -300,25 +301,36 @@ def _to_device(inputs: Any, device: str) -> None:
 
 
 def measure_preprocessors(subjects: Sequence[Subject], settings: Settings) -> list[Section]:
-    """Measure the data preprocessors for batches on the device, and their memory bandwidth."""
-    works, notes = {}, []
-    bandwidth = copy_bandwidth(settings)
+    """Measure data preprocessors and unpacking layers for batches on the device, and their memory bandwidth."""
+    works, moved = {}, {}
     for subject in subjects:
         batch = subject.load_batch(settings)
         batch['inputs'] = subject.model.data_preprocessor.cast_data(batch['inputs'])
         works[subject.name] = partial(_preprocess, subject, batch, settings.device)
-    section = Section('Data preprocessor on the device', 'ms/image',
-                      time_interleaved(works, settings.repeats, settings.batch), notes)
-    for subject, entry in zip(subjects, section.entries):
+        out = subject.model.data_preprocessor(dict(batch))['inputs']
         if device_freq(subject.cfg):
-            batch = subject.load_batch(settings)
-            out = subject.model.data_preprocessor(batch)['inputs']
-            moved = (tensor_bytes(batch['inputs']) + tensor_bytes(out)) / settings.batch
-            reached = moved / entry.median / 1e6
-            notes.append(f'{subject.name}: {moved:,.0f} bytes read and written per image, '
-                         f'{reached:.2f} GB/s, {reached / bandwidth:.0%} of the copy bandwidth of '
-                         f'{settings.device}, {bandwidth:.1f} GB/s')
-    return [section]
+            moved[subject.name] = tensor_bytes(batch['inputs']) + tensor_bytes(out)
+        if isinstance(subject.model.backbone, UnpackMixin):
+            name = f'{subject.name}, unpacking'
+            works[name] = partial(_unpack, subject, out)
+            moved[name] = tensor_bytes(out) + tensor_bytes(_unpack(subject, out))
+    entries = time_interleaved(works, settings.repeats, settings.batch)
+    bandwidth = copy_bandwidth(settings)
+    notes = []
+    for entry in entries:
+        if entry.name in moved:
+            size = moved[entry.name] / settings.batch
+            reached = size / entry.median / 1e6
+            notes.append(f'{entry.name}: {size:,.0f} bytes read and written per image, {reached:.2f} GB/s, '
+                         f'{reached / bandwidth:.0%} of the copy bandwidth of {settings.device}, {bandwidth:.1f} GB/s')
+    return [Section('Data preprocessor on the device', 'ms/image', entries, notes)]
+
+
+@torch.no_grad()
+def _unpack(subject: Subject, inputs: torch.Tensor) -> torch.Tensor:
+    pixels = subject.model.backbone.enter(inputs)
+    synchronize(subject.device)
+    return pixels
 
 
 def _preprocess(subject: Subject, batch: dict, device: str) -> None:
@@ -448,10 +460,10 @@ SECTIONS: dict[str, Callable[[Sequence[Subject], Settings], Iterable[Section]]] 
 }
 
 
-def jpeg_files(folder: Optional[str], count: int, scratch: str) -> list[str]:
+def jpeg_files(folder: Optional[str], count: int, scratch: str, size: Sequence[int] = IMAGE_SIZE) -> list[str]:
     """Return ``count`` JPEG files: the first ones of ``folder``, or new ones in ``scratch``."""
     if folder is None:
-        return make_images(scratch, count)
+        return make_images(scratch, count, size)
     paths = sorted(str(path) for path in Path(folder).rglob('*')
                    if path.suffix.lower() in ('.jpg', '.jpeg'))
     if not paths:

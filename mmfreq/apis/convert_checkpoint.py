@@ -1,11 +1,9 @@
 """Convert the released DCTNet classifiers to checkpoints and configs of mmpretrain."""
-import io
 import re
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Optional
 
-import torch
 from mmengine.config import Config
 from mmengine.registry import MODELS, DefaultScope
 from mmengine.runner import CheckpointLoader
@@ -13,7 +11,7 @@ from mmengine.runner import CheckpointLoader
 from mmfreq.apis.freqify.convert import freqify
 from mmfreq.config.pipelines import DATALOADERS, input_specs, pipelines, stock_resize
 from mmfreq.config.writer import child_text, wrapped
-from mmfreq.files import atomic_write_bytes, atomic_write_text, check_not_input
+from mmfreq.files import atomic_save, atomic_write_text, check_not_input
 from mmfreq.input_spec import DCT_ARGUMENTS, META_KEY
 
 # The selections of the released classifiers of K. Xu et al., by their number of channels. Their
@@ -54,9 +52,7 @@ def convert_dctnet(path: str, out: Path, channels: Optional[str] = None) -> str:
     spec = input_specs(Config(target))['test_dataloader']
     meta.update({'source': Path(path).name, META_KEY: spec.to_dict()})
     comment = wrapped(line.format(channels=channels, checkpoint=out.name) for line in _COMMENT)
-    buffer = io.BytesIO()
-    torch.save(dict(state_dict=model.state_dict(), meta=meta), buffer)
-    atomic_write_bytes(out, buffer.getvalue())
+    atomic_save(out, dict(state_dict=model.state_dict(), meta=meta))
     atomic_write_text(out.with_suffix('.py'), child_text(_STOCK, target, comment, out.parent))
     return channels
 

@@ -136,7 +136,7 @@ class Model:
         self._meta = {**dataset.metainfo, **(meta.get('dataset_meta') or {})}
         self.classes = list(self._meta.get('classes') or ())
         steps = dataset.pipeline.transforms
-        loaders = [step for step in steps if type(step).__name__.startswith('LoadImage')]
+        loaders = [step for step in steps if isinstance(step, LoadImageFromFile)]
         self.load = loaders[0] if loaders else LoadImageFromFile()
         self._pipeline = Compose([step for step in steps if step is not self.load])
         self._to_order = slice(None, None, 1 if loaders or array_order(steps) == 'bgr' else -1)

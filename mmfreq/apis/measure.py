@@ -32,18 +32,20 @@ class Entry(NamedTuple):
 
 
 def time_interleaved(candidates: Mapping[str, Callable[[], Any]], repeats: int,
-                     images_per_call: int = 1, unit: float = 1e-3, title: str = '') -> list[Entry]:
+                     images_per_call: int = 1, unit: float = 1e-3, title: str = '',
+                     clock: str = 'perf_counter') -> list[Entry]:
     """Time candidates in rounds in which each runs once, so that a busy moment hits all of them.
 
     One round to warm up precedes the ``repeats`` that count. Times are per image, in units of ``unit``
-    seconds; ``title`` labels the progress bar.
+    seconds; ``title`` labels the progress bar and ``clock``
+    is the function of :mod:`time` that measures.
     """
     seconds: dict[str, list[float]] = {name: [] for name in candidates}
     for _ in tqdm(range(repeats + 1), desc=title, unit='round', leave=False, disable=None):
         for name, candidate in candidates.items():
-            start = time.perf_counter()
+            start = getattr(time, clock)()
             candidate()
-            seconds[name].append(time.perf_counter() - start)
+            seconds[name].append(getattr(time, clock)() - start)
     scale = images_per_call * unit
     return [Entry.of(name, np.divide(times[1:], scale)) for name, times in seconds.items()]
 

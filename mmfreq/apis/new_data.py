@@ -1,5 +1,6 @@
 """Read a user's data: class folders, a list of files and labels, or COCO annotations."""
 import csv
+import hashlib
 import json
 import os
 from collections import Counter
@@ -20,6 +21,8 @@ from mmfreq.errors import RefusedError
 SPLITS = ('train', 'val', 'test')
 _FORMS = ('expected ROOT/<class>/<images>, ROOT/{train,val}/<class>/<images>, COCO as FILE.json or '
           'ROOT/annotations/{train,val}.json, or a list FILE.csv')
+_OTHER_FORMATS = {'Annotations/*.xml': 'Pascal VOC', '*/Annotations/*.xml': 'Pascal VOC',
+                  'labels/*.txt': 'YOLO', 'labels/*/*.txt': 'YOLO', '*/labels/*.txt': 'YOLO'}
 
 
 @dataclass
@@ -29,6 +32,7 @@ class Item:
     label: Any  # its class; for COCO the id of one of its categories, or None
     split: str = 'train'
     entry: dict[str, Any] = field(default_factory=dict)  # of the COCO file
+    digest: bytes = b''  # of the file, once it is read
 
 
 @dataclass
@@ -91,6 +95,10 @@ def _below(path: str, root: Path) -> str:
 
 
 def _read_class_folders(root: Path) -> Data:
+    for pattern, name in _OTHER_FORMATS.items():
+        if any(root.glob(pattern)):
+            raise RefusedError(f'{root}: {name} annotations; expected COCO, to which '
+                               'supervision.DetectionDataset converts (pip install supervision)')
     data, parts = Data(root), _folders(root)
     names = {folder.name for folder in parts}
     is_split = bool(names & {*SPLITS})
@@ -134,6 +142,9 @@ def _read_coco(source: Path, files: dict[str, Path], folders: Mapping[str, str])
             data.root, file, split, coco['images'][0]['file_name'])
         data.prefixes[split] = '' if folder == data.root else _below(folder, data.root)
         labels = {entry['image_id']: entry['category_id'] for entry in coco['annotations']}
+        unknown = labels.keys() - {image['id'] for image in coco['images']}
+        if unknown:
+            raise RefusedError(f'{file}: {len(unknown)} of {len(labels)} values of image_id are of no image')
         data.items += [Item(_below(folder / image['file_name'], data.root), labels.get(image['id']),
                             split, image) for image in coco['images']]
     data.classes = [entry['name'] for entry in data.coco['train']['categories']]
@@ -160,24 +171,36 @@ def complete(data: Data, check: bool) -> None:
         _read_images(data)
     if len(data.of('train')) == len(data.items):
         _draw_val(data)
-    owners: dict[str, str] = {}
+    owners: dict[Any, str] = {}
     shared = [item.path for item in data.items if item.split != owners.setdefault(
-        os.path.realpath(data.root / item.path), item.split)]
+        item.digest or os.path.realpath(data.root / item.path), item.split)]
     if shared:
         raise RefusedError(f'{data.root}: {len(shared)} images are in two splits: {some_of(shared)}')
     data.classes = data.classes or sorted({item.label for item in data.of('train')})
     sizes = ', '.join(f'{len(data.of(split)):,} {split}' for split in SPLITS)
     data.notes[:0] = [f'{data.root}: {sizes} images',
                       f'classes ({len(data.classes)}): {some_of(data.classes, 10)}']
-    if not data.of('train') or not data.of('val'):
-        raise RefusedError(f'expected images for train and val; {"; ".join(data.notes)}')
+    labels = {split: {item.label for item in data.of(split)} for split in SPLITS}
+    others = [] if data.coco else sorted((labels['val'] | labels['test']) - labels['train'])
+    if not labels['train'] or not labels['val'] or others:
+        raise RefusedError('expected images for train and val, of the same classes'
+                           f'{others and f" ({some_of(others)} are not in train)" or ""}; '
+                           f'{"; ".join(data.notes)}')
 
 
 def _read_images(data: Data) -> None:
     """Leave out unreadable images; refuse other sizes than those that a COCO file states."""
-    files = [data.root / item.path for item in data.items]
+    def read(item: Item) -> Optional[tuple[int, int]]:
+        """Return (width, height) as the hosts decode the file, None if they cannot; note its digest."""
+        try:
+            content = (data.root / item.path).read_bytes()
+            item.digest = hashlib.sha256(content).digest()
+            return mmcv.imfrombytes(content).shape[1::-1]
+        except (OSError, AttributeError, cv2.error):  # AttributeError: None instead of an image
+            return None
+
     with ThreadPoolExecutor() as pool:
-        sizes = list(tqdm(pool.map(_decoded_size, files), 'reading', len(files), unit='image',
+        sizes = list(tqdm(pool.map(read, data.items), 'reading', len(data.items), unit='image',
                           disable=None))
     wrong = [item.path for item, size in zip(data.items, sizes) if item.entry and size not in (
         None, (item.entry.get('width'), item.entry.get('height')))]
@@ -189,19 +212,12 @@ def _read_images(data: Data) -> None:
     data.notes += [f'{len(bad)} unreadable images, left out: {some_of(bad, 20)}'] if bad else []
 
 
-def _decoded_size(file: Path) -> Optional[tuple[int, int]]:
-    """Return (width, height) of an image as the hosts decode it, None if they cannot."""
-    try:
-        return mmcv.imread(file).shape[1::-1]
-    except (OSError, AttributeError, cv2.error):  # AttributeError: None instead of an image
-        return None
-
-
 def _draw_val(data: Data) -> None:
-    """Move a fifth of each class from train to val."""
-    counts: Counter = Counter()
+    """Move a fifth of each class from train to val; images with equal bytes stay in train."""
+    copies, counts = Counter(item.digest or item.path for item in data.items), Counter()
     for i in np.random.default_rng(0).permutation(len(data.items)):
         item = data.items[i]
-        counts[item.label] += 1
-        item.split = 'val' if counts[item.label] % 5 == 2 else 'train'
+        if copies[item.digest or item.path] == 1:
+            counts[item.label] += 1
+            item.split = 'val' if counts[item.label] % 5 == 2 else 'train'
     data.notes.append('the data have no split: a fifth of each class, drawn at random, is for val')

@@ -28,9 +28,21 @@ def run_tool(main: Callable[[], None]) -> None:
     except KeyboardInterrupt:
         say('interrupted')
         raise SystemExit(130) from None
+    except BrokenPipeError:
+        pass
     except (RefusedError, SystemExit) as error:
         message = error.code if isinstance(error, SystemExit) else str(error)
         if not isinstance(message, str):
             raise
         say(f'error: {message}')
         raise SystemExit(2) from error
+    finally:
+        _flush()
+
+
+def _flush() -> None:
+    """Write buffered output while a closed pipe, as of ``mmfreq list | head``, can be caught."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,8 +22,10 @@ from mmfreq.dct.blocks import (
     color_matrix,
     dct_matrix,
     grid_shape,
+    to_int8,
 )
 from mmfreq.dct.lazy_image import LazyImage
+from mmfreq.dct.planes import JpegPlanes
 
 
 def upscale_matrix(n: int, factor: int) -> np.ndarray:
@@ -70,7 +72,7 @@ class BlockMap:
         n = block_size
         basis = dct_matrix(n) @ upscale_matrix(n, upscale)  # (N, window)
         color = color_matrix(channel_order)
-        self.block_size, self.upscale = n, upscale
+        self.block_size, self.upscale, self.channel_order = n, upscale, channel_order
         self.stride, self.margin = n // upscale, int(upscale > 1)
         chosen = np.array(channels)
         component, vertical, horizontal = chosen // n**2, chosen // n % n, chosen % n
@@ -79,38 +81,65 @@ class BlockMap:
         self.kernel = np.einsum('cy,cx,ck->ckyx', basis[vertical], columns, color[component, :3])
         level = np.where(chosen % n**2 == 0, n * (color[component, 3] - LEVEL_SHIFT), 0)
         self.bias = (level - mean) / std
-        order = np.lexsort((component, vertical))
-        used, starts = np.unique(vertical[order], return_index=True)
-        across, column = np.unique(horizontal, return_inverse=True)
-        table = np.stack([component, column, np.arange(len(chosen))], axis=1)
-        rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))  # the loop takes an even number
-        self._weights = (
-            color[:, :3].astype(np.float32, order='C'), rows.astype(np.float32),
-            np.append(starts, len(chosen)), basis[across].astype(np.float32), table[order],
-            np.stack([1 / std, self.bias], axis=1).astype(np.float32)[order])
+        parts = np.stack([component, vertical, horizontal, np.arange(len(chosen))], axis=1)
+        affine = np.stack([1 / std, self.bias], axis=1).astype(np.float32)
+        self._weights = [_loop_weights(basis, color[:, :3], parts, affine)]
+        affine[chosen % n**2 == 0, 1] = ((-n * LEVEL_SHIFT - mean) / std)[chosen % n**2 == 0]
+        luma = component == 0
+        parts[:, 0] -= ~luma  # Cb is plane 0 of chroma
+        self._plane_weights = [_loop_weights(basis, np.empty((0, 1)), parts[each], affine[each])
+                               for each in (luma, ~luma)]
         _compiled_loop()  # compiled before workers are forked
 
-    def channels(self, image: Union[np.ndarray, LazyImage]) -> np.ndarray:
+    def channels(self, image: Union[np.ndarray, LazyImage], dtype: str = 'float32') -> np.ndarray:
         """Compute the channels of an image on one thread.
 
         Args:
             image (np.ndarray | LazyImage): uint8 (H, W, 3). Edges are replicated up to a whole
                 block. A lazy image is resized without rounding.
+            dtype (str): ``'float32'``, or ``'int8'`` for rounded and saturated channels. Defaults to
+                ``'float32'``.
 
         Returns:
-            np.ndarray: float32 (C, h, w), see :func:`mmfreq.dct.blocks.grid_shape`.
+            np.ndarray: (C, h, w), see :func:`mmfreq.dct.blocks.grid_shape`.
 
         Raises:
             ValueError: Another dtype or shape.
         """
         shape = grid_shape(check_image(image).shape, self.block_size, self.upscale)
-        out = np.empty((len(self.bias), *shape), dtype=np.float32)
-        lazy = LazyImage.of(image)
-        pixels = _forward(lazy.pixels)
-        _compiled_loop().block_channels(
-            pixels.reshape(len(pixels), -1), lazy.axes, lazy.supports, *self._weights, self.stride,
-            self.margin, out)
-        return out
+        out, rounded = (np.empty((len(self.bias), *(shape if kind == dtype else (0, 0))), kind)
+                        for kind in ('float32', 'int8'))
+        lazy, weights = LazyImage.of(image), self._weights
+        if isinstance(lazy.pixels, JpegPlanes) and self.channel_order == 'bgr':
+            sources, weights = lazy.pixels.planes(lazy.eighths), self._plane_weights
+            if len(sources) == 1:
+                out[:] = self.bias[:, None, None]  # the chroma of grey
+                rounded[:] = to_int8(self.bias)[:, None, None]
+        else:
+            pixels = _forward(np.asarray(lazy.pixels))
+            sources = [(pixels.reshape(1, len(pixels), -1), (1., 1.))]
+        for source, arguments in zip(sources, weights):
+            _compiled_loop().block_channels(*source, lazy.axes, lazy.antialias, *arguments,
+                                            self.stride, self.margin, out, rounded)
+        return rounded if dtype == 'int8' else out
+
+
+def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,
+                  affine: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Return arguments of the compiled loop, from ``color`` to ``affine``.
+
+    ``basis`` are the weights of each frequency, (N, window). ``parts`` holds component, vertical
+    and horizontal frequency of each channel and its place in the result: (C, 4).
+    """
+    component, vertical, horizontal, index = parts.T
+    order = np.lexsort((component, vertical))
+    used, starts = np.unique(vertical[order], return_index=True)
+    across, column = np.unique(horizontal, return_inverse=True)
+    rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))  # the loop takes an even number
+    return (color.astype(np.float32, order='C'), rows.astype(np.float32),
+            np.append(starts, len(parts)), basis[across].astype(np.float32),
+            np.stack([component, column, index], axis=1)[order], affine[order])
+
 
 def _compiled_loop() -> ModuleType:
     """Return :mod:`mmfreq.dct.kernel`.

@@ -19,6 +19,7 @@ import torch
 from mmfreq.dct.channels import ChannelSpec, channel_indices, check_positive_int
 
 LEVEL_SHIFT = 128
+INT8_LIMIT = 127  # of channels that are sent as int8
 
 # Weights of R, G, B and 1 for Y, Cb and Cr (JFIF 1.02, from BT.601's luma weights).
 _RGB_TO_YCBCR = np.array([
@@ -96,6 +97,11 @@ def block_basis(block_size: int = 8) -> np.ndarray:
 def _as_float(result: np.ndarray, source: np.ndarray) -> np.ndarray:
     """Return the float64 ``result`` as float32 unless ``source`` is float64."""
     return result if source.dtype == np.float64 else result.astype(np.float32)
+
+
+def to_int8(values: np.ndarray) -> np.ndarray:
+    """Round float values (halves to even) and saturate them to -127..127: int8."""
+    return np.clip(np.rint(values), -INT8_LIMIT, INT8_LIMIT).astype(np.int8)
 
 
 def grid_shape(image_shape: Sequence[int], block_size: int = 8,

@@ -16,10 +16,14 @@ from typing import Any, Callable
 import numpy as np
 from numba import njit, types
 
+from mmfreq.dct.blocks import INT8_LIMIT
+
 _STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for the cache
 
-_BYTES = types.Array(types.uint8, 2, 'C', readonly=True)
-_F1, _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (1, 2, 3))
+_BYTES = types.Array(types.uint8, 3, 'C', readonly=True)
+_F2, _F3 = (types.Array(types.float32, n, 'C') for n in (2, 3))
+_SCALES = types.UniTuple(types.float64, 2)
+_SIGNED_BYTES = types.Array(types.int8, 3, 'C')
 _I1, _I2 = (types.Array(types.int64, n, 'C') for n in (1, 2))
 _OPTIONS = dict(nogil=True, fastmath=True, error_model='numpy')
 _inner = njit(**_OPTIONS)  # inlined into the compiled function below and cached with it
@@ -38,49 +42,52 @@ def compiled(signature: Any) -> Callable[[Callable], Callable]:
 
 
 @_inner
-def _source_weights(axis: Any, support: float, basis: Any, stride: int, margin: int, pixels: Any,
-                    weights: Any) -> int:
+def _source_weights(axis: Any, scale: float, support: float, basis: Any, stride: int, margin: int,
+                    pixels: Any, weights: Any) -> int:
     """Write the source pixels that each block depends on along one axis, and their weights.
 
-    ``axis`` and ``support`` describe one axis of a lazy image as in :func:`block_channels`;
+    ``axis`` and ``scale`` describe one axis of a lazy image as in :func:`block_channels`. A resized
+    pixel depends on the samples up to ``support`` from its centre, with linearly falling weights.
     ``basis``, float32 (K, window), are the weights of a block's resized pixels. The function writes
     into ``pixels``, int64 (blocks, T), whose spare places repeat the last pixel, and adds to
     ``weights``, float32 (blocks, K, T). It returns the largest number of source pixels of a block.
     """
     start, length, size, first, step, count = axis
+    begin, end = int(start * scale), int(np.ceil((start + length) * scale))
     most = 0
     for block in range(len(pixels)):
         place, last = -1, -1
         for i in range(basis.shape[1]):
             j = i if step > 0 else basis.shape[1] - 1 - i  # in the order of the source
             kept = min(max(block * stride - margin + j, 0), count - 1)
-            centre = (first + step * kept + 0.5) * length / size
-            low = max(int(centre - support + 0.5), 0)
-            high = min(int(centre + support + 0.5), length)
+            centre = (start + (first + step * kept + 0.5) * length / size) * scale
+            low = max(int(centre - support + 0.5), begin)
+            high = min(int(centre + support + 0.5), end)
             total = 0.
             for x in range(low, high):
                 total += max(support - abs(x + 0.5 - centre), 0.)
             for x in range(low, high):
                 part = np.float32(max(support - abs(x + 0.5 - centre), 0.) / total)
                 if part > 0:
-                    if start + x > last:
-                        place, last = place + 1, start + x
+                    if x > last:
+                        place, last = place + 1, x
                         pixels[block, place] = last
                     for k in range(len(basis)):
-                        weights[block, k, place - (last - start - x)] += part * basis[k, j]
+                        weights[block, k, place - (last - x)] += part * basis[k, j]
         pixels[block, place + 1:] = last
         most = max(most, place + 1)
     return most
 
 
 @_inner
-def _axis_weights(axis: Any, support: float, basis: Any, stride: int, margin: int,
-                 blocks: int) -> Any:
+def _axis_weights(axis: Any, scale: float, antialias: bool, basis: Any, stride: int, margin: int,
+                  blocks: int) -> Any:
     """Return pixels and weights of :func:`_source_weights`, and their places in use: 4, 8, ..."""
+    support = np.float32(max(scale * axis[1] / axis[2], 1.)) if antialias else np.float32(1)
     places = basis.shape[1] * int(np.ceil(2 * support)) + 4  # enough for slices of any step
     pixels = np.empty((blocks, places), np.int64)
     weights = np.zeros((blocks, len(basis), places), np.float32)
-    used = _source_weights(axis, support, basis, stride, margin, pixels, weights)
+    used = _source_weights(axis, scale, support, basis, stride, margin, pixels, weights)
     return pixels, weights, used + 3 & -4
 
 
@@ -165,18 +172,29 @@ def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) ->
                 out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
 
 
-@compiled(types.void(_BYTES, _I2, _F1, _F2, _F2, _I1, _F2, _I2, _F2, types.int64, types.int64, _F3))
-def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, color: np.ndarray,
-                   rows: np.ndarray, starts: np.ndarray, columns: np.ndarray, table: np.ndarray,
-                   affine: np.ndarray, stride: int, margin: int, out: np.ndarray) -> None:
+@_inner
+def _round(values: Any, out: Any) -> None:
+    """Write values as int8, as :func:`mmfreq.dct.blocks.to_int8` does."""
+    for x in range(len(out)):
+        out[x] = np.int8(np.rint(min(max(values[x], np.float32(-INT8_LIMIT)), np.float32(INT8_LIMIT))))
+
+
+@compiled(types.void(_BYTES, _SCALES, _I2, types.boolean, _F2, _F2, _I1, _F2, _I2, _F2, types.int64,
+                     types.int64, _F3, _SIGNED_BYTES))
+def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.ndarray, antialias: bool,
+                   color: np.ndarray, rows: np.ndarray, starts: np.ndarray, columns: np.ndarray,
+                   table: np.ndarray, affine: np.ndarray, stride: int, margin: int, out: np.ndarray,
+                   rounded: np.ndarray) -> None:
     """Compute weighted sums over the blocks of a lazily resized image.
 
     Args:
-        image (np.ndarray): uint8 (H, 3*W), C order, interleaved source pixels.
+        planes (np.ndarray): uint8 (1, H, 3*W), C order, interleaved source pixels; or (P, H, W), the
+            samples of P components.
+        scales (tuple[float, float]): Rows and columns of samples for one of pixels.
         axes (np.ndarray): int64 (2, 6), :attr:`mmfreq.dct.lazy_image.LazyImage.axes`.
-        supports (np.ndarray): float32 (2,), for each axis: a resized pixel depends on the source
-            pixels up to this distance from its centre, with linearly falling weights.
-        color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr.
+        antialias (bool): As for :class:`mmfreq.dct.lazy_image.LazyImage`.
+        color (np.ndarray): float32 (3, 3), weights of the image's colours for Y, Cb and Cr, or
+            (0, 1) for samples of components.
         rows (np.ndarray): float32 (K, window), vertical weights of K frequencies, K even.
         starts (np.ndarray): int64 (M + 1,), channels ``starts[k]`` to ``starts[k + 1] - 1`` have
             vertical frequency k < M <= K.
@@ -186,12 +204,15 @@ def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, co
         affine (np.ndarray): float32 (C, 2), for each channel: factor and constant.
         stride (int): Pixels of the resized image from one block to the next.
         margin (int): Further pixels on either side that a block depends on.
-        out (np.ndarray): float32 (C, h, w), C order; written.
+        out (np.ndarray): float32 (channels, h, w), C order; C of the channels are written.
+        rounded (np.ndarray): int8, as ``out``: written, if ``out`` is empty, with rounded and
+            saturated sums.
     """
-    grid_h, grid_w = out.shape[1:]
-    channels = out.reshape(len(out), grid_h * grid_w)
-    tops, down, taps = _axis_weights(axes[0], supports[0], rows, stride, margin, grid_h)
-    lefts, across, span = _axis_weights(axes[1], supports[1], columns, stride, margin, grid_w)
+    grid_h, grid_w = max(out.shape[1], rounded.shape[1]), max(out.shape[2], rounded.shape[2])
+    floats = out.reshape(len(out), out.shape[1] * out.shape[2])
+    steps = rounded.reshape(len(out), rounded.shape[1] * rounded.shape[2])
+    tops, down, taps = _axis_weights(axes[0], scales[0], antialias, rows, stride, margin, grid_h)
+    lefts, across, span = _axis_weights(axes[1], scales[1], antialias, columns, stride, margin, grid_w)
     begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
 
     strip = min(grid_h, max(1, _STRIP_BLOCKS // grid_w))  # rows of blocks at a time
@@ -202,24 +223,33 @@ def block_channels(image: np.ndarray, axes: np.ndarray, supports: np.ndarray, co
         for x in range(grid_w):
             indices[j, x] = lefts[x, j] - begin
             for u in range(len(columns)):
-                weights[u, j, x::grid_w] = across[x, u, j]
-    lines = np.empty((strip, len(rows), 3 * (end - begin)), np.float32)
-    mixed = np.empty(end - begin, np.float32)
-    part = slice(3 * begin, 3 * end)
+                for row in range(strip):
+                    weights[u, j, row * grid_w + x] = across[x, u, j]
+    colors = color.shape[1]
+    lines = np.empty((len(planes), strip, len(rows), colors * (end - begin)), np.float32)
+    mixed, sums = np.empty(end - begin, np.float32), np.empty(strip * grid_w, np.float32)
+    part = slice(colors * begin, colors * end)
     for top in range(0, grid_h, strip):
         count = min(strip, grid_h - top)
-        size = count * grid_w
-        for row in range(count):
-            y = top + row
-            _sum_rows(down[y, :, :taps], image, tops[y], part, lines[row])
+        blocks = slice(top * grid_w, (top + count) * grid_w)
+        for plane in range(len(planes)):
+            for row in range(count):
+                y = top + row
+                _sum_rows(down[y, :, :taps], planes[plane], tops[y], part, lines[plane, row])
         for k in range(len(starts) - 1):
             component = -1
             for c in range(starts[k], starts[k + 1]):
                 if table[c, 0] != component:
                     component = table[c, 0]
                     for row in range(count):
-                        _mix_pixels(color[component], lines[row, k], mixed)
+                        if colors == 3:
+                            values = mixed
+                            _mix_pixels(color[component], lines[0, row, k], mixed)
+                        else:
+                            values = lines[component, row, k]
                         for j in range(0, span, 4):
-                            _take(mixed, indices[j:j + 4], samples[j:j + 4], row * grid_w)
-                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1],
-                             channels[table[c, 2], top * grid_w:top * grid_w + size])
+                            _take(values, indices[j:j + 4], samples[j:j + 4], row * grid_w)
+                target = sums[:count * grid_w] if out.size == 0 else floats[table[c, 2], blocks]
+                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1], target)
+                if out.size == 0:
+                    _round(target, steps[table[c, 2], blocks])

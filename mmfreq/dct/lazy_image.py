@@ -1,4 +1,5 @@
 """A resized image that computes its pixels only on request."""
+from copy import copy
 from typing import Any, Optional, Sequence
 
 import cv2
@@ -20,7 +21,7 @@ class LazyImage:
     OpenCV or Pillow does.
 
     Args:
-        pixels (np.ndarray): uint8 (H, W, 3).
+        pixels (np.ndarray | JpegPlanes): uint8 (H, W, 3), or :class:`mmfreq.dct.planes.JpegPlanes`.
         size (Sequence[int]): Rows and columns of the resized crop.
         crop (Sequence[int], optional): Top, left, height and width of the crop to resize, in
             pixels. Defaults to None: the whole image.
@@ -38,13 +39,8 @@ class LazyImage:
 
     def __init__(self, pixels: np.ndarray, size: Sequence[int],
                  crop: Optional[Sequence[int]] = None, antialias: bool = False) -> None:
-        height, width = check_image(pixels).shape[:2]
         self.pixels, self.antialias = pixels, antialias
-        self.crop = tuple(map(int, (0, 0, height, width) if crop is None else crop))
-        top, left, rows, columns = self.crop
-        if not (0 <= top < top + rows <= height and 0 <= left < left + columns <= width):
-            raise ValueError(f'crop: expected rows and columns of {height}x{width} pixels, got '
-                             f'{self.crop}')
+        self.crop = _checked_crop(crop, check_image(pixels).shape)
         self.size = int(size[0]), int(size[1])
         if min(self.size) < 1:
             raise ValueError(f'size: expected at least one row and column, got {self.size}')
@@ -60,6 +56,25 @@ class LazyImage:
         """Rows, columns and colours."""
         return len(self.rows), len(self.columns), 3
 
+    def resized(self, size: Sequence[int], crop: Optional[Sequence[int]] = None,
+                antialias: bool = False) -> 'LazyImage':
+        """Return a lazy crop of this image, resized; arguments and errors are those of the class.
+
+        If this image is only cropped and flipped, its own pixels are never computed.
+        """
+        steps = self.rows.step, self.columns.step
+        if self.size != self.crop[2:] or {*steps} - {1, -1}:
+            return LazyImage(np.asarray(self), size, crop, antialias)
+        top, left, height, width = _checked_crop(crop, self.shape)
+        rows, columns = self.rows[top:top + height], self.columns[left:left + width]
+        crop = [start + min(kept[0], kept[-1]) for start, kept in zip(self.crop, (rows, columns))]
+        return LazyImage(self.pixels, size, (*crop, height, width), antialias)[::steps[0], ::steps[1]]
+
+    @property
+    def eighths(self) -> int:
+        """The smallest n of 1 to 8 for which n/8 of the crop is no smaller than the resized crop."""
+        return min(8, max(-(-8 * size // side) for size, side in zip(self.size, self.crop[2:])))
+
     @property
     def axes(self) -> np.ndarray:
         """Source and target of both axes: int64 (2, 6), rows first.
@@ -71,12 +86,6 @@ class LazyImage:
         return np.array([[*place, kept.start, kept.step, len(kept)] for *place, kept in zip(
             self.crop[:2], self.crop[2:], self.size, (self.rows, self.columns))])
 
-    @property
-    def supports(self) -> np.ndarray:
-        """Distance in source pixels up to which a resized pixel depends on them: float32 (2,)."""
-        ratios = [self.crop[2] / self.size[0], self.crop[3] / self.size[1]]
-        return np.maximum(ratios if self.antialias else 1, [1, 1]).astype(np.float32)
-
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -86,23 +95,32 @@ class LazyImage:
         whole = (Ellipsis, slice(None))
         if not (all(isinstance(k, slice) for k in keys[:2]) and all(k in whole for k in keys[2:])):
             return np.asarray(self)[key]
-        part = LazyImage(self.pixels, self.size, self.crop, self.antialias)
+        part = copy(self)
         part.rows = self.rows[keys[0]]
         part.columns = self.columns[keys[1]] if len(keys) > 1 else self.columns
         return part
 
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(f'a lazy image has no {name!r}: only slices, FusedBlockDCT and '
-                             'np.asarray() accept it; other steps need the stock resize, not '
-                             'LazyResize')
+                             'np.asarray() accept it; other steps need the stock loader and '
+                             'resize, not LoadYCbCrFromFile and LazyResize')
 
     def __array__(self, dtype: Any = None, copy: Optional[bool] = None) -> np.ndarray:
         """Compute the pixels: uint8 (H, W, 3)."""
         top, left, height, width = self.crop
-        source = np.ascontiguousarray(self.pixels[top:top + height, left:left + width])
+        source = np.ascontiguousarray(np.asarray(self.pixels)[top:top + height, left:left + width])
         if self.antialias:
             image = Image.fromarray(source).resize(self.size[::-1], Image.Resampling.BILINEAR)
             resized = np.asarray(image)
         else:
             resized = cv2.resize(source, self.size[::-1], interpolation=cv2.INTER_LINEAR)
         return resized[np.ix_(self.rows, self.columns)].astype(dtype or np.uint8, copy=False)
+
+
+def _checked_crop(crop: Optional[Sequence[int]], shape: Sequence[int]) -> tuple[int, int, int, int]:
+    """Return a crop of an image of this shape as integers, by default all of it."""
+    height, width = shape[:2]
+    top, left, rows, columns = crop = tuple(map(int, (0, 0, height, width) if crop is None else crop))
+    if not (0 <= top < top + rows <= height and 0 <= left < left + columns <= width):
+        raise ValueError(f'crop: expected rows and columns of {height}x{width} pixels, got {crop}')
+    return crop

@@ -49,6 +49,8 @@ class ChannelGate(nn.Module):
         channels (int): Number of input channels C >= 1.
         always_on (Sequence[int]): Input channels in 0..C-1 that are never switched off. Defaults to
             none.
+        per_image (bool): Whether the logits depend on the image. If not, there is nothing but one
+            logit per channel and half, and all images keep the same channels. Defaults to True.
 
     Attributes:
         mask (torch.Tensor | None): float32 (N, C), 0 or 1, of the last forward pass, with its graph
@@ -63,14 +65,17 @@ class ChannelGate(nn.Module):
     Raises:
         ValueError: An argument is out of its range, or an input does not have C channels.
     """
-    def __init__(self, channels: int, always_on: Sequence[int] = ()) -> None:
+    def __init__(self, channels: int, always_on: Sequence[int] = (),
+                 per_image: bool = True) -> None:
         super().__init__()
         self.channels = check_positive_int('ChannelGate: channels', channels)
         if not set(always_on) <= set(range(channels)):
             raise ValueError(f'ChannelGate: expected always_on in 0..{channels - 1}, got {always_on}')
         self.fewest = len(set(always_on)) + 1
-        self.linear, self.norm = nn.Linear(channels, channels), GateNorm(channels)
-        self.logit_weight = nn.Parameter(torch.empty(2, channels))
+        self.per_image = per_image
+        if per_image:
+            self.linear, self.norm = nn.Linear(channels, channels), GateNorm(channels)
+            self.logit_weight = nn.Parameter(torch.empty(2, channels))
         self.logit_bias = nn.Parameter(torch.empty(2, channels))
         # buffers, so that a compiled model need not be compiled anew for each value
         self.register_buffer('budget', torch.zeros((), dtype=torch.int64))
@@ -83,10 +88,11 @@ class ChannelGate(nn.Module):
 
     def init_weights(self) -> None:
         """Start with nearly every channel on; mmengine calls this after the backbone's."""
-        nn.init.kaiming_uniform_(self.linear.weight, nonlinearity='relu')
-        nn.init.zeros_(self.linear.bias)
-        self.norm.reset_parameters()
-        nn.init.normal_(self.logit_weight, 0., 0.001)
+        if self.per_image:
+            nn.init.kaiming_uniform_(self.linear.weight, nonlinearity='relu')
+            nn.init.zeros_(self.linear.bias)
+            self.norm.reset_parameters()
+            nn.init.normal_(self.logit_weight, 0., 0.001)
         with torch.no_grad():  # a budget can part channels that learn nothing; the halves disagree
             ramp = 1e-6 * torch.arange(self.channels)
             self.logit_bias.copy_(torch.stack([0.95 - ramp, 0.95 + ramp / 2]))
@@ -102,13 +108,19 @@ class ChannelGate(nn.Module):
         self.budget.fill_(budget)
         self.noise.fill_(noise)
 
+    def lower_budget(self, target: int, progress: float, noise: float = 1.) -> None:
+        """Set the budget on its geometric way from all channels to ``target``: 0 <= progress <= 1."""
+        self.set_budget(round(self.channels * (target / self.channels)**progress), noise)
+
     def logits(self, x: torch.Tensor) -> torch.Tensor:
         """Return the logits (N, 2, C) of the two halves, float32, for inputs (N, C, H, W)."""
-        pooled = x.mean(dim=(2, 3), dtype=torch.float32)
-        with torch.autocast(x.device.type, enabled=False):
-            features = F.relu(self.norm(self.linear(pooled.to(self.linear.weight.dtype)))).float()
-            # twice, since each half learns from half of the images
-            logits = 2 * (features[:, None] * self.logit_weight.float() + self.logit_bias.float())
+        # twice, since each half learns from half of the images
+        logits = 2 * self.logit_bias.float().expand(x.shape[0], -1, -1)
+        if self.per_image:
+            pooled = x.mean(dim=(2, 3), dtype=torch.float32)
+            with torch.autocast(x.device.type, enabled=False):
+                features = F.relu(self.norm(self.linear(pooled.to(self.linear.weight.dtype))))
+                logits = logits + 2 * features.float()[:, None] * self.logit_weight.float()
         return torch.where(self.always_on, torch.full_like(logits, _CERTAIN), logits)
 
     def draw(self, halves: torch.Tensor) -> torch.Tensor:
@@ -118,11 +130,11 @@ class ChannelGate(nn.Module):
             second = torch.arange(len(halves), device=halves.device) % 2 > 0
         logits = torch.where(second[:, None], halves[:, 1], halves[:, 0])
         noise = self.noise.clamp(min=_LEAST_NOISE)
-        offset = self._solve(logits.detach(), noise) * (self.budget > 0)
+        offset = self.solve(logits.detach(), noise) * (self.budget > 0)
         # the difference of two Gumbel variables is logistic
         return logits + offset + noise * torch.special.logit(torch.rand_like(logits), eps=1e-7)
 
-    def _solve(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+    def solve(self, logits: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
         """Return the offsets (N, 1) at which the probabilities sum up to the budget."""
         high = logits.abs().amax(dim=1, keepdim=True) + 20 * noise
         low = -high

@@ -1,15 +1,47 @@
 """From on-rates to a static selection, and to the config that trains on it."""
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mmfreq.config.pipelines import iter_dicts, transform_type
 from mmfreq.config.writer import child_text, plain_config, stock_base
-from mmfreq.dct.channels import channel_indices
+from mmfreq.dct.channels import (
+    CHANNEL_NAMES,
+    COMPONENTS,
+    NATIVE_NAMES,
+    channel_indices,
+    read_json,
+)
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
 from mmfreq.selection.rates import OnRates
+
+
+def static_name(dynamic: str, count: int) -> str:
+    """``resnet50-dct192-gate_8xb32_in1k`` -> ``resnet50-dct24-learned_8xb32_in1k``."""
+    name, replaced = re.subn(r'dct\d+[a-z]*(-gate|-learned)?', f'dct{count}-learned', dynamic, count=1)
+    return name if replaced else f'{dynamic}-dct{count}-learned'
+
+
+def describe_selection(rates: OnRates, channels: list[int]) -> str:
+    """Describe a selection in a few lines."""
+    parts = ', '.join(f'{name} {sum(channel // rates.block_size**2 == i for channel in channels)}'
+                      for i, name in enumerate(COMPONENTS))
+    chosen = np.isin(rates.channels, channels)
+    lowest, rest = rates.probability[chosen].min(), rates.probability[~chosen]
+    lines = [f'{len(channels)} of {len(rates.channels)} channels: {channels}', f'components: {parts}',
+             f'lowest probability of the selection: {lowest:.3f}'
+             + (f', highest of the others: {rest.max():.3f}' if rest.size else ''),
+             rates.describe(len(channels))]
+    for name in {4: NATIVE_NAMES, 8: CHANNEL_NAMES}.get(rates.block_size, ()):
+        known = channel_indices(name, rates.block_size)
+        if len(known) == len(channels):
+            lines.append(f'in common with {name}: {len({*channels} & {*known})} of {len(known)}')
+    return '\n'.join(lines)
 
 
 def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
@@ -23,24 +55,24 @@ def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
 def static_config(dynamic: Path, selection: Path, out: Path) -> str:
     """Return the text of the config ``out``, which trains on a selection without the gate.
 
-    It inherits the stock config from which ``dynamic``, the config with the gate, comes. The
-    selection is a file of :func:`save_selection`.
+    It inherits the stock config from which ``dynamic``, the config of the network that had a gate,
+    comes. The selection is a file of :func:`save_selection`.
 
     Raises:
-        RefusedError: ``dynamic`` has no backbone with a gate, or no DCT in its pipelines.
+        RefusedError: ``dynamic`` has no DCT in its pipelines.
     """
     target = plain_config(dynamic)
-    backbones = [node for node in iter_dicts(target.get('model')) if node.get('gate') is not None]
-    if not backbones:
-        raise RefusedError(f'{dynamic}: expected a backbone with gate=dict(...)')
-    for backbone in backbones:
-        del backbone['gate']
-        backbone['in_channels'] = len(channel_indices(str(selection)))
+    count = len(read_json(selection, 'a list "channels"')['channels'])
+    for node in iter_dicts(target.get('model')):
+        node.pop('gate', None)
+        if transform_type(node).startswith('Freq') and 'in_channels' in node:
+            node['in_channels'] = count
     file = Path(os.path.relpath(selection, out.parent)).as_posix()
     if not _replace_selection(target, f'{{{{ fileDirname }}}}/{file}'):
         raise RefusedError(f'{dynamic}: expected pipelines with FusedBlockDCT or BlockDCT')
-    hooks = target.get('custom_hooks', [])
-    target['custom_hooks'] = [hook for hook in hooks if transform_type(hook) != 'GateLossHook']
+    if 'custom_hooks' in target:
+        target['custom_hooks'] = [hook for hook in target['custom_hooks']
+                                  if transform_type(hook) != 'GateLossHook']
     comment = f'Static selection of DCT channels, learned with {dynamic.name}.'
     return child_text(stock_base(dynamic), target, comment, out.parent)
 
@@ -48,11 +80,12 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
 def _replace_selection(node: Any, channels: Any) -> int:
     """Select ``channels`` after every DCT in ``node``, and return how many there are."""
     if isinstance(node, dict):
-        on_device = node.get('placement') == 'device' and node.get('freq')
-        if on_device or transform_type(node) == 'FusedBlockDCT':
-            (on_device or node)['channels'] = channels
-            return 1
-        return sum(_replace_selection(child, channels) for child in node.values())
+        freq = node.get('freq')  # of a preprocessor or a backbone, which may leave out the type
+        transforms = [freq] if isinstance(freq, dict) else []
+        transforms += [node] if transform_type(node) == 'FusedBlockDCT' else []
+        for transform in transforms:
+            transform['channels'] = channels
+        return len(transforms) + sum(_replace_selection(child, channels) for child in node.values())
     if not isinstance(node, (list, tuple)):
         return 0
     count = sum(_replace_selection(child, channels) for child in node)

@@ -20,6 +20,7 @@ from mmfreq.apis.export import exporter, file
 from mmfreq.apis.export.resize import center_crop, geometry, resize
 from mmfreq.config.pipelines import input_spec, pipelines, stock_resize
 from mmfreq.input_spec import InputSpec
+from mmfreq.selection.gate import ChannelGate
 
 onnxruntime = pytest.importorskip('onnxruntime')
 pytest.importorskip('onnxscript')
@@ -57,6 +58,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cfg.dump(made / f'{name}.py')
         model = save_untrained(cfg, made / f'{name}.pth', CLASSES)
         for module in model.modules():
+            if isinstance(module, ChannelGate):
+                module.set_budget(6)
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
@@ -78,12 +81,13 @@ def metadata(path: Path) -> dict[str, Any]:
     return {key: json.loads(value) for key, value in about.items()}
 
 
+@pytest.mark.parametrize('loader', ['LoadImageFromFile', 'LoadYCbCrFromFile'])
 @pytest.mark.parametrize(('dct', 'more', 'is_lazy'), [
     ('FusedBlockDCT', {}, True), ('FusedBlockDCT', dict(backend='pillow'), True),
     ('FusedBlockDCT', dict(interpolation='bicubic'), False), ('YCbCr', {}, False)])
-def test_only_a_fused_bilinear_resize_is_not_rounded(dct: str, more: dict, is_lazy: bool) -> None:
+def test_only_a_fused_bilinear_resize_is_not_rounded(dct: str, more: dict, is_lazy: bool, loader: str) -> None:
     step = dict(type='LazyResize', resize='ResizeEdge', scale=32, **more)
-    steps = geometry([dict(type='LoadImageFromFile'), step, dict(type=dct), dict(type='PackInputs')])
+    steps = geometry([dict(type=loader), step, dict(type=dct), dict(type='PackInputs')])
     lazy = dict(lazy=True) if is_lazy else {}
     assert steps == [dict(type='ResizeEdge', scale=32, **more, **lazy)]
 

@@ -94,11 +94,13 @@ def test_class_folders_with_a_split(tmp_path: Path) -> None:
 
 def test_a_missing_split_is_drawn_by_class(tmp_path: Path) -> None:
     data = folders(tmp_path, a=20, b=10, c=2, d=1)
+    shutil.copy(data / 'b/0.png', data / 'b/copy.png')
     splits = {item.path: item.split for item in read(data).items}
     assert splits == {item.path: item.split for item in read(data).items}
     val = [path for path, split in splits.items() if split == 'val']
     assert sorted(path.split('/')[0] for path in val) == [*'aaaabbc']
-    assert len(splits) == 33
+    assert not {'b/0.png', 'b/copy.png'} & set(val)
+    assert len(splits) == 34
     assert read(data).classes == [*'abcd']
 
 
@@ -119,6 +121,7 @@ def test_lists(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('text', 'message'), [
     ('', 'the header file,label'), ('a.png,x\nb.png,y', 'got a.png,x'), ('file;label\na.png;x', 'got file;'),
+    ('file,cat,dog\na.png,1,0\nb.png,0,1', 'got file,cat'), ('path,width,species\na.png,60,x', 'got path'),
     ('file,label\na.png,x\nb.png,', 'line 3'), ('file,label\na.png,x,y', 'line 2'),
     ('file,label,split\na.png,x,dev', 'line 2: .*dev'),
     ('file,label\na.png,x\nb.png,y\n./a.png,y', 'line 4: ./a.png is in line 2'),
@@ -135,9 +138,15 @@ def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(('counts', 'message'), [
     ({}, 'folders none'), (dict(a=3, b=0), 'b: expected'), (dict(a=3, b__c=3), 'b: expected'),
     (dict(training__a=2, validation__a=2), 'training: expected'), (dict(train=2, val=2), 'for train and val'),
-    (dict(train__a=2, valid__a=2), 'train, valid'), (dict(train__a=2, val__a=2, b=2), 'b, train')])
+    (dict(train__a=2, valid__a=2), 'train, valid'), (dict(train__a=2, val__a=2, b=2), 'b, train'),
+    (dict(train__a=2, train__b=2, val__a=1, val__c=1), 'c are not in train'),
+    (dict(images=2, labels=0), 'YOLO.*supervision'), (dict(train__labels=0), 'YOLO.*COCO'),
+    (dict(JPEGImages=2, Annotations=0), 'Pascal VOC.*supervision')])
 def test_folders_are_refused(counts: dict[str, int], message: str, tmp_path: Path) -> None:
     folders(tmp_path, **counts)
+    for folder, file in (('labels', '0.txt'), ('train/labels', '0.txt'), ('Annotations', '0.xml')):
+        if (tmp_path / folder).exists():
+            (tmp_path / folder / file).touch()
     with pytest.raises(ValueError, match=message) as refused:
         read(tmp_path)
     assert '\n' not in str(refused.value)
@@ -186,13 +195,15 @@ def test_coco_without_a_split(tmp_path: Path) -> None:
     assert cfg.val_evaluator.ann_file == f'{tmp_path}/own-val.json'
 
 
-@pytest.mark.parametrize(('entry', 'message'), [
-    (dict(width=40), '1 images do not have the size .*0.png'), (dict(width=None), '1 images do not have the size'),
-    (dict(file_name='x.png'), 'got none; --images')])
-def test_coco_is_refused(entry: dict[str, Any], message: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(('part', 'entry', 'message'), [
+    ('annotations', dict(image_id=5), '1 of 3 values of image_id'),
+    ('images', dict(width=40), '1 images do not have the size .*0.png'),
+    ('images', dict(width=None), '1 images do not have the size'),
+    ('images', dict(file_name='x.png'), 'got none; --images')])
+def test_coco_is_refused(part: str, entry: dict[str, Any], message: str, tmp_path: Path) -> None:
     file = coco(tmp_path)
     content = json.loads(file.read_text())
-    content['images'][0].update(entry)
+    content[part][0].update(entry)
     file.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         read(file)
@@ -214,14 +225,15 @@ def test_images_that_exif_turns(size: tuple[int, int], is_refused: bool, tmp_pat
         read(file)
 
 
-def test_images_of_two_splits_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize('copy', [shutil.copy, lambda source, image: image.symlink_to(source)])
+def test_images_of_two_splits_are_refused(copy: Any, tmp_path: Path) -> None:
     data = folders(tmp_path / 'folders', train__a=3, train__b=3, val__a=2, val__b=2)
     boxes = coco(tmp_path / 'coco').parents[1]
     coco(boxes, 'annotations/val.json', 'val')
     for source, image in ((data / 'train/a/0.png', data / 'val/b/1.png'),
                           (boxes / 'train/0.png', boxes / 'val/1.png')):
         image.unlink()
-        image.symlink_to(source)
+        copy(source, image)
     for root in (data, boxes):
         with pytest.raises(ValueError, match='1 images are in two splits: val.*1.png'):
             read(root)
@@ -230,7 +242,7 @@ def test_images_of_two_splits_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize('config', [SMALL, MASKS])
 def test_other_data_are_refused_before_images_are_read(config: str, tmp_path: Path,
                                                        monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mmcv, 'imread', lambda _: pytest.fail('an image was read'))
+    monkeypatch.setattr(mmcv, 'imfrombytes', lambda _: pytest.fail('an image was read'))
     data = folders(tmp_path, a=2, b=2) if config == MASKS else coco(tmp_path)
     with pytest.raises(ValueError, match='expected a config for mm'):
         write_config(config, str(data), tmp_path / 'own.py')

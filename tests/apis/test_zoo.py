@@ -1,4 +1,6 @@
 """The list of the shipped configs has their figures; mmpretrain finds them by name."""
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +45,16 @@ def test_the_tool(run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit):
         run_tool('list', 'alexnet')
     assert "no shipped config has 'alexnet' in its name" in capsys.readouterr().err
+
+
+def test_output_into_a_closed_pipe_ends_quietly(run_tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in "mmfreq list | head -1", whether the text is written at once or when the process ends."""
+    for buffering in (1, -1):
+        reader, writer = os.pipe()
+        os.close(reader)
+        with os.fdopen(writer, 'w', buffering) as closed:
+            monkeypatch.setattr(sys, 'stdout', closed)
+            run_tool('list', 'mobilenet')
 
 
 def test_mmpretrain_finds_the_shipped_classifiers() -> None:

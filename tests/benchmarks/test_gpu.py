@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from tool_runs import ROOT, call_of, execute, forked
 
+SHORT = ['loaders', 'resnet', 'training-amp', 'training-compiled']
+
 
 @pytest.mark.parametrize(('mode', 'names'), [
-    ([], ['networks', 'resnet', 'training', 'training-amp', 'mask-rcnn', 'mask-rcnn-training']),
-    (['quick'], ['networks', 'resnet', 'training'])])
+    ([], SHORT), (['all'], [*SHORT, 'training', 'networks', 'mask-rcnn', 'mask-rcnn-training']),
+    (['quick'], ['loaders', 'resnet', 'training', 'networks'])])
 def test_everything_for_a_gpu_is_measured(mode: list[str], names: list[str], tmp_path: Path,
                                           monkeypatch: pytest.MonkeyPatch) -> None:
     python = tmp_path / 'python'
@@ -20,8 +22,8 @@ def test_everything_for_a_gpu_is_measured(mode: list[str], names: list[str], tmp
     for name, command in zip(names, commands, strict=True):
         monkeypatch.setattr('sys.argv', command)
         assert runpy.run_path(str(ROOT / command[0]))['parse_args']().out == str(tmp_path / name)
-    if mode:  # test_networks.py and test_benchmark.py run the others
-        (code, output), = forked(call_of(*commands[-1]))
+    if mode == ['quick']:  # test_loaders.py, test_benchmark.py and test_networks.py run the others
+        (code, output), = forked(call_of(*commands[2]))
         assert code == 0, output
         found = json.loads((tmp_path / 'training.json').read_text())['sections']
         assert [entry['name'] for entry in found[0]['entries']] == ['resnet18_demo', 'resnet18-dct24s_demo']
@@ -32,4 +34,4 @@ def test_everything_for_a_gpu_is_measured(mode: list[str], names: list[str], tmp
 def test_what_fails_is_said(tmp_path: Path) -> None:
     output = execute('bash', 'benchmarks/speed/gpu.sh', 'quick', succeeds=False, OUT=str(tmp_path), PYTHON='false')
     assert [line.split()[0] for line in output.splitlines() if ' failed, see ' in line] == [
-        'networks', 'resnet', 'training']
+        'loaders', 'resnet', 'training', 'networks']

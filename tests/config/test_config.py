@@ -189,10 +189,11 @@ def test_variants_feed_the_network_the_same(name: str, base: str) -> None:
         assert plain(variant.get(key)) == plain(row.get(key)), key
 
 
-def test_the_config_of_the_readme_is_the_shipped_one(tmp_path: Path) -> None:
-    text = (CONFIGS.parent / 'README.md').read_text().split('```python\n')[1].split('```')[0]
-    (tmp_path / 'readme.py').write_text(text)
-    cfg, expected = Config.fromfile(str(tmp_path / 'readme.py')), shipped('resnet/resnet50-dct24s_8xb32_in1k.py')
+@pytest.mark.parametrize(('page', 'name'), [('README.md', 'dct24n'), ('docs/config_guide.md', 'dct24s')])
+def test_the_first_config_of_a_page_is_the_shipped_one(page: str, name: str, tmp_path: Path) -> None:
+    text = (CONFIGS.parent / page).read_text().split('```python\n')[1].split('```')[0]
+    (tmp_path / 'page.py').write_text(text)
+    cfg, expected = Config.fromfile(str(tmp_path / 'page.py')), shipped(f'resnet/resnet50-{name}_8xb32_in1k.py')
     check_config(cfg)
     for key in ('model', 'data_preprocessor', 'optim_wrapper', 'param_scheduler', 'test_dataloader'):
         assert cfg[key] == expected[key], key

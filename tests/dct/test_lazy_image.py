@@ -79,8 +79,23 @@ def test_pixels_are_those_of_opencv_and_pillow(antialias: bool) -> None:
     assert_array_equal(np.asarray(copy.deepcopy(lazy)), pixels)
 
 
+@backends
+@pytest.mark.parametrize('part', [(slice(None), ), (slice(None), slice(None, None, -1)),
+                                  (slice(50, 3, -1), slice(9, 80)), (slice(None, None, 2), )], ids=str)
+@pytest.mark.parametrize('crop', [None, (3, 5, 20, 31)], ids=str)
+def test_a_part_is_resized_as_its_pixels(crop: Any, part: tuple, antialias: bool) -> None:
+    lazy, pixels = LazyImage.of(IMAGE)[part], np.ascontiguousarray(IMAGE[part])
+    resized, expected = lazy.resized((29, 37), crop, antialias), LazyImage(pixels, (29, 37), crop, antialias)
+    assert_allclose(np.asarray(resized).astype(int), np.asarray(expected), rtol=0, atol=1)  # flips round otherwise
+    assert_allclose(coefficients(resized, range(24)), coefficients(expected, range(24)), rtol=0, atol=1e-3)
+    again = resized.resized((15, 16), antialias=antialias)
+    assert_array_equal(np.asarray(again), LazyImage(np.asarray(resized), (15, 16), antialias=antialias))
+    with pytest.raises(ValueError, match='crop: '):
+        lazy.resized((8, 8), (0, 0, 62, 70))
+
+
 def test_other_uses_name_the_stock_resize() -> None:
-    with pytest.raises(AttributeError, match="no 'transpose': .*not LazyResize"):
+    with pytest.raises(AttributeError, match="no 'transpose': .*not LoadYCbCrFromFile and LazyResize"):
         LazyImage(IMAGE, (8, 8)).transpose(2, 0, 1)
 
 

@@ -105,7 +105,7 @@ def test_an_image_trains_the_weights_of_its_half() -> None:
 def test_probabilities_of_every_image_sum_up_to_the_budget(budget: int, noise: float) -> None:
     gate, x = trained_gate(budget=budget), inputs(64)
     logits = gate.logits(x)[:, 0].detach()
-    offsets = gate._solve(logits, torch.tensor(noise))
+    offsets = gate.solve(logits, torch.tensor(noise))
     sums = torch.sigmoid((logits + offsets).double() / noise).sum(dim=1)
     np.testing.assert_allclose(sums, budget, atol=0.01)
     gate.set_budget(budget, noise)

@@ -1,5 +1,6 @@
 """From the on-rates of a gate to a verdict, a picture, a selection and the config that trains on it."""
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Optional
 
@@ -11,7 +12,7 @@ from mmfreq.config.checks import check_channels
 from mmfreq.config.writer import difference, plain_config
 from mmfreq.dct.channels import channel_indices
 from mmfreq.selection.rates import OnRates, load_on_rates, save_on_rates
-from mmfreq.selection.static import save_selection, static_config
+from mmfreq.selection.static import describe_selection, save_selection, static_config, static_name
 
 ROOT = Path(__file__).parents[2]
 
@@ -119,7 +120,25 @@ def test_static_config_is_the_shipped_one_with_another_selection(gated: str, pla
     assert 'freq[0]' in out.read_text()
 
 
-def test_static_config_of_a_config_without_gate_is_an_error(tmp_path: Path) -> None:
+def test_static_config_of_a_config_of_pixels_is_an_error(tmp_path: Path) -> None:
     save_selection(rates(np.ones(192)), [0], str(tmp_path / 's.json'))
-    with pytest.raises(ValueError, match=r'a backbone with gate=dict'):
-        static_config(ROOT / 'configs/demo/resnet18-dct24s_demo.py', tmp_path / 's.json', tmp_path / 'c.py')
+    with pytest.raises(ValueError, match=r'pipelines with FusedBlockDCT or BlockDCT'):
+        static_config(ROOT / 'configs/demo/resnet18_demo.py', tmp_path / 's.json', tmp_path / 'c.py')
+
+
+@pytest.mark.parametrize(('name', 'learned'), [
+    ('resnet50-dct192-gate_8xb32_in1k', 'resnet50-dct6-learned_8xb32_in1k'),
+    ('resnet50-dct48n_8xb32_in1k', 'resnet50-dct6-learned_8xb32_in1k'),
+    ('mine-dct24-learned', 'mine-dct6-learned'), ('mine', 'mine-dct6-learned')])
+def test_names_of_static_configs(name: str, learned: str) -> None:
+    assert static_name(name, 6) == learned
+
+
+def test_a_selection_is_compared_with_the_named_ones_of_its_size() -> None:
+    values = np.linspace(1, 0, 48)
+    native = replace(rates(values), block_size=4)
+    text = describe_selection(native, native.top(24))
+    assert 'components: Y 16, Cb 8, Cr 0' in text
+    assert [line for line in text.splitlines() if 'in common' in line] == ['in common with 24N: 20 of 24']
+    large = rates(np.linspace(1, 0, 192))
+    assert 'in common with 6S: 5 of 6\nin common with 6T: 4 of 6' in describe_selection(large, [0, 1, 8, 9, 64, 65])

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from mmfreq.apis.export.resize import center_crop, geometry, resize, whole_levels
 from mmfreq.config.pipelines import input_spec, iter_dicts, pipelines
+from mmfreq.dct.blocks import INT8_LIMIT
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import META_KEY, InputSpec
 from mmfreq.models.dct_layer import BlockConvolution
-from mmfreq.transforms import INT8_LIMIT
 
 _STEPS = {'ResizeEdge': resize, 'Resize': resize, 'CenterCrop': center_crop}
 

@@ -9,7 +9,7 @@ from mmfreq.config.pipelines import lazy_step, stock_resize, transform_type
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import DCT_TRANSFORMS
 
-_ENDS = ('LoadImageFromFile', 'LoadAnnotations', 'PackInputs', 'PackDetInputs')
+_ENDS = ('LoadImageFromFile', 'LoadYCbCrFromFile', 'LoadAnnotations', 'PackInputs', 'PackDetInputs')
 
 
 def geometry(pipeline: Sequence[dict]) -> list[dict]:

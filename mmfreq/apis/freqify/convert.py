@@ -3,7 +3,6 @@ import math
 import re
 import tempfile
 from copy import deepcopy
-from io import BytesIO
 from pathlib import Path
 from typing import Any, Optional
 
@@ -36,7 +35,7 @@ from mmfreq.dct.channels import NATIVE_NAMES, channel_indices
 from mmfreq.dct.stats import named_sets
 from mmfreq.engine.checkpoints import load_checked
 from mmfreq.errors import RefusedError
-from mmfreq.files import atomic_write_bytes, atomic_write_text, check_not_input
+from mmfreq.files import atomic_save, atomic_write_text, check_not_input
 from mmfreq.input_spec import META_KEY
 
 _NATIVE = 'imagenette-224-4x4'  # shipped statistics
@@ -129,6 +128,12 @@ def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] 
     return notes
 
 
+def freqified_name(config: str, channels: str) -> str:
+    """``resnet101_8xb32_in1k.py`` -> ``resnet101-dct24s_8xb32_in1k.py``."""
+    first, *rest = config_path(config).stem.split('_')
+    return '_'.join([f'{first}-dct{channels.lower()}', *rest]) + '.py'
+
+
 def _carry_over(cfg: Config, weights: str, out: Path) -> str:
     """Write a stock checkpoint as one of ``cfg``; return a sentence on what became of it."""
     check_not_input(out, weights)
@@ -138,9 +143,7 @@ def _carry_over(cfg: Config, weights: str, out: Path) -> str:
     state, stock = model.state_dict(), checkpoint.get('state_dict', checkpoint)
     spec = next(iter(input_specs(cfg).values()))
     meta = {**(checkpoint.get('meta') or {}), META_KEY: spec.to_dict()}
-    data = BytesIO()
-    torch.save(dict(meta=meta, state_dict=state), data)
-    atomic_write_bytes(out, data.getvalue())
+    atomic_save(out, dict(meta=meta, state_dict=state))
     same = {key for key in state if key in stock and torch.equal(state[key], stock[key])}
     folded = sorted(key for key in state.keys() - same if key.startswith('backbone.'))
     done = f'folded into {" and ".join(folded)}' if folded else 'unpacked in front of the backbone'

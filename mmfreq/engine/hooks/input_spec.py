@@ -86,15 +86,15 @@ def _datasets(runner: Runner) -> Iterator[tuple[str, Any]]:
     for mode in ('train', 'val', 'test'):
         loop = getattr(runner, f'_{mode}_loop')
         if isinstance(loop, BaseLoop):
-            for dataset in _leaves(loop.dataloader.dataset):
+            for dataset in leaves(loop.dataloader.dataset):
                 yield f'{mode}_dataloader', dataset
 
 
-def _leaves(dataset: Any) -> Iterator[Any]:
+def leaves(dataset: Any) -> Iterator[Any]:
     """Yield the data sets that wrappers such as ConcatDataset and RepeatDataset hold."""
     inner = getattr(dataset, 'datasets', None) or [getattr(dataset, 'dataset', None)]
     for child in inner:
-        yield from _leaves(child) if child is not None else (dataset, )
+        yield from leaves(child) if child is not None else (dataset, )
 
 
 def check_classes(datasets: Iterable[tuple[str, Any]]) -> None:

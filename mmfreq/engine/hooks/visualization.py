@@ -5,6 +5,7 @@ from typing import Any, Iterable, Optional, Sequence
 
 import mmengine.fileio as fileio
 import numpy as np
+from mmcv.transforms import LoadImageFromFile
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -24,7 +25,7 @@ def loaded_image(dataset: Any, index: int, path: Optional[str] = None) -> np.nda
     if hasattr(dataset, 'dataset'):
         return loaded_image(dataset.dataset, index, path)
     steps, order = dataset.pipeline.transforms, 'bgr'
-    loaders = [step for step in steps if type(step).__name__.startswith('LoadImage')]
+    loaders = [step for step in steps if isinstance(step, LoadImageFromFile)]
     if path and loaders:
         image = loaders[0](dict(img_path=path))['img']
     else:

@@ -1,0 +1,192 @@
+#!/usr/bin/env python3
+"""Carry trained RGB networks over to native DCT channels and fine-tune them. Then run summarize.py.
+
+A finished row writes results/ROW-seedN.json and is not repeated. An interrupted training continues from its last
+checkpoint. The ResNets that are carried over, and the stemless ones from scratch, are those of the accuracy study:
+run benchmarks/accuracy/run.py --rows native-rgb dct24n dct12n first.
+"""
+import argparse
+import datetime
+import json
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / 'accuracy'))
+
+from lite0 import write_checkpoint  # noqa: E402
+from logs import commit, machine  # noqa: E402
+from mmengine.runner import Runner  # noqa: E402
+
+import mmfreq  # noqa: E402
+from mmfreq.apis.freqify.convert import write_freqified  # noqa: E402
+from mmfreq.apis.runs import build_runner, train_config  # noqa: E402
+from mmfreq.files import atomic_write_text  # noqa: E402
+
+RESULTS, METRIC = HERE / 'results', 'accuracy/top1'
+STATISTICS = {'lite0': None}  # by network; None: the shipped ones of 224x224 photos
+CLASSES = {'imagenette': 10, 'clothing10': 10, 'flowers17': 17}
+RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3}  # largest learning rates from scratch
+PARTS = ('train', 'val', 'test')
+FINE = 4  # they are divided by it in fine-tuning
+
+
+@dataclass(frozen=True)
+class Row:
+    """A network, trained once for each seed.
+
+    Args:
+        network (str): Name of a config in ``configs/``.
+        channels (str): Native channels, empty for RGB.
+        epochs (int): 0 for an evaluation without training.
+        start (str): ``'stock'`` for the weights of the trained RGB network, ``'scratch'`` for none.
+        stemless (bool): Whether the network is the stemless one of the accuracy study.
+        data (str): Data set.
+        per_class (int): Training images of each class, drawn by the seed; 0 for all.
+    """
+    network: str
+    channels: str
+    epochs: int
+    start: str = 'stock'
+    stemless: bool = False
+    data: str = 'imagenette'
+    per_class: int = 0
+
+    @property
+    def name(self) -> str:
+        """Name of the row in results and work dirs."""
+        data = '' if self.data == 'imagenette' else f'-{self.data}'
+        data += f'-{self.per_class}each' if self.per_class else ''
+        stem = '-stemless' if self.stemless else ''
+        return f'{self.network}{data}-{self.channels or "RGB"}{stem}-{self.start}-{self.epochs}'.lower()
+
+    def config(self, folder: Path) -> Path:
+        """Return the config; that of DCT channels is written by freqify into ``folder`` unless it is there."""
+        if self.stemless:
+            return HERE.parent / f'accuracy/configs/dct{self.channels.lower()}.py'
+        stock = HERE / f'configs/{self.network}.py'
+        out = folder / f'configs/{self.network}-{self.channels.lower()}.py'
+        if self.channels and not out.is_file():
+            out.parent.mkdir(parents=True, exist_ok=True)
+            stats = STATISTICS.get(self.network, str(HERE.parent / 'accuracy/statistics-4x4.json'))
+            write_freqified(str(stock), self.channels, out, stats)
+        return out if self.channels else stock
+
+    def checkpoint(self, folder: Path, seed: int) -> Path:
+        """Return the RGB network that the training starts from."""
+        if self.network == 'lite0':
+            return folder / 'lite0.pth'
+        if self.network == 'resnet':
+            return folder.parent / f'accuracy/native-rgb-seed{seed}/epoch_10.pth'
+        return folder / f'{self.network}-rgb-scratch-10-seed{seed}/epoch_10.pth'
+
+    def options(self, folder: Path, seed: int) -> dict[str, Any]:
+        """Return what the training changes in the config."""
+        rate = RATES[self.network] / (FINE if self.start == 'stock' else 1)
+        options = {'randomness.seed': seed, 'param_scheduler.total_steps': max(self.epochs, 1),
+                   'param_scheduler.eta_max': rate, 'optim_wrapper.optimizer.lr': rate,
+                   'train_cfg.max_epochs': max(self.epochs, 1), 'train_cfg.val_interval': max(self.epochs, 1)}
+        if self.start == 'stock':
+            options['load_from'] = str(self.checkpoint(folder, seed))
+        if self.data != 'imagenette':
+            classes = CLASSES[self.data]
+            options |= {'model.head.num_classes': classes, 'data_preprocessor.num_classes': classes}
+            options |= {f'{part}_dataloader.dataset.data_root': f'data/{self.data}' for part in PARTS}
+        if self.per_class:
+            options['train_dataloader.dataset.indices'] = drawn(Path('data', self.data, 'train'), self.per_class, seed)
+        return options
+
+
+def drawn(folder: Path, count: int, seed: int) -> list[int]:
+    """Draw ``count`` images of each class, which are numbered in the order of the folders of ``folder``."""
+    generator, indices, start = np.random.default_rng(seed), [], 0
+    for sub in sorted(path for path in folder.iterdir() if path.is_dir()):
+        images = len(list(sub.iterdir()))
+        indices += sorted(start + generator.choice(images, count, replace=False))
+        start += images
+    return [int(index) for index in indices]
+
+
+def all_rows() -> dict[str, Row]:
+    """Return the rows by their names, the most important ones first."""
+    rows = [Row('resnet', channels, epochs) for epochs in (0, 1, 3) for channels in ('24N', '12N')]
+    rows += [Row('resnet', '24N', epochs, start, True) for epochs in (1, 3) for start in ('stock', 'scratch')]
+    rows += transfers(10, 10) + fine_tunings('convnext')
+    rows += [Row('resnet', '24N', 10), Row('resnet', '24N', 10, stemless=True), Row('resnet', '', 10)]
+    rows += fine_tunings('vit') + transfers(0, 5) + transfers(50, 8)
+    rows += [Row('resnet', '12N', epochs, start, True) for epochs in (1, 3) for start in ('stock', 'scratch')]
+    rows += [Row('resnet', '12N', 10), Row('resnet', '12N', 10, stemless=True)]
+    rows += [Row('resnet', '', epochs, 'scratch') for epochs in (1, 3)]
+    return {row.name: row for row in rows}
+
+
+def fine_tunings(network: str) -> list[Row]:
+    """Return the rows of a network with a patch embedding: RGB from scratch, carried over, and from scratch."""
+    rows = [Row(network, '', 10, 'scratch'), Row(network, '24N', 0), Row(network, '12N', 0)]
+    rows += [Row(network, channels, epochs) for epochs in (1, 3) for channels in ('24N', '12N')]
+    return rows + [Row(network, '24N', epochs, 'scratch') for epochs in (3, 10, 1)] + [Row(network, '24N', 10)]
+
+
+def transfers(per_class: int, epochs: int) -> list[Row]:
+    """Return the rows of EfficientNet-Lite0 on other data."""
+    starts = (('', 'stock'), ('24N', 'stock'), ('12N', 'stock'), ('', 'scratch'))
+    return [Row('lite0', channels, epochs, start, data=data, per_class=per_class)
+            for data in ('flowers17', 'clothing10') for channels, start in starts]
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--rows', nargs='+', choices=all_rows(), metavar='ROW', help='rows (default: all)')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/transfer'), help='logs and checkpoints')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train the missing rows, one after the other."""
+    args = parse_args()
+    mmfreq.setup()
+    if not (args.work_dir / 'lite0.pth').is_file():
+        write_checkpoint(args.work_dir / 'lite0.pth')
+    for name in args.rows or all_rows():
+        for seed in args.seeds:
+            finish(all_rows()[name], seed, args.work_dir)
+
+
+def finish(row: Row, seed: int, work_dir: Path) -> None:
+    """Train one row with one seed and write the result, unless it exists or there is no network to start from."""
+    target = RESULTS / f'{row.name}-seed{seed}.json'
+    if target.is_file():
+        return
+    if row.start == 'stock' and not row.checkpoint(work_dir, seed).is_file():
+        print(f'{row.name}, seed {seed}: skipped, because there is no {row.checkpoint(work_dir, seed)}', flush=True)
+        return
+    torch.manual_seed(seed)
+    runner = runner_of(row, seed, work_dir)
+    runner.model.to(memory_format=torch.channels_last)  # the same numbers, faster
+    runner.train() if row.epochs else runner.val()
+    metrics = {METRIC: runner.message_hub.get_scalar(f'val/{METRIC}').current()}
+    result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
+                  date=datetime.date.today().isoformat(), commit=commit())
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
+    print(f'{row.name}, seed {seed}: top-1 {metrics[METRIC]:.2f}', flush=True)
+
+
+def runner_of(row: Row, seed: int, work_dir: Path) -> Runner:
+    """Build the runner of one training, which continues an interrupted one."""
+    config = row.config(work_dir)
+    arguments = dict(config=str(config), work_dir=str(work_dir / f'{row.name}-seed{seed}'), resume='auto',
+                     no_validate=False, amp=False, auto_scale_lr=False, verbose=False, launcher='none', local_rank=0,
+                     cfg_options=row.options(work_dir, seed))
+    return build_runner(train_config(argparse.Namespace(**arguments)))
+
+
+if __name__ == '__main__':
+    main()

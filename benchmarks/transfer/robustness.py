@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Top-1 of the ResNets of the study on photos that are compressed, blurred, noisy or small. Then run summarize.py.
+
+The networks are those of finetune.py and of the accuracy study, with every fourth validation photo of Imagenette. A
+network and seed whose result is in results/robustness.json is not repeated.
+"""
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from finetune import RESULTS, Row
+from zero_shot import AMOUNTS, CHANGES, CLASSES, EVERY
+
+import mmfreq
+from mmfreq.files import atomic_write_text
+
+RESULT = RESULTS / 'robustness.json'
+# Networks: a row with the config, and the training of the accuracy study with the weights.
+NETWORKS = {
+    'RGB': (Row('resnet', '', 10, 'scratch'), 'native-rgb'),
+    '24N, unpacked': (Row('resnet', '24N', 0), 'native-rgb'),
+    '12N, unpacked': (Row('resnet', '12N', 0), 'native-rgb'),
+    '24N, from scratch': (Row('resnet', '24N', 10, 'scratch', stemless=True), 'dct24n'),
+    '12N, from scratch': (Row('resnet', '12N', 10, 'scratch', stemless=True), 'dct12n'),
+}
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--data', type=Path, default=Path('data/imagenette/val'), help='one folder for each class')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs'), help='of both studies')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Evaluate the missing networks."""
+    args = parse_args()
+    files = [path for name in CLASSES for path in sorted((args.data / name).iterdir())][::EVERY]
+    results = json.loads(RESULT.read_text(encoding='utf-8')) if RESULT.is_file() else {}
+    for seed in map(str, args.seeds):
+        for name, (row, training) in NETWORKS.items():
+            checkpoint = args.work_dir / f'accuracy/{training}-seed{seed}/epoch_10.pth'
+            if seed in results.get(name, {}) or not checkpoint.is_file():
+                continue
+            model = mmfreq.load_model(str(row.config(args.work_dir / 'transfer')), str(checkpoint))
+            results.setdefault(name, {})[seed] = evaluate(model, files)
+            atomic_write_text(str(RESULT), json.dumps(results, indent=1) + '\n')
+            print(f'{name}, seed {seed}: {results[name][seed]}', flush=True)
+
+
+def evaluate(model: Any, files: list[Path]) -> dict[str, float]:
+    """Return the top-1 in percent for each change of the photos, and without any."""
+    photos, numbers = [cv2.imread(str(path)) for path in files], sorted(CLASSES)
+    labels = np.array([numbers.index(path.parent.name) for path in files])
+
+    def top1(images: list[np.ndarray]) -> float:
+        predictions = model.predict(images, batch_size=64)
+        return 100 * float(np.mean([item['pred_label'] for item in predictions] == labels))
+
+    scores = {'none': top1(photos)}
+    for change, amounts in AMOUNTS.items():
+        for amount in amounts:
+            scores[f'{change} {amount}'] = top1([CHANGES[change](photo, amount) for photo in photos])
+    return scores
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,278 @@
+#!/usr/bin/env python3
+"""Write the tables and figures of the transfer study from the available results.
+
+The tables replace the text between the marks in ../TRANSFER.md. values.png shows top-1 over the values of an image,
+bytes.png over its bytes.
+"""
+import json
+import sys
+from pathlib import Path
+from typing import Any, Callable, Iterable
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from zero_shot import AMOUNTS, RESULT, SIDE
+
+HERE = Path(__file__).parent
+sys.path.append(str(HERE.parent / 'accuracy'))
+
+from finetune import METRIC, RESULTS, Row, all_rows  # noqa: E402
+from report import markdown, paired, plus_minus  # noqa: E402
+from summary import Estimate, Results, difference, load_results, reached  # noqa: E402
+
+from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure  # noqa: E402
+from mmfreq.files import atomic_write_text  # noqa: E402
+
+PAGE = HERE.parent / 'TRANSFER.md'
+BEGIN, END = '<!-- begin of {} -->', '<!-- end of {} -->'
+ALL_VALUES = 3 * SIDE**2
+NATIVE = ('6N', '8 channels', '12N', '18N', '24N', '36 channels', '48N')
+EPOCHS = (0, 1, 3, 10)
+# Rows of the tables of fine-tuning: network, channels, start, stemless, and words.
+FINE_TUNED = (
+    ('resnet', '24N', 'stock', False, 'ResNet-18, 24N, unpacked, from RGB weights'),
+    ('resnet', '12N', 'stock', False, 'ResNet-18, 12N, unpacked, from RGB weights'),
+    ('resnet', '24N', 'stock', True, 'ResNet-18, 24N, stemless, from RGB weights'),
+    ('resnet', '12N', 'stock', True, 'ResNet-18, 12N, stemless, from RGB weights'),
+    ('resnet', '', 'stock', False, 'ResNet-18, RGB, trained further'),
+    ('resnet', '24N', 'scratch', True, 'ResNet-18, 24N, stemless, from scratch'),
+    ('resnet', '12N', 'scratch', True, 'ResNet-18, 12N, stemless, from scratch'),
+    ('resnet', '', 'scratch', False, 'ResNet-18, RGB, from scratch'),
+    *((network, channels, start, False, f'{words}, {channels or "RGB"}, {text}')
+      for network, words in (('convnext', 'ConvNeXt'), ('vit', 'ViT'))
+      for channels, start, text in (('24N', 'stock', 'folded, from RGB weights'),
+                                    ('12N', 'stock', 'folded, from RGB weights'),
+                                    ('24N', 'scratch', 'from scratch'), ('', 'scratch', 'from scratch'))))
+
+
+class Photos:
+    """Results of zero_shot.py, compared photo by photo."""
+
+    def __init__(self, file: Path = RESULT) -> None:
+        self.rows: dict[str, dict[str, Any]] = json.loads(file.read_text(encoding='utf-8'))
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.rows
+
+    def correct(self, name: str, count: int) -> np.ndarray:
+        """Return 0 or 1 for each of ``count`` photos, which are all or every n-th of those of the row."""
+        row = self.rows[name]
+        flags = np.unpackbits(np.frombuffer(bytes.fromhex(row['correct']), np.uint8))[:row['photos']].astype(int)
+        return flags[::round(row['photos'] / count)]
+
+    def top1(self, name: str, count: int) -> float:
+        """Return the top-1 in percent over ``count`` photos."""
+        return 100 * float(self.correct(name, count).mean())
+
+    def difference(self, name: str, reference: str) -> Estimate:
+        """Return the difference of two rows in points, over the photos of both."""
+        count = min(self.rows[row]['photos'] for row in (name, reference))
+        points = 100. * (self.correct(name, count) - self.correct(reference, count))
+        return Estimate(float(points.mean()), float(points.std(ddof=1)), count)
+
+
+def main() -> None:
+    """Write all tables and figures."""
+    photos, results = Photos(), load_results(RESULTS) | stemless_of_the_accuracy_study()
+    draw_values(photos, str(HERE / 'values.png'))
+    draw_bytes(photos, str(HERE / 'bytes.png'))
+    tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
+                  networks=network_robustness_table(), training=training_table(results),
+                  starts=start_table(results), transfer=transfer_table(results))
+    text = PAGE.read_text(encoding='utf-8')
+    for name, table in tables.items():
+        before, rest = text.split(BEGIN.format(name))
+        text = f'{before}{BEGIN.format(name)}\n\n{table}\n{END.format(name)}{rest.split(END.format(name))[1]}'
+    atomic_write_text(str(PAGE), text)
+    print('\n'.join(tables.values()))
+
+
+def stemless_of_the_accuracy_study() -> Results:
+    """Return its results under the names of the rows here."""
+    known = load_results(HERE.parent / 'accuracy/results')
+    names = {'dct24n': Row('resnet', '24N', 10, 'scratch', True), 'dct12n': Row('resnet', '12N', 10, 'scratch', True),
+             'native-rgb': Row('resnet', '', 10, 'scratch')}
+    return {row.name: known[name] for name, row in names.items() if name in known}
+
+
+def table(head: Iterable[str], lines: Iterable[Iterable[Any]]) -> str:
+    """Return a Markdown table."""
+    head = list(head)
+    return '\n'.join([markdown(head), markdown(['---'] * len(head)), *map(markdown, lines)]) + '\n'
+
+
+def selection_table(photos: Photos) -> str:
+    """Return the table of all inputs without training, but those of robustness and of bytes."""
+    lines = []
+    for name in photos.rows:
+        if ',' in name or name.startswith('JPEG') or ' scale ' in name:
+            continue
+        row, value = photos.rows[name], photos.difference(name, 'RGB')
+        against = '' if name == 'RGB' else plus_minus(value, '+.2f', value.error)
+        lines.append([name, row['photos'], f'{row["values"]:,}', f'{row["values"] / ALL_VALUES:.3f}',
+                      f'{row["top1"]:.2f}', against])
+    return table(('input', 'photos', 'values', 'RGB = 1', 'top-1, %', 'difference to RGB ± standard error'), lines)
+
+
+def bytes_table(photos: Photos) -> str:
+    """Return the table of the sizes of an image."""
+    lines = []
+    for name, row in photos.rows.items():
+        if 'bytes' in row:
+            sizes = [f'{row[key] / 1e3:.1f}' if key in row else '' for key in ('bytes', 'zlib', 'zstd')]
+            value = photos.difference(name, 'RGB')
+            lines.append([name, *sizes, '' if name == 'RGB' else plus_minus(value, '+.2f', value.error)])
+    return table(('input', 'kB', 'kB, zlib', 'kB, zstd', 'difference to RGB ± standard error'), lines)
+
+
+def robustness_table(photos: Photos) -> str:
+    """Return the table of changed photos."""
+    lines = []
+    for change, amounts in AMOUNTS.items():
+        for amount in amounts:
+            names = [f'{change} {amount}, {name}' for name in ('RGB', '24N', '12N')]
+            if all(name in photos for name in names):
+                against = [photos.difference(name, names[0]) for name in names[1:]]
+                lines.append([change, amount, f'{photos.rows[names[0]]["top1"]:.2f}',
+                              *(plus_minus(value, '+.2f', value.error) for value in against)])
+    return table(('change', 'amount', 'RGB, top-1, %', '24N - RGB', '12N - RGB'), lines)
+
+
+def network_robustness_table(file: Path = RESULTS / 'robustness.json') -> str:
+    """Return the table of changed photos for the networks of the study, from the results of robustness.py."""
+    found = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {'RGB': {}}
+    others = [name for name in found if name != 'RGB']
+    lines = []
+    for change in next(iter(found['RGB'].values()), ()):
+        own = {name: {seed: dict(metrics={METRIC: scores[change]}) for seed, scores in seeds.items()}
+               for name, seeds in found.items()}
+        lines.append([change, cell(own, 'RGB'), *(paired(difference(own, name, 'RGB')) for name in others)])
+    return table(('change', 'RGB, top-1, %', *(f'{name} - RGB' for name in others)), lines)
+
+
+def training_table(results: Results) -> str:
+    """Return the table of top-1 after 0, 1, 3 and 10 epochs."""
+    lines = []
+    for network, channels, start, stemless, words in FINE_TUNED:
+        names = [Row(network, channels, epochs, start, stemless).name for epochs in EPOCHS]
+        if any(name in results for name in names):
+            lines.append([words, *(cell(results, name) for name in names)])
+    return table(('network', *(f'{epochs} epochs' for epochs in EPOCHS)), lines)
+
+
+def cell(results: Results, name: str) -> str:
+    """Return mean, deviation and number of seeds of a row, or an empty string without results."""
+    if name not in results:
+        return ''
+    value = reached(results, name)
+    return f'{plus_minus(value, ".2f", value.deviation)} ({value.count})'
+
+
+def start_table(results: Results) -> str:
+    """Return the paired differences of networks that were carried over to the RGB networks, and to scratch."""
+    lines = []
+    for network, channels, start, stemless, words in FINE_TUNED:
+        if start != 'stock' or not channels:
+            continue
+        rgb, alone = Row(network, '', 10, 'scratch').name, network == 'resnet'
+        own = [Row(network, channels, epochs, start, stemless).name for epochs in EPOCHS]
+        scratch = [Row(network, channels, epochs, 'scratch', alone).name for epochs in EPOCHS]
+        for text, others in (('the RGB network', [rgb] * len(EPOCHS)), ('from scratch', scratch)):
+            values = [difference(results, *pair) for pair in zip(own, others)]
+            if any(values):
+                lines.append([f'{words} - {text}', *map(paired, values)])
+    return table(('difference ± standard error (pairs)', *(f'{epochs} epochs' for epochs in EPOCHS)), lines)
+
+
+def transfer_table(results: Results) -> str:
+    """Return the table of EfficientNet-Lite0 on other data."""
+    lines = []
+    groups = {(row.data, row.per_class, row.epochs) for row in all_rows().values() if row.network == 'lite0'}
+    for data, per_class, epochs in sorted(groups):
+        rows = [Row('lite0', channels, epochs, start, data=data, per_class=per_class).name
+                for channels, start in (('', 'stock'), ('24N', 'stock'), ('12N', 'stock'), ('', 'scratch'))]
+        if any(row in results for row in rows):
+            against = [paired(difference(results, row, rows[0])) for row in rows[1:3]]
+            lines.append([data, per_class or 'all', epochs, *(cell(results, row) for row in rows), *against])
+    return table(('data', 'images a class', 'epochs', 'RGB', '24N', '12N', 'RGB, from scratch', '24N - RGB',
+                  '12N - RGB'), lines)
+
+
+def draw_values(photos: Photos, path: str) -> None:
+    """Draw top-1 over the values of an image."""
+    figure = Figure(figsize=(7.6, 4.6), layout='constrained')
+    axis = figure.subplots()
+    small = [name for name in photos.rows if name.startswith('RGB ') and name != 'RGB']
+    series = {'DCT channels of 4x4 blocks': ([name for name in NATIVE if name in photos], OTHERS),
+              'RGB, downsized by area averaging': (['RGB', *small], BASELINE)}
+    count = min((photos.rows[name]['photos'] for names, _ in series.values() for name in names), default=1)
+    for label, (names, color) in series.items():
+        names = sorted(names, key=lambda name: photos.rows[name]['values'])
+        spots = [(photos.rows[name]['values'] / ALL_VALUES, photos.top1(name, count)) for name in names]
+        axis.plot(*zip(*spots), 'o-', color=color, label=label, markersize=5)
+        up = color == OTHERS
+        words = [name.replace(' channels', '') if up else f'{side(photos, name)} px' for name in names]
+        annotate(axis, spots, words, up)
+    axis.set_xlabel('values per image, RGB of 224x224 pixels = 1', color=INK)
+    finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights, not trained on either input', count)
+    axis.set_xscale('log', base=2)
+    axis.set_xticks([1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1], ['1/8', '1/4', '3/8', '1/2', '3/4', '1'])
+    save_figure(figure, path)
+
+
+def side(photos: Photos, name: str) -> int:
+    """Return the side in pixels of an RGB image."""
+    return round((photos.rows[name]['values'] / 3)**0.5)
+
+
+def annotate(axis: Axes, spots: list[tuple[float, float]], labels: list[str], up: bool) -> None:
+    """Write labels above or below the points of a line."""
+    for spot, label in zip(spots, labels):
+        axis.annotate(label, spot, xytext=(0, 9 if up else -10), textcoords='offset points', ha='center', va='center',
+                      fontsize=8, color=INK)
+
+
+def finish_axis(axis: Axes, title: str, count: int) -> None:
+    """Set what both figures share."""
+    axis.set_ylabel(f'top-1 of 1,000 classes (%), {count:,} photos', color=INK)
+    axis.set_title(title, fontsize=10, color=INK)
+    axis.grid(alpha=0.25)
+    axis.spines[['top', 'right']].set_visible(False)
+    axis.legend(frameon=False, fontsize=9, loc='lower right')
+
+
+def draw_bytes(photos: Photos, path: str) -> None:
+    """Draw top-1 over the bytes of an image."""
+    figure = Figure(figsize=(7.6, 4.6), layout='constrained')
+    axis = figure.subplots()
+    jpegs = [name for name in photos.rows if name.startswith('JPEG')]
+    native = [f'{name} int8' for name in ('6N', '12N', '18N', '24N', '48N') if f'{name} int8' in photos]
+    coarse = [name for name in photos.rows if ' scale ' in name]
+    count = min(photos.rows[name]['photos'] for name in ['RGB', *jpegs, *native, *coarse])
+    lines: list[tuple[str, list[str], str, str, Callable[[str], str], bool]] = [
+        ('JPEG files', jpegs, 'bytes', '#2e7d32', lambda name: name.replace('JPEG ', 'q'), True),
+        ('int8 channels', native, 'bytes', OTHERS, lambda name: name.split()[0], False),
+        ('int8 channels, zstd', native, 'zstd', '#7b1fa2', lambda name: name.split()[0], False),
+        ('int8 channels in coarser steps, zstd', coarse, 'zstd', '#c2185b',
+         lambda name: name.replace(' int8 scale ', '/'), False),
+        ('RGB, uint8 and zstd', ['RGB'], 'zstd', BASELINE, lambda name: 'zstd', True),
+    ]
+    for label, names, key, color, words, up in lines:
+        names = sorted((name for name in names if key in photos.rows[name]), key=lambda name: photos.rows[name][key])
+        spots = [(photos.rows[name][key] / 1e3, photos.top1(name, count)) for name in names]
+        if spots:
+            axis.plot(*zip(*spots), 'o-', color=color, label=label, markersize=5)
+            annotate(axis, spots, [words(name) for name in names], up)
+    axis.plot(ALL_VALUES / 1e3, photos.top1('RGB', count), 'o', color=BASELINE, markersize=5)
+    annotate(axis, [(ALL_VALUES / 1e3, photos.top1('RGB', count))], ['uint8'], True)
+    axis.set_xlabel('kB per image', color=INK)
+    finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights: accuracy over bytes', count)
+    axis.set_xscale('log')
+    axis.set_xticks([3, 5, 10, 20, 40, 80, 150], ['3', '5', '10', '20', '40', '80', '150'])
+    axis.minorticks_off()
+    save_figure(figure, path)
+
+
+if __name__ == '__main__':
+    main()

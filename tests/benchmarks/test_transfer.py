@@ -1,0 +1,155 @@
+"""The study of transfer: its inputs against the stock pixels, its statistics against scipy. Nothing is trained."""
+import json
+from pathlib import Path
+from typing import Callable
+
+import cv2
+import finetune
+import lite0
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+import zero_shot
+from mmengine.config import Config
+from mmengine.registry import init_default_scope
+from summarize import Photos, table
+from torch import nn
+
+from mmfreq.apis.freqify.convert import freqify
+from mmfreq.config.checks import check_channels
+from mmfreq.dct.channels import channel_indices
+
+
+@pytest.fixture
+def photo() -> np.ndarray:
+    noise = np.random.default_rng(0).integers(0, 256, (224, 224, 3), np.uint8)
+    return cv2.GaussianBlur(noise, (0, 0), 3)
+
+
+def pixels_of(row: zero_shot.Row, image: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return zero_shot.input_of(row, [image])([image])[0]
+
+
+def test_all_native_channels_are_the_stock_pixels(photo: np.ndarray) -> None:
+    rgb = pixels_of(zero_shot.Row(), photo)
+    assert rgb[0, 0, 5, 7] == pytest.approx((int(photo[5, 7, 2]) - 127) / 128)
+    np.testing.assert_allclose(pixels_of(zero_shot.Row('48N'), photo), rgb, atol=1.5 / 128)  # YCbCr is rounded
+    for row in (zero_shot.Row('48N', scale=8), zero_shot.Row('48N', scale=1, own_scales=True)):
+        assert abs(pixels_of(row, photo) - rgb).mean() < 4 / 128
+
+
+def test_channels_of_an_enlarged_image(photo: np.ndarray) -> None:
+    rgb, smooth = pixels_of(zero_shot.Row(), photo), cv2.GaussianBlur(photo, (0, 0), 1)
+    for row in (zero_shot.Row('24S', 8), zero_shot.Row('24S', 8, 2)):
+        assert zero_shot.values_of(row) == 24 * 56 * 56
+        assert np.corrcoef(pixels_of(row, photo).ravel(), rgb.ravel())[0, 1] > 0.98
+        assert abs(pixels_of(row, smooth) - pixels_of(zero_shot.Row(), smooth)).mean() < 3 / 128
+
+
+@pytest.mark.parametrize('channels', [36, 24, 18, 12, 8, 6])
+def test_downsized_images_have_as_many_values_as_channels(channels: int) -> None:
+    side = zero_shot.side_of(channels)
+    assert 3 * side**2 == pytest.approx(channels * 56**2, rel=0.02)
+    assert zero_shot.values_of(zero_shot.Row(change='downsize', amount=side)) == 3 * side**2
+
+
+def test_changes_of_photos(photo: np.ndarray) -> None:
+    image = np.full((224, 224, 3), 128, np.uint8)
+    assert zero_shot.noise(image, 8).std() == pytest.approx(8, rel=0.02)
+    sizes = [len(zero_shot.jpeg_file(photo, quality)) for quality in (90, 50, 10)]
+    assert sizes == sorted(sizes, reverse=True)
+    half = zero_shot.downsize(photo, 112)
+    area = photo.reshape(112, 2, 112, 2, 3).mean((1, 3))
+    assert half.shape == photo.shape
+    np.testing.assert_allclose(half.reshape(112, 2, 112, 2, 3).mean((1, 3)), area, atol=6)
+    assert zero_shot.blur(photo, 2).std() < photo.std()
+
+
+def answering(answers: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    following = iter(answers)
+    return lambda pixels: np.eye(3)[[next(following) for _ in pixels]]
+
+
+def test_top1_and_differences_are_paired_by_photo(tmp_path: Path, photo: np.ndarray) -> None:
+    """A network that answers at random; the tables compare rows of all and of every fourth photo."""
+    generator, labels = np.random.default_rng(0), np.arange(60) % 3
+    answers = {name: generator.integers(0, 3, 60) for name in ('all', 'fourth')}
+    rows = {'all': zero_shot.Row(), 'fourth': zero_shot.Row(every=4)}
+    results = {}
+    for name, row in rows.items():
+        network = answering(answers[name][::row.every])
+        results[name] = zero_shot.evaluate(network, row, [photo] * 60, labels)
+    (tmp_path / 'zero_shot.json').write_text(json.dumps(results))
+    photos = Photos(tmp_path / 'zero_shot.json')
+    first, second = (100. * (answers[name] == labels)[::4] for name in ('all', 'fourth'))
+    value = photos.difference('fourth', 'all')
+    assert (value.mean, value.count) == (pytest.approx((second - first).mean()), 15)
+    assert value.error == pytest.approx(scipy.stats.sem(second - first))
+    assert results['all']['top1'] == pytest.approx(100 * (answers['all'] == labels).mean())
+    assert photos.top1('all', 15) == pytest.approx(first.mean())
+    assert results['all']['bytes'] == results['all']['values'] == 3 * 224**2
+    assert 0 < results['all']['zstd'] < results['all']['zlib'] < 3 * 224**2
+
+
+def test_rows_that_take_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zero_shot, 'HERE', tmp_path)
+    row = zero_shot.Row('learned.json')
+    for size in (4, 8):
+        (tmp_path / 'learned.json').write_text(json.dumps(dict(channels=[0, 5, 17], block_size=size)))
+        assert zero_shot.channels_of(row) == [0, 5, 17]
+        assert zero_shot.selection_of(row)['block_size'] == size
+
+
+def test_random_channels_differ_by_seed() -> None:
+    drawn = [zero_shot.random_channels(24, seed) for seed in range(3)]
+    assert len(set(drawn)) == 3
+    assert all(len(set(channels)) == 24 and max(channels) < 48 for channels in drawn)
+
+
+def test_weights_get_the_names_of_the_model() -> None:
+    model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
+    weights = {f'old{i}': torch.rand_like(value.float()) for i, value in enumerate(model.state_dict().values())}
+    names = lite0.renamed(weights, model)
+    assert list(names) == list(model.state_dict())
+    assert names['1.running_var'] is weights['old5']
+    with pytest.raises(ValueError, match='in its order'):
+        lite0.renamed(dict(reversed(weights.items())), model)
+
+
+def test_images_of_each_class_are_drawn(tmp_path: Path) -> None:
+    for name, count in (('a', 5), ('b', 9)):
+        (tmp_path / name).mkdir()
+        for i in range(count):
+            (tmp_path / name / f'{i}.png').touch()
+    indices = finetune.drawn(tmp_path, 4, seed=1)
+    assert len(set(indices)) == 8
+    assert sum(index < 5 for index in indices) == 4
+    assert indices != finetune.drawn(tmp_path, 4, seed=2)
+
+
+@pytest.mark.parametrize('network', ['resnet', 'convnext', 'vit'])
+def test_networks_are_carried_over_by_freqify(network: str) -> None:
+    stock = finetune.Row(network, '', 10, 'scratch').config(Path())
+    target, _ = freqify(str(stock), '24N', 'imagenette-224-4x4')
+    cfg = Config(target)
+    check_channels(cfg)
+    init_default_scope('mmpretrain')
+    assert cfg.model.backbone.type.startswith('Unpacked' if network == 'resnet' else 'Freq')
+    assert len(channel_indices(cfg.train_dataloader.dataset.pipeline[3].channels, 4)) == 24
+
+
+def test_options_of_a_training(tmp_path: Path) -> None:
+    row = finetune.Row('convnext', '12N', 3)
+    options = row.options(tmp_path, seed=2)
+    assert row.name == 'convnext-12n-stock-3'
+    assert options['load_from'] == str(tmp_path / 'convnext-rgb-scratch-10-seed2/epoch_10.pth')
+    assert options['param_scheduler.eta_max'] == finetune.RATES['convnext'] / finetune.FINE
+    scratch = finetune.Row('convnext', '12N', 3, 'scratch').options(tmp_path, seed=2)
+    assert 'load_from' not in scratch
+    assert (scratch['train_cfg.max_epochs'], scratch['randomness.seed']) == (3, 2)
+
+
+def test_a_table() -> None:
+    assert table('ab', [(1, 2)]) == '| a | b |\n| --- | --- |\n| 1 | 2 |\n'

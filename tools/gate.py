@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Learn which DCT channels a trained network needs, and carry it over to them, in minutes.
+
+A gate in front of the network, which does not change, learns to keep so many channels that the
+network returns what it returns with all of them. It needs images, but no labels. The folder OUT
+gets the rates of the channels (gate_rates.json), their heat map (gate_heatmap.png), the selection,
+and a config and a checkpoint of the network on these channels, for test, predict, export and train.
+"""
+import argparse
+from pathlib import Path
+
+import mmfreq
+from mmfreq.apis.gate import (
+    MOST_IMAGES,
+    carry_over,
+    learn_channels,
+    training_images,
+    with_all_channels,
+)
+from mmfreq.apis.heatmap import plot_on_rates
+from mmfreq.apis.predict import find_images
+from mmfreq.apis.runs import CHECKPOINT_HELP, checkpoint_file
+from mmfreq.apis.terminal import run_tool, say
+from mmfreq.config.paths import config_path
+from mmfreq.files import atomic_write_text, check_writable
+from mmfreq.selection.rates import save_on_rates
+from mmfreq.selection.static import (
+    describe_selection,
+    save_selection,
+    static_config,
+    static_name,
+)
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('config', help='config of a classifier or detector on many DCT channels, or '
+                        'a stock one on RGB, which is first carried over to --channels')
+    parser.add_argument('checkpoint', help=CHECKPOINT_HELP)
+    parser.add_argument('data', nargs='?', help='folder of images (default: training images of the '
+                        'config)')
+    parser.add_argument('--target', type=int, default=24, help='channels to keep (default: '
+                        '%(default)s)')
+    parser.add_argument('-o', '--out', default='gate', metavar='OUT',
+                        help='folder for the results (default: %(default)s)')
+    parser.add_argument('--channels', default='48N', help='of a config on RGB: the channels to '
+                        'choose from, 48N (all of native blocks), 192 (all of 8x8 blocks of the '
+                        'enlarged image) or another name (default: %(default)s)')
+    parser.add_argument('--steps', type=int, default=250, help='batches of images (default: '
+                        '%(default)s)')
+    parser.add_argument('--batch-size', type=int, help='images in a batch (default: that of the '
+                        f"config's training, at most {MOST_IMAGES})")
+    parser.add_argument('--seed', type=int, default=0, help='default: %(default)s')
+    parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU if there is one)')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Carry over if need be, train the gate, write the results and say what they are."""
+    args = parse_args()
+    mmfreq.setup()
+    out = Path(args.out)
+    check_writable(out / 'gate_rates.json')
+    config, checkpoint = with_all_channels(args.config, checkpoint_file(args.checkpoint),
+                                           args.channels, out)
+    model = mmfreq.load_model(config, checkpoint, args.device)
+    loader = model.cfg.get('train_dataloader') or {}
+    batch_size = args.batch_size or min(loader.get('batch_size', MOST_IMAGES), MOST_IMAGES)
+    files = ([str(file) for file in find_images([args.data], args.out).values()] if args.data else
+             training_images(model, args.steps * batch_size, args.seed))
+    rates = learn_channels(model, files, args.target, args.steps, batch_size, args.seed)
+    save_on_rates(rates, str(out / 'gate_rates.json'))
+    plot_on_rates([rates], [config_path(config).stem], str(out / 'gate_heatmap.png'))
+    channels, selection = rates.top(args.target), out / f'selection-{args.target}.json'
+    save_selection(rates, channels, str(selection))
+    static = out / f'{static_name(config_path(config).stem, args.target)}.py'
+    atomic_write_text(static, static_config(config_path(config), selection, static))
+    weights = carry_over(model, checkpoint, static)
+    print(describe_selection(rates, channels))
+    if not rates.verdict()['decided']:
+        say('WARNING: the gate is UNDECIDED: its selection is chance. Give it more --steps or images')
+    for line in (f'test {static} {weights}', f'predict {static} {weights} IMAGES',
+                 f'export {static} {weights} {static.with_suffix(".onnx")}'):
+        print(f'mmfreq {line}')
+
+
+if __name__ == '__main__':
+    run_tool(main)

@@ -62,7 +62,7 @@ def load_from_local(filename: str, map_location: Any = None) -> Any:
 
 def load_from_http(filename: str, map_location: Any = None) -> Any:
     """Download a checkpoint into torch's cache, unless it is there, and read it weights-only."""
-    for first in (True, False):  # on other machines, each process downloads what is missing there
+    for first in (True, False):  # on other machines, each process downloads a missing file
         if is_main_process() == first:
             checkpoint = _safely(torch.hub.load_state_dict_from_url, filename, map_location=map_location,
                                  progress=sys.stderr.isatty())

@@ -1,7 +1,7 @@
-"""InputSpec: the one description of what a network takes.
+"""InputSpec: the one description of the input of a network.
 
 A pipeline, a preprocessor, a checkpoint and an exported file each describe the input of a network.
-All of them are read into this class, and whatever depends on the input reads nothing else.
+All of them are read into this class, the only one that other code reads.
 """
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Iterable, Optional
@@ -25,7 +25,7 @@ DCT_TRANSFORMS = (*DCT_ARGUMENTS, 'FusedBlockDCT')
 
 @dataclass(frozen=True, eq=False)
 class InputSpec:
-    """What a network takes: normalised DCT channels of an image, or pixels.
+    """The input of a network: normalised DCT channels of an image, or pixels.
 
     Two specs are equal if a network cannot tell their inputs apart, up to rounding: statistics
     count to six digits, and int8 counts as float32, since the preprocessor undoes the scale.

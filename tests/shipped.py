@@ -27,6 +27,13 @@ def shipped(path: str, **options: Any) -> Config:
     return cfg
 
 
+def plain(node: Any) -> Any:
+    """Return a part of a config without the scope marks that inheriting from a host leaves."""
+    if isinstance(node, dict):
+        return {key: plain(value) for key, value in node.items() if key != '_scope_'}
+    return [plain(item) for item in node] if isinstance(node, (list, tuple)) else node
+
+
 def save_untrained(cfg: Config, file: Path, classes: Sequence[str]) -> nn.Module:
     """Build the network of a config, and save its random weights with the names of classes."""
     torch.manual_seed(0)

@@ -19,6 +19,7 @@ from shipped import LOADERS, shipped
 
 from mmfreq.apis.compare.rows import compare
 from mmfreq.apis.dataset_stats import coefficient_pipeline, dataset_statistics
+from mmfreq.config.checks import check_config
 from mmfreq.config.pipelines import device_freq, input_specs, stock_resize
 from mmfreq.errors import RefusedError
 from mmfreq.selection.static import _replace_selection
@@ -59,6 +60,7 @@ def variant(kind: str, folder: Path) -> Config:
 @pytest.mark.parametrize('kind', STEPS)
 def test_the_tools_see_one_input(kind: str, folder: Path) -> None:
     cfg = variant(kind, folder)
+    check_config(cfg)
     specs = input_specs(cfg)
     assert len(set(specs.values()) | set(input_specs(variant('single', folder)).values())) == 1
     assert device_freq(cfg) == (FUSED if kind == 'device' else None)

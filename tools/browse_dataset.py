@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw what the network gets, beside the original image, for classification and detection configs.
+"""Draw the input of the network, beside the original image, for classification and detection configs.
 
 The image is rebuilt from the selected DCT channels after augmentation, with labels, boxes and masks
 drawn on it.

@@ -4,8 +4,8 @@
 The config that is written inherits the stock one, and the DCT comes before the packer of every
 pipeline. With native channels (24N) or --weights, the network computes what the stock network
 computes on the image that the channels stand for, and needs no training. Otherwise images are
-larger, and the backbone has no stem. Before anything is written, the pipelines and the backbone are
-tried on an image of noise.
+larger, and the backbone has no stem. Before anything is written, the backbone and a classifier's
+pipelines, or a detector's test pipeline, are tried on an image of noise.
 """
 import argparse
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""What the commands do, one file or folder a command."""
+"""The work of the commands: one file or folder for each."""

@@ -1,4 +1,4 @@
-"""Show what the network gets: images rebuilt from packed inputs, with the ground truth on them."""
+"""Show the input of the network: images rebuilt from packed inputs, with the ground truth on them."""
 from typing import Any, Optional, Sequence
 
 import cv2

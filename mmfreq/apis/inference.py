@@ -121,7 +121,7 @@ class Model:
         module (torch.nn.Module): The network, in evaluation mode.
         classes (list[str]): Names of the classes, of the checkpoint or else of the test data set.
         load (Callable): The transform of the test pipeline that reads a file.
-        scope (Callable): Returns a context in which the hosts find what the config names.
+        scope (Callable): Returns a context in which the hosts find the classes that the config names.
     """
 
     def __init__(self, cfg: Config, checkpoint: str, device: str) -> None:
@@ -174,7 +174,7 @@ class Model:
         return predictions if items is images else predictions[0]
 
     def packed(self, image: np.ndarray) -> dict[str, Any]:
-        """Return what the test pipeline makes of a uint8 BGR image (H, W, 3)."""
+        """Return the result of the test pipeline for a uint8 BGR image (H, W, 3)."""
         shape = image.shape[:2]
         return self._pipeline(dict(img=image[:, :, self._to_order], img_path=None, img_id=0,
                                    img_shape=shape, ori_shape=shape))

@@ -88,13 +88,13 @@ def keep_all_proposals(model: torch.nn.Module) -> None:
         settings.nms.iou_threshold, settings.min_bbox_size = 1., -1
 
 
-def packed_sample(cfg: Config) -> dict[str, Any]:
-    """Return ``inputs`` (C, h, w) and ``data_samples`` of the test pipeline for one image of noise.
+def packed_sample(cfg: Config, dataloader: str = 'test_dataloader') -> dict[str, Any]:
+    """Return ``inputs`` (C, h, w) and ``data_samples`` of a pipeline for one image of noise.
 
     The image has the scale of the pipeline's ``Resize`` (800x1333 in mmdet's usual configs) if that
     is fixed, else 375x500.
     """
-    pipeline, *_ = pipelines(cfg, 'test_dataloader')
+    pipeline, *_ = pipelines(cfg, dataloader)
     steps = [step for step in pipeline if not transform_type(step).startswith('Load')]
     width, height = 500, 375
     for step in iter_dicts(steps):

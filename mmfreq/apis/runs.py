@@ -174,13 +174,13 @@ def checkpoint_file(path: str, best: bool = True) -> str:
 
 
 def _enable_visualization(cfg: Config, args: argparse.Namespace) -> None:
-    """Draw on the images as the data set loads them, instead of the stock hooks' way."""
+    """Draw on the images as the data set loads them, unlike the stock hooks."""
     hooks = cfg.setdefault('default_hooks', {})
-    kept = {key: value for key, value in (hooks.get('visualization') or {}).items()
-            if key not in ('draw', 'test_out_dir', 'backend_args')}
+    others = {key: value for key, value in (hooks.get('visualization') or {}).items()
+              if key not in ('draw', 'test_out_dir', 'backend_args')}
     out_dir = str(Path(args.show_dir).resolve()) if args.show_dir else None
     hooks['visualization'] = dict(
-        kept, type='FreqVisualizationHook', enable=True, show=args.show, wait_time=args.wait_time,
+        others, type='FreqVisualizationHook', enable=True, show=args.show, wait_time=args.wait_time,
         interval=args.interval, out_dir=out_dir)
 
 

@@ -31,8 +31,8 @@ def _children(node: Any) -> Any:
 def datasets_with_pipeline(node: Any) -> list[dict]:
     """Return the configs of the data sets inside ``node`` that have a pipeline, outermost only.
 
-    A wrapper with a pipeline of its own, such as MultiImageMixDataset, counts; what it wraps has
-    only the first steps.
+    A wrapper with a pipeline of its own, such as MultiImageMixDataset, counts. The data set inside
+    has only the first steps.
     """
     if isinstance(node, dict) and node.get('pipeline'):
         return [node]
@@ -62,8 +62,8 @@ def stock_resize(step: dict) -> dict:
     """Return the stock transform's config for a LazyResize; any other step as it is."""
     if transform_type(step) != 'LazyResize':
         return step
-    kept = {key: value for key, value in step.items() if key not in ('type', 'resize')}
-    return dict(type=step['resize'], **kept)
+    arguments = {key: value for key, value in step.items() if key not in ('type', 'resize')}
+    return dict(type=step['resize'], **arguments)
 
 
 def lazy_step(step: dict) -> Optional[dict]:
@@ -72,8 +72,8 @@ def lazy_step(step: dict) -> Optional[dict]:
     default = 'bicubic' if kind == 'EfficientNetRandomCrop' else 'bilinear'
     if kind not in LAZY_RESIZES or step.get('interpolation', default) != 'bilinear':
         return None
-    kept = {key: value for key, value in step.items() if key != 'type'}
-    return dict(type='LazyResize', resize=step['type'], **kept)
+    arguments = {key: value for key, value in step.items() if key != 'type'}
+    return dict(type='LazyResize', resize=step['type'], **arguments)
 
 
 def takes_lazy_image(step: dict) -> bool:
@@ -105,7 +105,7 @@ def device_freq(cfg: Config) -> Optional[dict]:
 
 
 def input_spec(cfg: Config, pipeline: list[dict]) -> InputSpec:
-    """Return what ``pipeline`` and the preprocessor of ``cfg`` feed the network.
+    """Return the input that ``pipeline`` and the preprocessor of ``cfg`` feed the network.
 
     Raises:
         RefusedError: The preprocessor normalises channels again, or does not undo int8.

@@ -1,4 +1,4 @@
-"""Write what a config changes of the one that it inherits, in OpenMMLab's text style."""
+"""Write the changes of a config to the one that it inherits, in OpenMMLab's text style."""
 import os
 import textwrap
 from keyword import iskeyword
@@ -24,7 +24,7 @@ def stock_base(config: Path) -> str:
 
 
 def plain_config(path: Path) -> dict[str, Any]:
-    """Read a config file with what it inherits as plain dicts, without mmengine's scope marks."""
+    """Read a config file and the files that it inherits as plain dicts, without mmengine's scope marks."""
     return _without_scopes(Config.fromfile(str(path))._cfg_dict.to_dict())
 
 

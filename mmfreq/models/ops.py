@@ -74,7 +74,7 @@ def roi_align_backward(grad_output: torch.Tensor, rois: torch.Tensor, argmax_y: 
         grad, rois.to(grad.dtype), *where, *grad_input.shape, *how))
 
 
-# What mmcv.utils.collect_env reports for an mmcv without ops.
+# mmcv.utils.collect_env reports this for an mmcv without ops.
 get_compiler_version = get_compiling_cuda_version = partial(str, 'n/a')
 
 

@@ -1,4 +1,4 @@
-"""Mixins that take the stem off a stock backbone and feed C DCT channels to what follows.
+"""Mixins that take the stem off a stock backbone and feed C DCT channels to the layers after it.
 
 They serve the backbones of mmpretrain and mmdet alike: :class:`StemlessResNetMixin` for residual
 networks (Xu et al. 2020, Fig. 3), :class:`StemlessMobileNetV2Mixin` for MobileNetV2 (Table 2),
@@ -25,7 +25,7 @@ from mmfreq.selection.gate import ChannelGate
 
 
 class FreqMixin:
-    """Check, gate and load: what every frequency-domain backbone does with its channels.
+    """Check, gate and load: the work of every frequency-domain backbone on its channels.
 
     A derived mixin makes the stock class take C channels, names the weight that they meet
     (:attr:`first_weight`), and either lists the modules that it removes (``stem_modules``) or
@@ -76,7 +76,7 @@ class FreqMixin:
         """Fit a stock RGB state dict to this backbone, in place; see :func:`drop_stem`.
 
         Returns:
-            str: What was done; empty if ``state_dict`` is not that of a stock backbone.
+            str: A report; empty if ``state_dict`` is not that of a stock backbone.
         """
         return drop_stem(state_dict, prefix, self.state_dict(), self.stem_modules,
                          self.first_weight, self.channel_axis)
@@ -165,8 +165,8 @@ class StemlessResNetMixin(FreqMixin):
     Stock RGB checkpoints load through ``init_cfg``, ``load_from`` and ``load_state_dict``. The
     first block takes the first C input channels of the stock weights (as the authors do for C <=
     64); any further channels keep their initialisation. So does a shortcut convolution that the
-    stock block lacks (ResNet-18/34); one that this block lacks is dropped. One log line says what
-    was done. A checkpoint without stem weights loads unchanged, and is refused if its first block
+    stock block lacks (ResNet-18/34); one that this block lacks is dropped. One log line
+    reports it. A checkpoint without stem weights loads unchanged, and is refused if its first block
     takes another number of channels. Shortcuts may be numbered as in either host.
 
     With ``entry_stage=2`` the channels enter one stage later (Gueguen et al. 2018): stage 1 becomes
@@ -335,7 +335,7 @@ class ProjectionMixin(FreqMixin):
         return {}
 
     def make_projection(self, stock: nn.Module) -> nn.Module:
-        """Return what replaces the module ``stock`` and takes the channels."""
+        """Return the module that replaces ``stock`` and takes the channels."""
         return grid_projection(stock, self.dct_channels, (1, 1))
 
     @property

@@ -61,16 +61,6 @@ def test_pipelines_that_differ(change: dict, words: str) -> None:
     refuses(cfg, words)
 
 
-def test_block_size_counts() -> None:
-    cfg = load(model__backbone__in_channels=48)
-    for loader in LOADERS:
-        freq_of(cfg, loader).update(channels=list(range(48)), block_size=4,
-                                    stats=dict(mean=[0.] * 48, std=[1.] * 48))
-    check_config(cfg)
-    freq_of(cfg, 'test_dataloader').update(block_size=8, stats=dict(mean=[0.] * 192, std=[1.] * 192))
-    refuses(cfg, 'block_size: test_dataloader has 8, but train_dataloader has 4')
-
-
 def test_the_pipeline_of_test_time_augmentation_counts() -> None:
     steps = load().test_pipeline
     steps[3].stats = 'photos-1333x800'
@@ -84,15 +74,6 @@ def test_statistics_count_by_value(tmp_path: Path) -> None:
     cfg = load()
     freq_of(cfg, 'val_dataloader').stats = str(tmp_path / 'same.json')
     check_config(cfg)
-
-
-def test_int8_single_transforms_and_the_device_are_one_input() -> None:
-    single = load()
-    use_single_transforms(single)
-    expected = InputSpec.of(dict(channels='24S', stats='photos-448'))
-    for cfg in (load(), single, load(INT8), load(DEVICE)):
-        check_config(cfg)
-        assert list(input_specs(cfg).values()) == [expected] * 3
 
 
 @pytest.mark.parametrize(('path', 'change', 'words'), [

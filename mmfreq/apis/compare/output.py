@@ -27,7 +27,7 @@ class Column(NamedTuple):
     """A column of the table."""
     title: str
     cells: list[str]
-    values: Sequence[float] = ()  # what the picture shows, 0 for no figure; none for words
+    values: Sequence[float] = ()  # the bars of the picture, 0 without a figure; none for words
 
 
 def columns(rows: Sequence[Row]) -> list[Column]:

@@ -51,7 +51,7 @@ class DetectorInput(ImageInput):
         return (size * factor + 0.5).floor()
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor, list[int], list[int]]:
-        """Return the input, and what mmdet's metadata say about it.
+        """Return the input, and its description for mmdet's metadata.
 
         Returns:
             tuple[Tensor, Tensor, list[int], list[int]]: The input, float32 (1, C, h, w); the factors

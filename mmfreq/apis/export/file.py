@@ -1,4 +1,4 @@
-"""Write a graph as one self-contained file, which appears once it computes what PyTorch does."""
+"""Write a graph as one self-contained file, which appears once its results are those of PyTorch."""
 import json
 import tempfile
 from contextlib import contextmanager

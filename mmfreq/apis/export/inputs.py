@@ -1,4 +1,4 @@
-"""From a file's input to the network's input: what test pipeline and preprocessor do, as a graph."""
+"""From a file's input to the network's input: test pipeline and preprocessor as a graph."""
 from typing import Any, Callable, Sequence
 
 import numpy as np

@@ -107,7 +107,7 @@ def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] 
     """Try the frequency-domain version of a stock config; write it as a config that inherits it.
 
     Arguments are those of :func:`freqify`, the file ``out``, and a checkpoint of the stock config.
-    What it becomes is written beside ``out``, as ``.pth``. Return the sentences for the reader,
+    The converted checkpoint is written beside ``out``, as ``.pth``. Return the sentences for the reader,
     which ``out`` has as a comment. If anything raises an error, nothing is written.
     """
     path = config_path(config)
@@ -135,7 +135,7 @@ def freqified_name(config: str, channels: str) -> str:
 
 
 def _carry_over(cfg: Config, weights: str, out: Path) -> str:
-    """Write a stock checkpoint as one of ``cfg``; return a sentence on what became of it."""
+    """Write a stock checkpoint as one of ``cfg``; return a sentence about the changes."""
     check_not_input(out, weights)
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         model = build_model(deepcopy(cfg))

@@ -31,7 +31,7 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
     backbone.update(type=prefixed(kind, 'Freq'), in_channels=channels)
     patch = backbone.get('patch_size', network.input_stride)
     if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
-        backbone['input_stride'] = 2  # patches of 14 pixels are no multiple of 4
+        backbone['input_stride'] = 2  # 14 pixels, the side of a patch, are not a multiple of 4
     stride = backbone.get('input_stride', network.input_stride)
     if BLOCK_SIZE % stride:
         raise RefusedError(f'model.backbone: input_stride must divide {BLOCK_SIZE}, got {stride}')
@@ -51,7 +51,7 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
     kind = backbone['type']
     _, network = _find(kind, 'Freq', scope)
     modules, _ = _find(kind, 'Unpacked', scope)
-    known = {key: pixels[key] for key in _PIXELS if key in pixels}
+    stock = {key: pixels[key] for key in _PIXELS if key in pixels}
     prefix, arguments = 'Unpacked', {}
     if network and issubclass(network, PatchMixin):
         with DefaultScope.overwrite_default_scope(scope):
@@ -60,7 +60,7 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
                 step % DEFAULT_STRIDE for step in embedding.stride):
             count = len(channel_indices(freq['channels'], freq.get('block_size', 8)))
             prefix, arguments = 'Freq', dict(in_channels=count)
-    backbone.update(type=prefixed(kind, prefix), **arguments, freq=dict(freq), pixels=known)
+    backbone.update(type=prefixed(kind, prefix), **arguments, freq=dict(freq), pixels=stock)
     return modules
 
 
@@ -116,9 +116,9 @@ def convert_preprocessors(target: dict[str, Any], stride: int, notes: list[str])
 
 def _convert_detection_preprocessor(node: dict[str, Any], stride: int, notes: list[str]) -> None:
     augments = node.get('batch_augments') or []
-    kept = [augment for augment in augments if transform_type(augment) != _DROPPED_AUGMENT]
-    if kept != augments:
-        node['batch_augments'] = kept or None
+    others = [augment for augment in augments if transform_type(augment) != _DROPPED_AUGMENT]
+    if others != augments:
+        node['batch_augments'] = others or None
         notes.append(f'batch_augments is without {_DROPPED_AUGMENT}, which resizes pixels: '
                      'training images keep the size that the pipeline sets.')
     node.update(type='FreqDetDataPreprocessor', mean=None, std=None, bgr_to_rgb=False,

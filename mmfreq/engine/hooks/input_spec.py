@@ -23,8 +23,8 @@ class InputSpecHook(Hook):
     """Save the :class:`~mmfreq.input_spec.InputSpec` of a run in ``meta`` of its checkpoints.
 
     The spec has values, not names of files, so that statistics or selections that change on disk
-    are noticed. When a run begins or loads a checkpoint, the hook also refuses what would give a wrong
-    number without an error:
+    are noticed. When a run begins or loads a checkpoint, the hook also refuses settings that would give
+    a wrong number without an error:
 
     - a config as described at :func:`mmfreq.config.checks.check_config`;
     - data sets of one run whose classes differ;
@@ -42,7 +42,7 @@ class InputSpecHook(Hook):
         self.spec: Optional[InputSpec] = None
 
     def before_run(self, runner: Runner) -> None:
-        """Check the config and the classes; tell the backbone what its input is."""
+        """Check the config and the classes; describe the input to the backbone."""
         check_config(runner.cfg)
         check_classes(_datasets(runner))
         self._describe(runner)

@@ -1,4 +1,4 @@
-"""Show in the terminal what a run does, how far it is, and how it ended."""
+"""Show in the terminal the settings of a run, its progress and its results."""
 import os
 import sys
 from typing import Any, Optional

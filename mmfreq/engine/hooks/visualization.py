@@ -1,4 +1,4 @@
-"""Draw predictions on the images that a data set loads, whatever it loads them from."""
+"""Draw predictions on the images that a data set loads, from files or arrays."""
 from itertools import islice
 from pathlib import Path
 from typing import Any, Iterable, Optional, Sequence

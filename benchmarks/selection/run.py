@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from matplotlib.figure import Figure
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 sys.path[:0] = [str(ROOT), str(HERE.parent / 'accuracy')]
@@ -22,8 +24,9 @@ sys.path[:0] = [str(ROOT), str(HERE.parent / 'accuracy')]
 from logs import commit, machine, read_records  # noqa: E402
 from summary import describe_selection, frequency_correlation  # noqa: E402
 
+from mmfreq.apis.pictures import save_figure  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
-from mmfreq.selection.rates import OnRates, load_on_rates  # noqa: E402
+from mmfreq.selection.rates import DECIDED, OnRates, load_on_rates  # noqa: E402
 
 RESULTS = HERE / 'results.json'
 
@@ -91,6 +94,8 @@ def main() -> None:
         if run.name not in results:
             results[run.name] = train(run, args.data.resolve(), args.work_dir.resolve() / run.name)
             atomic_write_text(RESULTS, json.dumps(results, indent=1) + '\n')
+    draw(list(results.values()))
+    print(table(list(results.values())))
 
 
 def train(run: Run, data: Path, work_dir: Path) -> dict[str, Any]:
@@ -118,6 +123,50 @@ def validation(rates: OnRates, accuracy: float) -> dict[str, Any]:
     return dict(iteration=rates.meta['iter'], kept=round(rates.kept()['all'], 3), accuracy=accuracy,
                 **rates.verdict(), in_24S=selection['24S'],
                 rank_correlation_Y=round(frequency_correlation(rates.probability), 3))
+
+
+def label(result: dict[str, Any]) -> str:
+    """Return the data set, its images, the target and the seed of a run."""
+    images = f' ({result["images"]} images)' if result['images'] else ''
+    return f'{result["data"]}{images}, {result["target"]} channels, seed {result["seed"]}'
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """Return one line per run, in Markdown, from its last validation."""
+    lines = ['| run | iterations | kept | largest miss | agreement | decided | in 24S | rank correlation |',
+             '| :-- | --: | --: | --: | --: | :-- | --: | --: |']
+    for result in results:
+        last = result['validations'][-1]
+        miss = max(abs(item['kept'] / item['count'] - 1) for item in result['validations'])
+        lines.append(f'| {label(result)} | {last["iteration"]} | {last["kept"]:.1f} | {miss:.1%} | '
+                     f'{last["agreement"]:.2f} | {"yes" if last["decided"] else "no"} | '
+                     f'{last["in_24S"]} | {last["rank_correlation_Y"]:.2f} |')
+    return '\n'.join(lines)
+
+
+def draw(results: list[dict[str, Any]]) -> None:
+    """Draw what the runs kept, and how their agreement tells a choice from noise."""
+    figure = Figure(figsize=(12, 4.2), layout='constrained')
+    kept, choice = figure.subplots(1, 2)
+    for number, result in enumerate(results):
+        color, steps = f'C{number}', result['validations']
+        iterations = [100 * step['iteration'] / steps[-1]['iteration'] for step in steps]
+        kept.plot(iterations, [step['count'] for step in steps], '--', color=color, linewidth=1)
+        kept.plot(iterations, [step['kept'] for step in steps], 'o', color=color)
+        last = steps[-1]
+        choice.plot(last['agreement'], last['rank_correlation_Y'], 'o', color=color,
+                    label=f'{label(result)}, {last["iteration"]} iterations')
+    kept.set(xlabel='training, %', ylabel='channels kept per image', yscale='log',
+             title='Channels kept (dots), budget (dashes)')
+    kept.set_yticks([6, 12, 24, 48, 96, 192], [6, 12, 24, 48, 96, 192])
+    kept.minorticks_off()
+    choice.axvline(DECIDED, color='grey', linewidth=1)
+    choice.set(xlabel='agreement of the halves (decided: right of the line)',
+               ylabel='rank correlation of frequency\nand probability, Y',
+               title='Decided gates prefer low frequencies')
+    choice.invert_yaxis()
+    choice.legend(fontsize=7, loc='center left', bbox_to_anchor=(1, 0.5), frameon=False)
+    save_figure(figure, str(ROOT / 'docs/gates.png'))
 
 
 if __name__ == '__main__':

@@ -22,6 +22,7 @@ from mmfreq.apis.predict import find_images
 from mmfreq.apis.runs import CHECKPOINT_HELP, checkpoint_file
 from mmfreq.apis.terminal import run_tool, say
 from mmfreq.config.paths import config_path
+from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES
 from mmfreq.files import atomic_write_text, check_writable
 from mmfreq.selection.rates import save_on_rates
 from mmfreq.selection.static import (
@@ -45,7 +46,8 @@ def parse_args() -> argparse.Namespace:
                         '%(default)s)')
     parser.add_argument('-o', '--out', default='gate', metavar='OUT',
                         help='folder for the results (default: %(default)s)')
-    parser.add_argument('--channels', default='48N', help='of a config on RGB: the channels to '
+    parser.add_argument('--channels', default='48N', metavar='NAME',
+                        choices=(*NATIVE_NAMES, *CHANNEL_NAMES), help='of a config on RGB: the channels to '
                         'choose from, 48N (all of native blocks), 192 (all of 8x8 blocks of the '
                         'enlarged image) or another name (default: %(default)s)')
     parser.add_argument('--steps', type=int, default=250, help='batches of images (default: '

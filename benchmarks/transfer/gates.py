@@ -41,7 +41,7 @@ from mmfreq.selection.static import save_selection, static_config  # noqa: E402
 CONFIG, RESULTS = HERE / 'configs/lite0-224.py', HERE / 'results/gates.json'
 CLASSES = dict(n01440764=0, n02102040=217, n02979186=482, n03000684=491, n03028079=497, n03394916=566, n03417042=569,
                n03425413=571, n03445777=574, n03888257=701)  # folder, number in ImageNet
-GATES = [(channels, target, seed) for seed in (0, 1, 2) for channels, target in (('192', 24), ('48N', 24), ('48N', 12))]
+GATES = [(channels, target, seed) for seed in (0, 1, 2) for channels, target in (('192', 24), ('48N', 12), ('48N', 24))]
 REFERENCES = ('RGB', '48N', '24N', '12N', '192', '24S', '24D')
 BATCH_SIZE = 12
 

@@ -57,7 +57,7 @@ def distance(outputs: Any, expected: Any) -> torch.Tensor:
 
     This is the root of the mean squared error of an image, divided by the standard deviation of the
     batch, and averaged over the images and over the tensors, nested in any way, of shape (N, ...).
-    Networks without one output, such as detectors, are treated as classifiers are.
+    The root keeps the few images that lose much from outweighing the others.
     """
     distances = []
     for output, other in zip(_tensors(outputs), _tensors(expected)):

@@ -157,6 +157,20 @@ def test_the_budget_comes_with_the_weights() -> None:
     assert other.mask.sum() == 8 * 24
 
 
+def test_one_logit_per_channel_for_all_images() -> None:
+    gate, x = ChannelGate(192, per_image=False), inputs(16)
+    assert [name for name, _ in gate.named_parameters()] == ['logit_bias']
+    gate.logit_bias.data.normal_()
+    gate.set_budget(24)
+    y = gate.eval()(x)
+    kept = gate.logit_bias.mean(dim=0).topk(24).indices
+    assert (gate.mask[:, kept] == 1).all()
+    assert gate.mask.sum() == 16 * 24
+    assert torch.equal(y, x * gate.mask[:, :, None, None])
+    gate.train()(x)
+    assert len(gate.mask.unique(dim=0)) > 1  # each image draws anew
+
+
 def test_always_on() -> None:
     gate = constant_gate(np.linspace(-17, -18, 192), always_on=[0, 64, 128])
     for budget, expected in ((0, 3), (10, 10)):

@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 
 from mmfreq.apis.runs import _use_gloo
 from mmfreq.selection.gate import ChannelGate
-from mmfreq.selection.hook import GateLossHook
+from mmfreq.selection.hook import GateLossHook, halves_of
 from mmfreq.selection.rates import load_on_rates
 
 NUMBERS = list(range(0, 192, 6))  # channels of the 32 positions: 11 of Y, 11 of Cb, 10 of Cr
@@ -277,3 +277,12 @@ def test_two_processes_count_every_image_once_and_have_one_budget(tmp_path: Path
         assert [line['gate_budget'] for line in logs] == [16, 8, 4, 2, 2, 2, 2, 2]
         assert all((mask.sum(dim=1) == 2).all() for mask in masks[3:])
     assert load_on_rates(str(tmp_path / 'target/gate_rates_epoch_4.json')).kept()['all'] == pytest.approx(2)
+
+
+def test_both_halves_have_files_of_each_folder() -> None:
+    """Whose numbers differ in one bit or two, which do not change the last bit of CRC-32."""
+    for folder in ('rows', 'columns'):
+        paths = [f'images/{folder}/{i}.png' for i in range(8)]
+        samples = [BaseDataElement(metainfo=dict(img_path=path)) for path in paths]
+        assert 2 <= sum(halves_of(dict(data_samples=samples))) <= 6
+    assert halves_of(dict(data_samples=[BaseDataElement()])) is None

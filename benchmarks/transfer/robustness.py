@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Top-1 of the ResNets of the study on photos that are compressed, blurred, noisy or small. Then run summarize.py.
 
-The networks are those of finetune.py and of the accuracy study, with every fourth validation photo of Imagenette. A
+The networks are those of finetune.py and of the accuracy study, with every eighth validation photo of Imagenette. A
 network and seed whose result is in results/robustness.json is not repeated.
 """
 import argparse
@@ -40,7 +40,7 @@ def parse_args() -> argparse.Namespace:
 def main() -> None:
     """Evaluate the missing networks."""
     args = parse_args()
-    files = [path for name in CLASSES for path in sorted((args.data / name).iterdir())][::EVERY]
+    files = [path for name in CLASSES for path in sorted((args.data / name).iterdir())][::2 * EVERY]
     results = json.loads(RESULT.read_text(encoding='utf-8')) if RESULT.is_file() else {}
     for seed in map(str, args.seeds):
         for name, (row, training) in NETWORKS.items():

@@ -7,7 +7,7 @@ bytes.png over its bytes.
 import json
 import sys
 from pathlib import Path
-from typing import Any, Callable, Iterable
+from typing import Any, Iterable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -213,7 +213,7 @@ def draw_values(photos: Photos, path: str) -> None:
         axis.plot(*zip(*spots), 'o-', color=color, label=label, markersize=5)
         up = color == OTHERS
         words = [name.replace(' channels', '') if up else f'{side(photos, name)} px' for name in names]
-        annotate(axis, spots, words, up)
+        annotate(axis, spots, words, 'above' if up else 'below')
     axis.set_xlabel('values per image, RGB of 224x224 pixels = 1', color=INK)
     finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights, not trained on either input', count)
     axis.set_xscale('log', base=2)
@@ -226,11 +226,20 @@ def side(photos: Photos, name: str) -> int:
     return round((photos.rows[name]['values'] / 3)**0.5)
 
 
-def annotate(axis: Axes, spots: list[tuple[float, float]], labels: list[str], up: bool) -> None:
-    """Write labels above or below the points of a line."""
+def annotate(axis: Axes, spots: list[tuple[float, float]], labels: list[str], place: str) -> None:
+    """Write labels above, below, left or right of the points of a line."""
+    offset, side = dict(above=((0, 9), 'center'), below=((0, -10), 'center'), left=((-7, 3), 'right'),
+                        right=((7, 0), 'left'))[place]
     for spot, label in zip(spots, labels):
-        axis.annotate(label, spot, xytext=(0, 9 if up else -10), textcoords='offset points', ha='center', va='center',
-                      fontsize=8, color=INK)
+        axis.annotate(label, spot, xytext=offset, textcoords='offset points', ha=side, va='center', fontsize=8,
+                      color=INK)
+
+
+def short(name: str) -> str:
+    """Return the label of a point in the picture of bytes."""
+    if name.startswith('JPEG'):
+        return name.replace('JPEG ', 'q')
+    return name.replace(' int8 scale ', '/') if ' scale ' in name else name.split()[0]
 
 
 def finish_axis(axis: Axes, title: str, count: int) -> None:
@@ -240,32 +249,35 @@ def finish_axis(axis: Axes, title: str, count: int) -> None:
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
     axis.legend(frameon=False, fontsize=9, loc='lower right')
+    axis.margins(y=0.09)
 
 
 def draw_bytes(photos: Photos, path: str) -> None:
     """Draw top-1 over the bytes of an image."""
     figure = Figure(figsize=(7.6, 4.6), layout='constrained')
     axis = figure.subplots()
-    jpegs = [name for name in photos.rows if name.startswith('JPEG')]
+    jpegs = [name for name in photos.rows if name.startswith('JPEG') and name != 'JPEG 5']  # far below the others
     native = [f'{name} int8' for name in ('6N', '12N', '18N', '24N', '48N') if f'{name} int8' in photos]
-    coarse = [name for name in photos.rows if ' scale ' in name]
+    steps = (('24N', 16), ('24N', 4), ('12N', 2), ('6N', 2))
+    coarse = [name for name in (f'{channels} int8 scale {scale}' for channels, scale in steps) if name in photos]
     count = min(photos.rows[name]['photos'] for name in ['RGB', *jpegs, *native, *coarse])
-    lines: list[tuple[str, list[str], str, str, Callable[[str], str], bool]] = [
-        ('JPEG files', jpegs, 'bytes', '#2e7d32', lambda name: name.replace('JPEG ', 'q'), True),
-        ('int8 channels', native, 'bytes', OTHERS, lambda name: name.split()[0], False),
-        ('int8 channels, zstd', native, 'zstd', '#7b1fa2', lambda name: name.split()[0], False),
-        ('int8 channels in coarser steps, zstd', coarse, 'zstd', '#c2185b',
-         lambda name: name.replace(' int8 scale ', '/'), False),
-        ('RGB, uint8 and zstd', ['RGB'], 'zstd', BASELINE, lambda name: 'zstd', True),
+    own = [name for name in photos.rows if name.endswith('own scales')]
+    lines: list[tuple[str, list[str], str, str, str, str]] = [
+        ('JPEG files', jpegs, 'bytes', '-', '#2e7d32', 'left'),
+        ('int8 channels', native, 'bytes', '-', OTHERS, 'above'),
+        ('int8 channels, zstd', native, 'zstd', '-', '#7b1fa2', 'below'),
+        ('int8 channels, a scale for each, zstd', own, 'zstd', '', '#ef6c00', 'above'),
+        ('int8 channels in other steps, zstd', coarse, 'zstd', '', '#c2185b', 'right'),
+        ('RGB, uint8, plain and zstd', ['RGB'], 'zstd', '', BASELINE, 'above'),
     ]
-    for label, names, key, color, words, up in lines:
+    for label, names, key, line, color, place in lines:
         names = sorted((name for name in names if key in photos.rows[name]), key=lambda name: photos.rows[name][key])
         spots = [(photos.rows[name][key] / 1e3, photos.top1(name, count)) for name in names]
         if spots:
-            axis.plot(*zip(*spots), 'o-', color=color, label=label, markersize=5)
-            annotate(axis, spots, [words(name) for name in names], up)
+            axis.plot(*zip(*spots), f'o{line}', color=color, label=label, markersize=5)
+            annotate(axis, spots, [short(name) for name in names], place)
     axis.plot(ALL_VALUES / 1e3, photos.top1('RGB', count), 'o', color=BASELINE, markersize=5)
-    annotate(axis, [(ALL_VALUES / 1e3, photos.top1('RGB', count))], ['uint8'], True)
+    annotate(axis, [(ALL_VALUES / 1e3, photos.top1('RGB', count))], ['RGB'], 'above')
     axis.set_xlabel('kB per image', color=INK)
     finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights: accuracy over bytes', count)
     axis.set_xscale('log')

@@ -8,6 +8,7 @@ exported files resize by themselves. Candidates take turns. On one thread, times
 programs disturb them less. What cannot be exported is said. The table is written to PREFIX.md and PREFIX.json.
 """
 import argparse
+import gc
 import json
 import shlex
 import sys
@@ -136,6 +137,7 @@ class Candidate:
             return self.in_pytorch
         if not self.file.exists():
             self.exporter().write(self.file)
+            gc.collect()  # the graphs that the export leaves
         return opened(runtime, str(self.file), threads)
 
     def exporter(self) -> Any:

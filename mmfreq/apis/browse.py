@@ -1,5 +1,5 @@
 """Show the input of the network: images rebuilt from packed inputs, with the ground truth on them."""
-from typing import Any, Optional, Sequence
+from typing import Any, Optional
 
 import cv2
 import numpy as np
@@ -12,6 +12,9 @@ from mmfreq.config.pipelines import device_freq, iter_dicts, pipelines, transfor
 from mmfreq.dct import blocks as dct
 from mmfreq.engine.hooks.visualization import loaded_image
 from mmfreq.input_spec import InputSpec
+
+TITLE_HEIGHT, GAP = 20, 8  # pixels above and right of each panel
+_FONT = cv2.FONT_HERSHEY_SIMPLEX, 0.45
 
 
 class Browser:
@@ -41,7 +44,8 @@ class Browser:
         if self._truth_in_original_pixels:
             image = original_size(image, sample)
         path, rgb = sample.get('img_path'), np.ascontiguousarray(image[:, :, ::-1])
-        panels = loaded_image(self.dataset, index, path), rgb, self._annotated(rgb, sample)
+        panels = {'image': loaded_image(self.dataset, index, path), "network's input": rgb,
+                  'with ground truth': self._annotated(rgb, sample)}
         return path or f'sample {index}', side_by_side(panels, len(rgb))
 
     def rebuild(self, inputs: torch.Tensor, image_shape: Optional[tuple[int, int]]) -> np.ndarray:
@@ -88,8 +92,14 @@ def original_size(image: np.ndarray, sample: Any) -> np.ndarray:
     return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
 
 
-def side_by_side(panels: Sequence[np.ndarray], height: int) -> np.ndarray:
-    """Join uint8 pictures (H, W, 3), scaled to one height."""
-    sizes = [(max(1, round(panel.shape[1] * height / panel.shape[0])), height) for panel in panels]
-    return np.concatenate([cv2.resize(panel, size, interpolation=cv2.INTER_AREA)
-                           for panel, size in zip(panels, sizes)], axis=1)
+def side_by_side(panels: dict[str, np.ndarray], height: int) -> np.ndarray:
+    """Join uint8 pictures (H, W, 3), scaled to one height, on white, each below its title."""
+    columns = []
+    for title, picture in panels.items():
+        width = max(1, round(picture.shape[1] * height / picture.shape[0]))
+        wide = max(width, cv2.getTextSize(title, *_FONT, 1)[0][0])
+        column = np.full((TITLE_HEIGHT + height, wide + GAP, 3), 255, np.uint8)
+        scaled = cv2.resize(picture, (width, height), interpolation=cv2.INTER_AREA)
+        column[TITLE_HEIGHT:, :width] = scaled
+        columns.append(cv2.putText(column, title, (0, 14), *_FONT, (0, 0, 0), 1, cv2.LINE_AA))
+    return np.concatenate(columns, axis=1)

@@ -13,7 +13,7 @@ from mmpretrain.datasets import BaseDataset
 from numpy.testing import assert_allclose, assert_array_equal
 from skimage import data
 
-from mmfreq.apis.browse import Browser
+from mmfreq.apis.browse import GAP, TITLE_HEIGHT, Browser
 from mmfreq.config.pipelines import pipelines, stock_resize, transform_type
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def config(path: str, root: Path, channels: str = '24S', upscale: int = 1) -> Co
 
 def annotated(browser: Browser, index: int, width: int) -> np.ndarray:
     """The panel with the ground truth, RGB, ``width`` pixels wide."""
-    return browser.draw(index)[1][:, -width:]
+    return browser.draw(index)[1][TITLE_HEIGHT:, -width - GAP:-GAP]
 
 
 # Images
@@ -159,8 +159,8 @@ def test_images_that_are_not_files(classes: Any) -> None:
         pipeline=[dict(fused, channel_order='rgb', channels='64S'), dict(type='PackInputs')])
     path, picture = Browser(cfg, 'val_dataloader').draw(0)
     assert path == 'sample 0'
-    assert_array_equal(picture[:, :160], Arrays.image)
-    assert_allclose(picture[:, 160:320].astype(int), Arrays.image, atol=12)
+    assert_array_equal(picture[TITLE_HEIGHT:, :160], Arrays.image)
+    assert_allclose(picture[TITLE_HEIGHT:, 160 + GAP:320 + GAP].astype(int), Arrays.image, atol=12)
 
 
 # Ground truth
@@ -214,13 +214,15 @@ def test_frames_of_train_lie_on_the_augmented_image(index: int, coco: Path) -> N
 # The picture
 
 
-def test_only_the_last_panel_has_the_label(folders: Path) -> None:
+def test_panels_have_titles_and_only_the_last_has_the_label(folders: Path) -> None:
     browser = Browser(config(CLASSIFICATION, folders), 'val_dataloader')
     path, picture = browser.draw(7)
-    assert picture.shape == (224, 239 + 224 + 224, 3)
+    assert picture.shape == (TITLE_HEIGHT + 224, 239 + 224 + 224 + 3 * GAP, 3)
+    for start in (0, 239 + GAP, 239 + 224 + 2 * GAP):
+        assert (picture[:TITLE_HEIGHT, start:start + 40] < 100).any()
     image = browser.rebuild(browser.dataset[7]['inputs'], (224, 224))[:, :, ::-1]
-    assert_array_equal(picture[:, 239:239 + 224], image)
-    changed = np.argwhere((picture[:, -224:] != image).any(axis=2))
+    assert_array_equal(picture[TITLE_HEIGHT:, 239 + GAP:239 + GAP + 224], image)
+    changed = np.argwhere((picture[TITLE_HEIGHT:, -224 - GAP:-GAP] != image).any(axis=2))
     assert len(changed) > 50
     assert changed[:, 0].max() < 40  # one line of text at the top
 

@@ -386,7 +386,7 @@ class LoadYCbCrFromFile(FreqTransform, LoadImageFromFile):
     def transform(self, results: dict) -> Optional[dict]:
         """Load ``results['img_path']``."""
         image = None
-        if self.color_type.startswith('color') and not self.to_float32:
+        if self.color_type.startswith('color') and not (self.to_float32 or self.file_client_args):
             image = self._planes(results['img_path'])
         if image is None:
             return LoadImageFromFile.transform(self, results)

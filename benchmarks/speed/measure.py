@@ -39,7 +39,7 @@ from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlock
 IMAGE_SIZE = (500, 375)
 JPEG_QUALITY = 95
 _PACKAGES = ('torch', 'numpy', 'numba', 'opencv-python-headless', 'onedl-mmcv', 'onedl-mmengine',
-             'onedl-mmpretrain', 'onedl-mmdetection', 'scipy', 'pyjpegio', 'onnxruntime')
+             'onedl-mmpretrain', 'onedl-mmdetection', 'scipy', 'pyjpegio', 'PyTurboJPEG', 'onnxruntime', 'openvino')
 
 
 @dataclass

@@ -79,13 +79,12 @@ class BlockMap:
         mean, std = np.asarray(mean)[chosen], np.asarray(std)[chosen]
         columns = basis[horizontal] / std[:, None]  # (C, window)
         self.kernel = np.einsum('cy,cx,ck->ckyx', basis[vertical], columns, color[component, :3])
-        level = np.where(chosen % n**2 == 0, n * (color[component, 3] - LEVEL_SHIFT), 0)
-        self.bias = (level - mean) / std
+        is_dc, luma = chosen % n**2 == 0, component == 0
+        self.bias = (is_dc * n * (color[component, 3] - LEVEL_SHIFT) - mean) / std
         parts = np.stack([component, vertical, horizontal, np.arange(len(chosen))], axis=1)
         affine = np.stack([1 / std, self.bias], axis=1).astype(np.float32)
         self._weights = [_loop_weights(basis, color[:, :3], parts, affine)]
-        affine[chosen % n**2 == 0, 1] = ((-n * LEVEL_SHIFT - mean) / std)[chosen % n**2 == 0]
-        luma = component == 0
+        affine[:, 1] = (is_dc * n * -LEVEL_SHIFT - mean) / std  # levels of chroma are around 128, too
         parts[:, 0] -= ~luma  # Cb is plane 0 of chroma
         self._plane_weights = [_loop_weights(basis, np.empty((0, 1)), parts[each], affine[each])
                                for each in (luma, ~luma)]

@@ -90,6 +90,17 @@ def test_channels_are_those_of_the_planes(subsampling: str, shape: tuple[int, in
     assert_allclose(coefficients(image.resized((33, 21)), 4), exact_dct(samples, 4), rtol=0, atol=1e-3)
 
 
+@pytest.mark.parametrize('channels', [[3, 0, 17], [130, 64, 66], [70], [191, 5, 64, 128]], ids=str)
+@pytest.mark.parametrize('subsampling', ['4:2:0', 'grey'])
+def test_selections_without_luma_or_chroma(subsampling: str, channels: list[int]) -> None:
+    content = jpeg(noise(37, 61), subsampling)
+    lazy, mean, std = jpeg_image(content).resized((50, 70)), np.linspace(-9, 9, 192), np.linspace(1, 4, 192)
+    reference = ((exact_dct(expected(content, subsampling, lazy)) - mean) / std)[:, :, channels].transpose(2, 0, 1)
+    block_map = BlockMap(channels, mean, std)
+    assert_allclose(block_map.channels(lazy), reference, rtol=0, atol=1e-3)
+    assert np.abs(block_map.channels(lazy, 'int8') - np.clip(reference, -127, 127)).max() < 0.501
+
+
 @subsamplings
 @pytest.mark.parametrize('flags', [(), (cv2.IMWRITE_JPEG_PROGRESSIVE, 1), (cv2.IMWRITE_JPEG_RST_INTERVAL, 1)],
                          ids=['baseline', 'progressive', 'restarts'])

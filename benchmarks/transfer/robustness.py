@@ -32,6 +32,8 @@ def parse_args() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, default=Path('data/imagenette/val'), help='one folder for each class')
+    parser.add_argument('--networks', nargs='+', default=list(NETWORKS), choices=NETWORKS, metavar='NETWORK',
+                        help=f'of {", ".join(NETWORKS)} (default: all)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs'), help='of both studies')
     return parser.parse_args()
@@ -43,7 +45,8 @@ def main() -> None:
     files = [path for name in CLASSES for path in sorted((args.data / name).iterdir())][::2 * EVERY]
     results = json.loads(RESULT.read_text(encoding='utf-8')) if RESULT.is_file() else {}
     for seed in map(str, args.seeds):
-        for name, (row, training) in NETWORKS.items():
+        for name in args.networks:
+            row, training = NETWORKS[name]
             checkpoint = args.work_dir / f'accuracy/{training}-seed{seed}/epoch_10.pth'
             if seed in results.get(name, {}) or not checkpoint.is_file():
                 continue

@@ -119,7 +119,7 @@ def bytes_table(photos: Photos) -> str:
     """Return the table of the sizes of an image."""
     lines = []
     for name, row in photos.rows.items():
-        if 'bytes' in row:
+        if 'bytes' in row and ',' not in name:  # not those of robustness
             sizes = [f'{row[key] / 1e3:.1f}' if key in row else '' for key in ('bytes', 'zlib', 'zstd')]
             value = photos.difference(name, 'RGB')
             lines.append([name, *sizes, '' if name == 'RGB' else plus_minus(value, '+.2f', value.error)])

@@ -8,12 +8,13 @@ import finetune
 import lite0
 import numpy as np
 import pytest
+import robustness
 import scipy.stats
 import torch
 import zero_shot
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
-from summarize import Photos, table
+from summarize import Photos, network_robustness_table, table
 from torch import nn
 
 from mmfreq.apis.freqify.convert import freqify
@@ -149,6 +150,27 @@ def test_options_of_a_training(tmp_path: Path) -> None:
     scratch = finetune.Row('convnext', '12N', 3, 'scratch').options(tmp_path, seed=2)
     assert 'load_from' not in scratch
     assert (scratch['train_cfg.max_epochs'], scratch['randomness.seed']) == (3, 2)
+
+
+class LevelModel:
+    """Takes the class of a photo from its mean level."""
+
+    def predict(self, images: list[np.ndarray], batch_size: int) -> list[dict]:
+        return [dict(pred_label=round((image.mean() - 60) / 10)) for image in images]
+
+
+def test_damaged_photos_keep_their_labels(tmp_path: Path) -> None:
+    names = sorted(zero_shot.CLASSES)
+    for i, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        cv2.imwrite(str(tmp_path / name / '0.png'), np.full((224, 224, 3), 60 + 10 * i, np.uint8))
+    files = [tmp_path / name / '0.png' for name in reversed(names)]
+    scores = robustness.evaluate(LevelModel(), files)
+    assert len(scores) == 1 + sum(map(len, zero_shot.AMOUNTS.values()))
+    assert set(scores.values()) == {100}
+    (tmp_path / '1.json').write_text(json.dumps({
+        name: {str(seed): {'none': top1 + seed} for seed in range(2)} for name, top1 in (('RGB', 70), ('24N', 60))}))
+    assert '| none | 70.50 ± 0.71 (2) | -10.00 ± 0.00 (2) |' in network_robustness_table(tmp_path / '1.json')
 
 
 def test_a_table() -> None:

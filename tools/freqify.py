@@ -12,6 +12,7 @@ from pathlib import Path
 
 import mmfreq
 from mmfreq.apis.freqify.convert import freqified_name, write_freqified
+from mmfreq.apis.runs import checkpoint_file
 from mmfreq.apis.terminal import run_tool
 from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES
 from mmfreq.errors import RefusedError
@@ -26,7 +27,7 @@ def parse_args() -> argparse.Namespace:
     names = (*NATIVE_NAMES, *CHANNEL_NAMES)
     parser.add_argument('--channels', required=True, choices=names, metavar='NAME',
                         help=f'DCT channels, one of {", ".join(names)}')
-    parser.add_argument('--weights', metavar='STOCK.pth', help='checkpoint of the stock config; it '
+    parser.add_argument('--weights', metavar='STOCK.pth', help='checkpoint of the stock config, or its work dir; it '
                         'becomes one of the new config, with the name of --out and .pth')
     parser.add_argument('-o', '--out', help='config to write (default: the name of the stock '
                         'config with the channels, such as resnet101-dct24s_8xb32_in1k.py)')
@@ -49,7 +50,8 @@ def main() -> None:
     for file in files:
         if file.exists() and not args.force:
             raise RefusedError(f'{file} exists; --force replaces it')
-    print(*write_freqified(args.config, args.channels, out, args.stats, args.weights),
+    weights = args.weights and checkpoint_file(args.weights)
+    print(*write_freqified(args.config, args.channels, out, args.stats, weights),
           *(f'wrote {file}' for file in files), sep='\n')
 
 

@@ -182,8 +182,9 @@ def complete(data: Data, check: bool) -> None:
                       f'classes ({len(data.classes)}): {some_of(data.classes, 10)}']
     labels = {split: {item.label for item in data.of(split)} for split in SPLITS}
     others = [] if data.coco else sorted((labels['val'] | labels['test']) - labels['train'])
-    if not labels['train'] or not labels['val'] or others:
-        raise RefusedError('expected images for train and val, of the same classes'
+    few = len(labels['train']) < (1 if data.coco else 2)
+    if few or not labels['val'] or others:
+        raise RefusedError('expected images for train and val, of the same two or more classes'
                            f'{others and f" ({some_of(others)} are not in train)" or ""}; '
                            f'{"; ".join(data.notes)}')
 

@@ -11,12 +11,14 @@ from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from numpy.testing import assert_allclose
+from shipped import shipped
 from torch import nn
 
 import mmfreq.models.det  # noqa: F401  before anything of mmdet
 from mmfreq.apis.compare.output import columns, markdown_table, plot_comparison, save_comparison
-from mmfreq.apis.compare.rows import Estimate, Row, compare, relate
+from mmfreq.apis.compare.rows import Estimate, Row, _describe, compare, relate
 from mmfreq.apis.compare.runs import group_runs, published_metrics, read_run
+from mmfreq.apis.freqify.convert import freqify
 from mmfreq.apis.measure import build_model, count_flops, keep_all_proposals, packed_sample
 from mmfreq.config.paths import config_path
 from mmfreq.errors import RefusedError
@@ -237,6 +239,18 @@ def mixed() -> list[Row]:
             row('d-24s', (24, 200, 333), 'MaskRCNN', {'coco/bbox_mAP': 0.377})]
     relate(rows)
     return rows
+
+
+def test_a_family_is_one_stock_network_on_one_data_set() -> None:
+    families = []
+    unpacked = Config(freqify(str(ROOT / 'configs/demo/resnet18_demo.py'), '24N')[0])
+    for cfg, root in ((shipped('demo/resnet18_demo.py'), 'a'), (unpacked, 'a'),
+                      (shipped('demo/resnet18-dct24s_demo.py'), 'a'), (shipped('demo/resnet18-dct24s_demo.py'), 'b')):
+        cfg.test_dataloader.dataset.data_root = root
+        described = Row('', '', {}, {})
+        _describe(described, cfg, {}, 0)
+        families.append(described.family)
+    assert families[0] == families[1] == families[2] != families[3]
 
 
 def test_sizes_are_relative_to_rgb_and_differences_to_the_first_of_the_family() -> None:

@@ -137,7 +137,8 @@ def test_lists_are_refused(text: str, message: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(('counts', 'message'), [
     ({}, 'folders none'), (dict(a=3, b=0), 'b: expected'), (dict(a=3, b__c=3), 'b: expected'),
-    (dict(training__a=2, validation__a=2), 'training: expected'), (dict(train=2, val=2), 'for train and val'),
+    (dict(training__a=2, validation__a=2), 'training: expected'), (dict(a=6), 'two or more classes'),
+    (dict(train=2, val=2), 'for train and val'),
     (dict(train__a=2, valid__a=2), 'train, valid'), (dict(train__a=2, val__a=2, b=2), 'b, train'),
     (dict(train__a=2, train__b=2, val__a=1, val__c=1), 'c are not in train'),
     (dict(images=2, labels=0), 'YOLO.*supervision'), (dict(train__labels=0), 'YOLO.*COCO'),

@@ -72,7 +72,7 @@ def markdown_table(rows: Sequence[Row]) -> str:
     table = [f'| {" | ".join(line)} |' for line in lines]
     notes = []
     if any(row.difference for row in rows):
-        notes.append('- differences are to the first row of the same family of networks')
+        notes.append('- differences are to the first row of the same family of networks on the same data')
     if '±' in ''.join(table):
         notes.append('- ±: standard deviation of results, standard error of paired differences; '
                      'in brackets the number of runs or pairs')

@@ -1,5 +1,6 @@
 """One row of figures for each model: its results, its input, its costs."""
 import math
+import os
 from dataclasses import dataclass, field
 from typing import Any, Iterable, Optional, Sequence
 
@@ -11,7 +12,7 @@ from tqdm import tqdm
 
 from mmfreq.apis import measure
 from mmfreq.apis.compare.runs import Run, group_runs, published_metrics, read_run
-from mmfreq.config.pipelines import device_freq, transform_type
+from mmfreq.config.pipelines import device_freq, iter_dicts, transform_type
 
 
 @dataclass
@@ -37,7 +38,7 @@ class Row:
     paper: dict[str, Estimate]  # published metrics
     metrics: dict[str, Estimate] = field(default_factory=dict)  # over the seeds
     difference: dict[str, Estimate] = field(default_factory=dict)  # to the family's first row
-    family: str = ''  # type of the backbone without 'Freq', after a detector's own type
+    family: str = ''  # a detector's type, the stock type of the backbone, and the folder of the test data
     input_shape: Optional[tuple[int, int, int]] = None  # (C, h, w), of the network's input
     normalised_size: Optional[float] = None  # values of the input, RGB = 1
     input_bytes: Optional[int] = None  # per image, from the data loader to the device
@@ -91,7 +92,9 @@ def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: i
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     detects = cfg.get('default_scope') == 'mmdet'
     types = [transform_type(cfg.model), transform_type(cfg.model.get('backbone') or {})]
-    row.family = ', '.join(types[not detects:]).replace('Freq', '')
+    network = ', '.join(types[not detects:]).replace('Freq', '').replace('Unpacked', '')
+    roots = {node['data_root'] for node in iter_dicts(cfg.get('test_dataloader')) if node.get('data_root')}
+    row.family = ', '.join([network, *sorted(map(os.path.abspath, roots))])
     packed = measure.packed_sample(cfg)
     inputs = packed['inputs']
     row.input_shape = tuple(inputs.shape)

@@ -41,7 +41,7 @@ class ProgressHook(Hook):
     def _after_iter(self, runner: Runner, batch_idx: int, data_batch: Any = None, outputs: Any = None,
                     mode: str = 'train') -> None:
         if mode == 'train' and 'loss' in (outputs or {}):
-            self._bars[mode].set_postfix_str(f'loss {float(outputs["loss"]):.4g}', refresh=False)
+            self._bars[mode].set_postfix_str(f'loss {outputs["loss"].item():.4g}', refresh=False)
         self._bars[mode].update()
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict] = None) -> None:

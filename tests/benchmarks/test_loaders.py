@@ -30,7 +30,7 @@ def test_channels_and_classes_are_compared(tmp_path: Path) -> None:
     for i, name in enumerate('aab'):
         folder = tmp_path / cfg.test_dataloader.dataset.data_prefix / name
         folder.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / f'{i}.jpg'), cv2.resize(FACE, (500 + i, 400)))
+        cv2.imwrite(str(folder / f'{i}.jpg'), cv2.resize(FACE, (1200 + i, 900)))
     cfg.dump(tmp_path / 'config.py')
     save_untrained(cfg, tmp_path / 'weights.pth', 'ab')
     arguments = tmp_path / 'config.py', tmp_path / 'weights.pth', '--labels', '0', '1'

@@ -96,7 +96,7 @@ def test_a_stock_network_on_the_channels_that_it_needs(
     with torch.no_grad():
         masked = full.module(inputs[0][None] * torch.tensor(kept)[:, None, None])
         assert_allclose(static.module(inputs[1][None]), masked, atol=1e-5 * float(masked.abs().max()))
-    assert checkpoint(out / f'{names[1]}.pth')['meta']['input_spec']['channels'] == selection
+    assert [*checkpoint(out / f'{names[1]}.pth')['meta']['input_spec']['channels']] == selection
 
 
 def test_the_gate_finds_the_channels_that_a_network_reads(tmp_path: Path, run_tool: Callable[..., None]) -> None:

@@ -241,16 +241,20 @@ def mixed() -> list[Row]:
     return rows
 
 
-def test_a_family_is_one_stock_network_on_one_data_set() -> None:
-    families = []
+def test_rows_know_the_stock_network_and_the_data() -> None:
+    described = []
     unpacked = Config(freqify(str(ROOT / 'configs/demo/resnet18_demo.py'), '24N')[0])
     for cfg, root in ((shipped('demo/resnet18_demo.py'), 'a'), (unpacked, 'a'),
                       (shipped('demo/resnet18-dct24s_demo.py'), 'a'), (shipped('demo/resnet18-dct24s_demo.py'), 'b')):
         cfg.test_dataloader.dataset.data_root = root
-        described = Row('', '', {}, {})
-        _describe(described, cfg, {}, 0)
-        families.append(described.family)
-    assert families[0] == families[1] == families[2] != families[3]
+        described.append(Row('', '', {}, {}))
+        _describe(described[-1], cfg, {}, 0)
+    assert {one.family for one in described} == {'ResNet'}
+    assert [Path(one.data[0]).name for one in described] == ['a', 'a', 'a', 'b']
+    for one in described:
+        one.metrics = {'accuracy/top1': Estimate(50)}
+    relate(described)
+    assert [bool(one.difference) for one in described] == [False, True, True, False]
 
 
 def test_sizes_are_relative_to_rgb_and_differences_to_the_first_of_the_family() -> None:

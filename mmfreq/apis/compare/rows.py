@@ -37,8 +37,9 @@ class Row:
     seeds: dict[Any, dict[str, float]]  # metrics of each run
     paper: dict[str, Estimate]  # published metrics
     metrics: dict[str, Estimate] = field(default_factory=dict)  # over the seeds
-    difference: dict[str, Estimate] = field(default_factory=dict)  # to the family's first row
-    family: str = ''  # a detector's type, the stock type of the backbone, and the folder of the test data
+    difference: dict[str, Estimate] = field(default_factory=dict)  # to the family's first row on these data
+    family: str = ''  # a detector's type, and the stock type of the backbone
+    data: list[str] = field(default_factory=list)  # folders of the test data
     input_shape: Optional[tuple[int, int, int]] = None  # (C, h, w), of the network's input
     normalised_size: Optional[float] = None  # values of the input, RGB = 1
     input_bytes: Optional[int] = None  # per image, from the data loader to the device
@@ -92,9 +93,9 @@ def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: i
     init_default_scope(cfg.get('default_scope') or 'mmengine')
     detects = cfg.get('default_scope') == 'mmdet'
     types = [transform_type(cfg.model), transform_type(cfg.model.get('backbone') or {})]
-    network = ', '.join(types[not detects:]).replace('Freq', '').replace('Unpacked', '')
+    row.family = ', '.join(types[not detects:]).replace('Freq', '').replace('Unpacked', '')
     roots = {node['data_root'] for node in iter_dicts(cfg.get('test_dataloader')) if node.get('data_root')}
-    row.family = ', '.join([network, *sorted(map(os.path.abspath, roots))])
+    row.data = sorted(map(os.path.abspath, roots))
     packed = measure.packed_sample(cfg)
     inputs = packed['inputs']
     row.input_shape = tuple(inputs.shape)
@@ -131,8 +132,8 @@ def _describe(row: Row, cfg: Config, works: dict[str, dict[str, Any]], images: i
 def relate(rows: Sequence[Row]) -> None:
     """Compare all rows with the others of their family.
 
-    Sizes are relative to the first RGB input, differences to the first row: means over the common
-    seeds, else differences of means; of published results for metrics that no run has.
+    Sizes are relative to the first RGB input, differences to the first row on the same data: means
+    over the common seeds, else differences of means; of published results for metrics that no run has.
     """
     measured = {key for row in rows for key in row.metrics}
     for row in rows:
@@ -140,11 +141,12 @@ def relate(rows: Sequence[Row]) -> None:
         rgb = [other.input_shape for other in family if (other.input_shape or [0])[0] == 3]
         if row.input_shape and rgb:
             row.normalised_size = math.prod(row.input_shape) / math.prod(rgb[0])
-        for key in {**row.metrics, **row.paper} if row is not family[0] else ():
+        first = next(other for other in family if other.data == row.data)
+        for key in {**row.metrics, **row.paper} if row is not first else ():
             value, reference = ((one.metrics if key in measured else one.paper).get(key)
-                                for one in (row, family[0]))
-            pairs = [run[key] - family[0].seeds[seed][key] for seed, run in row.seeds.items()
-                     if key in run and key in family[0].seeds.get(seed, {})]
+                                for one in (row, first))
+            pairs = [run[key] - first.seeds[seed][key] for seed, run in row.seeds.items()
+                     if key in run and key in first.seeds.get(seed, {})]
             if pairs:
                 row.difference[key] = Estimate.of(pairs, len(pairs)**0.5)
             elif value and reference:

@@ -4,18 +4,19 @@ from copy import deepcopy
 from typing import Any
 
 import cv2
-import mmdet.datasets  # noqa: F401
-import mmpretrain.datasets  # noqa: F401
 import numpy as np
 import pytest
 import torch
 from mmcv.transforms import Compose
-from mmdet.structures.bbox import HorizontalBoxes
 from mmengine.registry import TRANSFORMS, DefaultScope
 from numpy.testing import assert_array_equal
 from references import noise
 
+import mmfreq.models.cls  # noqa: F401
+import mmfreq.models.det  # noqa: F401
 from mmfreq.dct.lazy_image import LAZY_RESIZES, LazyImage
+
+from mmdet.structures.bbox import HorizontalBoxes  # isort: skip  after mmfreq.models.det
 
 IMAGE = cv2.resize(noise(30, 40), (200, 150), interpolation=cv2.INTER_CUBIC)
 FUSED = dict(type='FusedBlockDCT', channels='24S', stats=dict(mean=[0.] * 192, std=[1.] * 192))

@@ -1,5 +1,6 @@
 """Learn which channels a trained network needs, and carry it over to them."""
 import random
+import sys
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, Iterator, Optional, Sequence
@@ -106,9 +107,9 @@ def learn_channels(model: Model, files: Sequence[str], target: int, steps: int, 
     network = module if model.cfg.default_scope == 'mmpretrain' else module.extract_feat
     gate = ChannelGate(len(spec.channels), per_image=False).to(next(module.parameters()).device)
     progress = tqdm(train_gate(gate, network, _batches(model, files, batch_size, seed), target, steps),
-                    total=steps, unit='batch')
+                    total=steps, unit='batch', mininterval=0.2 if sys.stderr.isatty() else 60)
     for loss in progress:
-        progress.set_postfix_str(f'{int(gate.budget)} channels, loss {loss:.3f}')
+        progress.set_postfix_str(f'{int(gate.budget)} channels, loss {loss:.3f}', refresh=False)
     images = min(len(files), steps * batch_size)
     return static_rates(gate, spec, images, config=model.cfg.filename)
 

@@ -173,6 +173,7 @@ def test_budget_and_noise_fall_between_the_phases_and_the_loss_is_the_tasks(tmp_
     assert 'WARNING - GateLossHook: the gate is UNDECIDED' in next(tmp_path.glob('*/*.log')).read_text()
 
 
+@pytest.mark.usefixtures('hosts_set_up')  # mmengine 0.10.7 cannot read its checkpoints with torch 2.6
 def test_a_resumed_training_continues_with_its_budget(tmp_path: Path) -> None:
     _, whole = run(tmp_path / 'whole', epochs=6, target=2, phases=(0.0, 0.5))
     _, rest = run(tmp_path / 'rest', epochs=6, target=2, phases=(0.0, 0.5), resume=tmp_path / 'whole/epoch_2.pth')

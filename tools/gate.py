@@ -23,14 +23,9 @@ from mmfreq.apis.runs import CHECKPOINT_HELP, checkpoint_file
 from mmfreq.apis.terminal import run_tool, say
 from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES
-from mmfreq.files import atomic_write_text, check_writable
+from mmfreq.files import check_writable
 from mmfreq.selection.rates import save_on_rates
-from mmfreq.selection.static import (
-    describe_selection,
-    save_selection,
-    static_config,
-    static_name,
-)
+from mmfreq.selection.static import describe_selection, static_name, write_static
 
 
 def parse_args() -> argparse.Namespace:
@@ -76,9 +71,8 @@ def main() -> None:
     save_on_rates(rates, str(out / 'gate_rates.json'))
     plot_on_rates([rates], [config_path(config).stem], str(out / 'gate_heatmap.png'))
     channels, selection = rates.top(args.target), out / f'selection-{args.target}.json'
-    save_selection(rates, channels, str(selection))
     static = out / f'{static_name(config_path(config).stem, args.target)}.py'
-    atomic_write_text(static, static_config(config_path(config), selection, static))
+    write_static(rates, channels, config_path(config), selection, static)
     weights = carry_over(model, checkpoint, static)
     print(describe_selection(rates, channels))
     if not rates.verdict()['decided']:

@@ -11,14 +11,8 @@ import mmfreq
 from mmfreq.apis.terminal import run_tool
 from mmfreq.config.paths import config_path
 from mmfreq.errors import RefusedError
-from mmfreq.files import atomic_write_text
 from mmfreq.selection.rates import load_on_rates
-from mmfreq.selection.static import (
-    describe_selection,
-    save_selection,
-    static_config,
-    static_name,
-)
+from mmfreq.selection.static import describe_selection, static_name, write_static
 
 
 def parse_args() -> argparse.Namespace:
@@ -54,8 +48,7 @@ def main() -> None:
     selection = Path(args.out or default)
     out = Path(args.out_config or selection.with_name(
         f'{static_name(dynamic.stem, len(channels))}.py'))
-    save_selection(rates, channels, str(selection))
-    atomic_write_text(out, static_config(dynamic, selection, out))
+    write_static(rates, channels, dynamic, selection, out)
     print(describe_selection(rates, channels))
     print(f'written: {selection} {out}')
 

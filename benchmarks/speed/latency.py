@@ -121,7 +121,7 @@ class Candidate:
         return [self.load(dict(img_path=file, img_id=0)) for file in files]
 
     def inputs(self, loaded: list[dict]) -> Any:
-        """Return what the network takes: an array for classifiers, a batch for detectors."""
+        """Return the input of the network: an array for classifiers, a batch for detectors."""
         results = [self.preprocess(dict(result)) for result in loaded]
         if self.is_detector:
             return pseudo_collate([self.pack(result) for result in results])

@@ -160,7 +160,7 @@ def main() -> None:
 
 
 def finish(row: Row, seed: int, work_dir: Path) -> None:
-    """Train one row with one seed and write the result, unless it exists or there is no network to start from."""
+    """Train one row with one seed and write the result. Skip it if the result exists or the start is missing."""
     target = RESULTS / f'{row.name}-seed{seed}.json'
     if target.is_file():
         return

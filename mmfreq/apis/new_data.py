@@ -163,7 +163,7 @@ def _image_folder(root: Path, file: Path, split: str, image: str) -> Path:
 
 
 def complete(data: Data, check: bool) -> None:
-    """Draw images for validation if there is no split, and set classes and notes.
+    """Draw images for validation if the data have no split, and set the classes and the notes.
 
     With ``check``, read the images; unreadable ones are left out.
     """

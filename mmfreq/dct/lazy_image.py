@@ -72,7 +72,7 @@ class LazyImage:
 
     @property
     def eighths(self) -> int:
-        """The smallest n of 1, 2, 4 and 8 for which n/8 of the crop is no smaller than the resized crop."""
+        """Smallest n of 1, 2, 4 and 8 at which n/8 of the crop still covers the resized crop."""
         return next((n for n in (1, 2, 4) if all(
             n * side >= 8 * size for size, side in zip(self.size, self.crop[2:]))), 8)
 

@@ -62,8 +62,8 @@ class OnRates:
 
         It has if its two halves, which saw different images and draws, rank the same channels
         highest: ``agreement = (common - chance) / (count - chance)`` is at least :data:`DECIDED`.
-        Two selections at random have ``chance = count**2 / C`` channels in common. To keep all
-        channels, or none, is no decision.
+        Two selections at random have ``chance = count**2 / C`` channels in common. A gate
+        that keeps all channels, or none, has not decided.
 
         Returns:
             dict[str, Any]: ``count``, ``common`` (int), ``chance``, ``agreement`` (float <= 1),

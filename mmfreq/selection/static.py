@@ -52,6 +52,12 @@ def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
     atomic_write_text(path, json.dumps(values, indent=1) + '\n')
 
 
+def write_static(rates: OnRates, channels: list[int], dynamic: Path, selection: Path, out: Path) -> None:
+    """Write a selection, and the config ``out`` of :func:`static_config` that takes it."""
+    save_selection(rates, channels, str(selection))
+    atomic_write_text(out, static_config(dynamic, selection, out))
+
+
 def static_config(dynamic: Path, selection: Path, out: Path) -> str:
     """Return the text of the config ``out``, which trains on a selection without the gate.
 

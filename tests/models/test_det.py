@@ -173,7 +173,7 @@ def crowded_file(folder: Path) -> str:
 
 
 def test_crowd_counts_as_in_the_stock_model(models: tuple, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An RLE crowd is no instance to find; with ``ignore_iof_thr``, what it covers is no background either."""
+    """An RLE crowd is not an object to detect; with ``ignore_iof_thr``, its area is not background either."""
     samples, losses, file = [], [], crowded_file(tmp_path)
     for model, freq in zip(models, (False, True)):
         for assigner in (model.rpn_head.assigner, model.roi_head.bbox_assigner):

@@ -21,6 +21,7 @@ from typing import Any, Optional, Sequence, Union
 import numpy as np
 from mmcv.image import rescale_size
 from mmcv.transforms import BaseTransform, LoadImageFromFile
+from mmcv.transforms.utils import cache_randomness
 from mmengine import fileio
 from mmengine.logging import print_log
 from mmengine.registry import TRANSFORMS
@@ -260,6 +261,48 @@ class FusedBlockDCT(FreqTransform):
         """Transform ``results['img']``."""
         results['img'] = self._map.channels(results['img'], self.dtype).transpose(1, 2, 0)
         results['freq_channels'] = list(self._indices)
+        return results
+
+
+@TRANSFORMS.register_module()
+class ChannelDrop(FreqTransform):
+    """Keep one of several selections, drawn for each image, and set the other channels to their mean.
+
+    A network that is trained with it accepts any of these selections at test time
+    (``tools/test.py --channels``). It comes after the normalisation, where the mean is 0.
+
+    Required Keys:
+        - img (np.float32 or np.int8, (h, w, C))
+        - freq_channels (list[int], optional; without it, all 3*N*N channels in order)
+
+    Modified Keys:
+        - img (in place)
+
+    Args:
+        keep (Sequence[str | Sequence]): The selections; see
+            :func:`mmfreq.dct.channels.channel_indices`. Each is drawn equally often.
+        block_size (int): Side N of the blocks. Defaults to 8.
+
+    Raises:
+        ValueError: An invalid selection, or one with channels that the image lacks.
+    """
+
+    def __init__(self, keep: Sequence[ChannelSpec], block_size: int = 8) -> None:
+        self.keep, self.block_size = keep, block_size
+        self._selections = [channel_indices(channels, block_size) for channels in keep]
+
+    @cache_randomness
+    def _draw(self) -> int:
+        return np.random.randint(len(self.keep))
+
+    def transform(self, results: dict) -> dict:
+        """Set the channels of ``results['img']`` outside the drawn selection to 0."""
+        channels = results.get('freq_channels', range(3 * self.block_size**2))
+        number = self._draw()
+        kept = np.isin(channels, self._selections[number])
+        if kept.sum() < len(self._selections[number]):
+            raise ValueError(f'expected an image with all channels of {self.keep[number]}, got {list(channels)}')
+        results['img'][..., ~kept] = 0
         return results
 
 

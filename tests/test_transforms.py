@@ -18,7 +18,15 @@ from references import FACE, exact_dct, resized
 
 from mmfreq.dct.channels import channel_indices
 from mmfreq.dct.stats import load_stats
-from mmfreq.transforms import BlockDCT, ChannelSelect, FreqNormalize, FusedBlockDCT, RoundPixels, YCbCr
+from mmfreq.transforms import (
+    BlockDCT,
+    ChannelDrop,
+    ChannelSelect,
+    FreqNormalize,
+    FusedBlockDCT,
+    RoundPixels,
+    YCbCr,
+)
 
 CHANNELS_24S = channel_indices('24S')
 STATS = {'mean': [(7 * i) % 31 - 15.5 for i in range(192)], 'std': [1 + (5 * i) % 13 for i in range(192)]}
@@ -44,7 +52,7 @@ def frequency_input(bgr: np.ndarray, upscale: int = 1, name: str = 'dctnet-class
 @pytest.mark.parametrize('scope', ['mmengine', 'mmpretrain', 'mmdet'])
 def test_every_scope_finds_the_transforms(scope: str) -> None:
     ours = {name for name, cls in TRANSFORMS.module_dict.items() if cls.__module__ == 'mmfreq.transforms'}
-    assert ours == {'YCbCr', 'BlockDCT', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize',
+    assert ours == {'YCbCr', 'BlockDCT', 'ChannelDrop', 'ChannelSelect', 'FreqNormalize', 'FusedBlockDCT', 'LazyResize',
                     'LoadYCbCrFromFile', 'RoundPixels'}
     for config in FREQ:
         assert type(build(config, scope)).__module__ == 'mmfreq.transforms'
@@ -68,6 +76,22 @@ def test_block_dct(shape: tuple[int, int], block_size: int, upscale: int) -> Non
     assert result.dtype == np.float32
     samples = resized(image, [side * upscale for side in shape]) if upscale > 1 else image
     assert_allclose(result, exact_dct(samples, block_size), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'int8'])
+def test_channel_drop_keeps_each_selection_equally_often(dtype: str) -> None:
+    scale, keep, counts = dict(int8=20).get(dtype), ['24N', '12N', [0, 17]], {24: 0, 12: 0, 2: 0}
+    freq = FusedBlockDCT('24N', 'imagenette-224-4x4', 4, dtype=dtype, scale=scale)
+    full, drop = freq({'img': FACE})['img'], ChannelDrop(keep, 4)
+    for _ in range(300):
+        image = drop(freq({'img': FACE}))['img']
+        kept = next(names for names in keep if len(channel_indices(names, 4)) == np.any(image, axis=(0, 1)).sum())
+        chosen = np.isin(channel_indices('24N', 4), channel_indices(kept, 4))
+        assert_array_equal(image, np.where(chosen, full, 0))
+        counts[chosen.sum()] += 1
+    assert min(counts.values()) > 65  # 100 are expected, with a deviation of 8
+    with pytest.raises(ValueError, match='ChannelDrop: expected .* all channels of 24N'):
+        ChannelDrop(['24N'], 4)(dict(img=full[..., :12], freq_channels=channel_indices('12N', 4)))
 
 
 @pytest.mark.parametrize(('channels', 'block_size', 'expected'), [

@@ -26,6 +26,8 @@ from mmengine.runner import Runner  # noqa: E402
 import mmfreq  # noqa: E402
 from mmfreq.apis.freqify.convert import write_freqified  # noqa: E402
 from mmfreq.apis.runs import build_runner, train_config  # noqa: E402
+from mmfreq.config.pipelines import drop_channels  # noqa: E402
+from mmfreq.dct.channels import channel_indices  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
 
 RESULTS, METRIC = HERE / 'results', 'accuracy/top1'
@@ -33,6 +35,7 @@ STATISTICS = {'lite0': None}  # by network; None: the shipped ones of 224x224 ph
 CLASSES = {'imagenette': 10, 'clothing10': 10, 'flowers17': 17}
 RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3}  # largest learning rates from scratch
 PARTS = ('train', 'val', 'test')
+ELASTIC = ['24N', '18N', '12N', '6N']
 FINE = 4  # they are divided by it in fine-tuning
 
 
@@ -48,6 +51,7 @@ class Row:
         stemless (bool): Whether the network is the stemless one of the accuracy study.
         data (str): Data set.
         per_class (int): Training images of each class, drawn by the seed; 0 for all.
+        elastic (bool): Whether each training image keeps one of the selections ``ELASTIC`` at random.
     """
     network: str
     channels: str
@@ -56,19 +60,20 @@ class Row:
     stemless: bool = False
     data: str = 'imagenette'
     per_class: int = 0
+    elastic: bool = False
 
     @property
     def name(self) -> str:
         """Name of the row in results and work dirs."""
         data = '' if self.data == 'imagenette' else f'-{self.data}'
         data += f'-{self.per_class}each' if self.per_class else ''
-        stem = '-stemless' if self.stemless else ''
-        return f'{self.network}{data}-{self.channels or "RGB"}{stem}-{self.start}-{self.epochs}'.lower()
+        kind = ('-elastic' if self.elastic else '') + ('-stemless' if self.stemless else '')
+        return f'{self.network}{data}-{self.channels or "RGB"}{kind}-{self.start}-{self.epochs}'.lower()
 
     def config(self, folder: Path) -> Path:
         """Return the config; that of DCT channels is written by freqify into ``folder`` unless it is there."""
         if self.stemless:
-            return HERE.parent / f'accuracy/configs/dct{self.channels.lower()}.py'
+            return HERE.parent / 'accuracy/configs/dct24n.py'
         stock = HERE / f'configs/{self.network}.py'
         out = folder / f'configs/{self.network}-{self.channels.lower()}.py'
         if self.channels and not out.is_file():
@@ -93,7 +98,10 @@ class Row:
                    'train_cfg.max_epochs': max(self.epochs, 1), 'train_cfg.val_interval': max(self.epochs, 1)}
         if self.start == 'stock':
             options['load_from'] = str(self.checkpoint(folder, seed))
-        if self.data != 'imagenette':
+        if self.stemless:
+            options['model.backbone.in_channels'] = len(channel_indices(self.channels, 4))
+            options |= {f'{part}_dataloader.dataset.pipeline.3.channels': self.channels for part in PARTS}
+        if self.network == 'lite0':
             classes = CLASSES[self.data]
             options |= {'model.head.num_classes': classes, 'data_preprocessor.num_classes': classes}
             options |= {f'{part}_dataloader.dataset.data_root': f'data/{self.data}' for part in PARTS}
@@ -179,13 +187,16 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
     print(f'{row.name}, seed {seed}: top-1 {metrics[METRIC]:.2f}', flush=True)
 
 
-def runner_of(row: Row, seed: int, work_dir: Path) -> Runner:
+def runner_of(row: Row, seed: int, work_dir: Path, validate: bool = True) -> Runner:
     """Build the runner of one training, which continues an interrupted one."""
     config = row.config(work_dir)
     arguments = dict(config=str(config), work_dir=str(work_dir / f'{row.name}-seed{seed}'), resume='auto',
-                     no_validate=False, amp=False, auto_scale_lr=False, verbose=False, launcher='none', local_rank=0,
+                     no_validate=not validate, amp=False, auto_scale_lr=False, verbose=False, launcher='none', local_rank=0,
                      cfg_options=row.options(work_dir, seed))
-    return build_runner(train_config(argparse.Namespace(**arguments)))
+    cfg = train_config(argparse.Namespace(**arguments))
+    if row.elastic:
+        drop_channels(cfg, 'train_dataloader', ELASTIC)
+    return build_runner(cfg)
 
 
 if __name__ == '__main__':

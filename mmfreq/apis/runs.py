@@ -19,6 +19,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.config.pipelines import (
     DATALOADERS,
     datasets_with_pipeline,
+    drop_channels,
     iter_dicts,
     transform_type,
     with_imports,
@@ -135,6 +136,8 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.work_dir = str(Path(folder, 'test'))
     if args.amp:
         cfg.test_cfg.fp16 = True
+    if args.channels:
+        drop_channels(cfg, 'test_dataloader', [args.channels])
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     check_config(cfg)

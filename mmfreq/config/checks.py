@@ -19,7 +19,7 @@ from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
 
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
-_AFTER_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'TestTimeAug', 'Compose', 'Collect',
+_AFTER_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'ChannelDrop', 'TestTimeAug', 'Compose', 'Collect',
               'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
 _HOSTS = ('mmcv', 'mmdet', 'mmpretrain', 'mmfreq')
 

@@ -5,9 +5,10 @@ from typing import Any, Iterator, Optional
 import numpy as np
 from mmengine.config import Config
 
+from mmfreq.dct.channels import ChannelSpec, channel_indices
 from mmfreq.dct.lazy_image import LAZY_RESIZES
 from mmfreq.errors import RefusedError
-from mmfreq.input_spec import InputSpec
+from mmfreq.input_spec import DCT_TRANSFORMS, InputSpec
 
 DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
@@ -147,6 +148,22 @@ def input_specs(cfg: Config) -> dict[str, InputSpec]:
             raise RefusedError(f'{name}: {error}') from error
         check_same(name, spec, f'another pipeline of {name}', specs.setdefault(name, spec))
     return specs
+
+
+def drop_channels(cfg: Config, dataloader: str, keep: list[ChannelSpec]) -> None:
+    """Insert a ChannelDrop into the pipelines of a dataloader, after the DCT.
+
+    Raises:
+        RefusedError: A pipeline has no DCT, or not all channels of a selection.
+        ValueError: An invalid selection.
+    """
+    for steps in pipelines(cfg, dataloader):
+        spec = InputSpec.from_steps(steps)
+        for channels in keep:
+            if not spec.channels or not {*channel_indices(channels, spec.block_size)} <= {*spec.channels}:
+                raise RefusedError(f'{dataloader}: expected channels of its input, {spec}, got {channels}')
+        last = max(i for i, step in enumerate(steps) if transform_type(step) in DCT_TRANSFORMS)
+        steps.insert(last + 1, dict(type='ChannelDrop', keep=keep, block_size=spec.block_size))
 
 
 def check_same(name: str, spec: InputSpec, other_name: str, other: InputSpec) -> None:

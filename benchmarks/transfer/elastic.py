@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Train networks whose input may be cut to fewer channels at test time, and networks for each number of channels.
+
+An elastic network keeps one of the selections 24N, 18N, 12N and 6N in each training image, drawn at random. It and the
+network for 24N are evaluated on all four selections, the others on their own. ResNets start from scratch, and
+EfficientNet-Lite0 from its ImageNet weights with 100 images of each class.
+
+A finished training writes results/elastic/ROW-seedN.json and is not repeated. An interrupted one continues from its
+last checkpoint. The table replaces the text between the marks in ../TRANSFER.md.
+"""
+import argparse
+import datetime
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from finetune import ELASTIC, METRIC, RESULTS, Row, machine, runner_of, write_checkpoint
+from logs import commit
+
+import mmfreq
+from mmfreq.apis.runs import build_runner, evaluate, test_config
+from mmfreq.files import atomic_write_text
+
+OUT = RESULTS / 'elastic'
+PHOTOS = 2  # every second photo is evaluated
+
+
+def rows_of(start: str) -> list[Row]:
+    """Return the elastic rows first, then the ones for each selection, widest first."""
+    if start == 'stock':
+        kinds: dict[str, Any] = dict(network='lite0', epochs=5, per_class=100)
+    else:
+        kinds = dict(network='resnet', epochs=10, stemless=True, start='scratch')
+    rows = [Row(channels='24N', elastic=True, **kinds), *(Row(channels=channels, **kinds) for channels in ELASTIC)]
+    longer = [Row(channels='24N', elastic=True, **dict(kinds, epochs=20))] if start == 'scratch' else []
+    return rows + longer
+
+
+def parse_args() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('--starts', nargs='+', choices=('scratch', 'stock'), default=['scratch', 'stock'],
+                        help='starts of the networks (default: scratch stock)')
+    parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
+    parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/transfer'), help='logs and checkpoints')
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Train and evaluate the missing rows, seed by seed."""
+    args = parse_args()
+    mmfreq.setup()
+    if not (args.work_dir / 'lite0.pth').is_file():
+        write_checkpoint(args.work_dir / 'lite0.pth')
+    for seed in args.seeds:
+        for start in args.starts:
+            for row in rows_of(start):
+                finish(row, seed, args.work_dir)
+
+
+def finish(row: Row, seed: int, work_dir: Path) -> None:
+    """Train one row with one seed and write the top-1 of each selection, unless it exists."""
+    target = OUT / f'{row.name}-seed{seed}.json'
+    if target.is_file():
+        return
+    torch.manual_seed(seed)
+    runner_of(row, seed, work_dir, validate=False).train()
+    selections = ELASTIC if row.channels == '24N' else [row.channels]
+    metrics = {channels: accuracy(row, seed, work_dir, channels) for channels in selections}
+    OUT.mkdir(parents=True, exist_ok=True)
+    result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
+                  date=datetime.date.today().isoformat(), commit=commit())
+    atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
+    print(f'{row.name}, seed {seed}:', *(f'{name} {value:.2f}' for name, value in metrics.items()), flush=True)
+
+
+def accuracy(row: Row, seed: int, work_dir: Path, channels: str) -> float:
+    """Return the top-1 on every n-th validation photo, with these channels of the input."""
+    options = row.options(work_dir, seed)
+    options['test_dataloader.dataset.indices'] = list(range(0, 3925, PHOTOS))
+    folder = work_dir / f'{row.name}-seed{seed}'
+    arguments = dict(config=str(row.config(work_dir)), checkpoint=str(folder), channels=channels, amp=False, tta=False,
+                     show=False, show_dir=None, verbose=False, launcher='none', local_rank=0, cfg_options=options,
+                     work_dir=str(folder / 'test'))
+    return evaluate(build_runner(test_config(argparse.Namespace(**arguments))), None)[METRIC]
+
+
+if __name__ == '__main__':
+    main()

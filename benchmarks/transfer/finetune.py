@@ -177,7 +177,6 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
         return
     torch.manual_seed(seed)
     runner = runner_of(row, seed, work_dir)
-    runner.model.to(memory_format=torch.channels_last)  # the same numbers, faster
     runner.train() if row.epochs else runner.val()
     metrics = {METRIC: runner.message_hub.get_scalar(f'val/{METRIC}').current()}
     result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
@@ -191,12 +190,14 @@ def runner_of(row: Row, seed: int, work_dir: Path, validate: bool = True) -> Run
     """Build the runner of one training, which continues an interrupted one."""
     config = row.config(work_dir)
     arguments = dict(config=str(config), work_dir=str(work_dir / f'{row.name}-seed{seed}'), resume='auto',
-                     no_validate=not validate, amp=False, auto_scale_lr=False, verbose=False, launcher='none', local_rank=0,
-                     cfg_options=row.options(work_dir, seed))
+                     no_validate=not validate, amp=False, auto_scale_lr=False, verbose=False, launcher='none',
+                     local_rank=0, cfg_options=row.options(work_dir, seed))
     cfg = train_config(argparse.Namespace(**arguments))
     if row.elastic:
         drop_channels(cfg, 'train_dataloader', ELASTIC)
-    return build_runner(cfg)
+    runner = build_runner(cfg)
+    runner.model.to(memory_format=torch.channels_last)  # the same numbers, faster
+    return runner
 
 
 if __name__ == '__main__':

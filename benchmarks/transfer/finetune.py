@@ -33,7 +33,8 @@ from mmfreq.files import atomic_write_text  # noqa: E402
 RESULTS, METRIC = HERE / 'results', 'accuracy/top1'
 STATISTICS = {'lite0': None}  # by network; None: the shipped ones of 224x224 photos
 CLASSES = {'imagenette': 10, 'clothing10': 10, 'flowers17': 17}
-RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3}  # largest learning rates from scratch
+# Largest learning rates from scratch.
+RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3, 'cspnext': 4e-3}
 PARTS = ('train', 'val', 'test')
 ELASTIC = ['24N', '18N', '12N', '6N']
 FINE = 4  # they are divided by it in fine-tuning

@@ -1,4 +1,4 @@
-# RTMDet-tiny on photos of balloons, 416x416 pixels. Its backbone is the CSPNeXt of cspnext.py.
+# RTMDet-tiny on photos of balloons, 320x320 pixels. Its backbone is the CSPNeXt of cspnext.py.
 _base_ = 'mmdet::rtmdet/rtmdet_tiny_8xb32-300e_coco.py'
 
 model = dict(
@@ -6,9 +6,9 @@ model = dict(
     neck=dict(norm_cfg=dict(type='BN')),
     bbox_head=dict(num_classes=1, norm_cfg=dict(type='BN')))
 
-size = (416, 416)
+size = (320, 320)
 load = _base_.train_pipeline[:2]
-resize = dict(type='RandomResize', scale=(832, 832), ratio_range=(0.5, 2.0), keep_ratio=True)
+resize = dict(type='RandomResize', scale=(640, 640), ratio_range=(0.5, 2.0), keep_ratio=True)
 crop = [dict(type='RandomCrop', crop_size=size), *_base_.train_pipeline[5:7],
         dict(type='Pad', size=size, pad_val=dict(img=(114, 114, 114)))]
 train_pipeline = [*load, dict(_base_.train_pipeline[2], img_scale=size), resize, *crop,
@@ -32,7 +32,7 @@ test_dataloader = val_dataloader
 val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
 
-epochs, last = 60, 15  # without Mosaic and MixUp at the end, as in the stock config
+epochs, last = 40, 10  # without Mosaic and MixUp at the end, as in the stock config
 train_cfg = dict(max_epochs=epochs, val_interval=epochs, dynamic_intervals=None)
 optim_wrapper = dict(optimizer=dict(lr=0.001))
 param_scheduler = [

@@ -44,7 +44,8 @@ def main() -> None:
     mmfreq.setup()
     for seed in args.seeds:
         for detector in args.detectors:
-            finish(Row('cspnext', '', 10, 'scratch'), seed, args.work_dir)
+            if BACKBONES[detector].start == 'scratch':
+                finish(BACKBONES[detector], seed, args.work_dir)
             for name in args.inputs:
                 train(detector, name, seed, args.work_dir)
 

@@ -29,9 +29,10 @@ def parse_args() -> argparse.Namespace:
                         help='draw every INTERVAL-th image (default: 1)')
     parser.add_argument('--wait-time', type=float, default=2,
                         help='seconds that a window stays (default: 2)')
-    parser.add_argument('--channels', metavar='SELECTION', help='evaluate with these channels of the input only, '
-                        'such as 12N or a .json file, and with the others at their mean')
-    parser.add_argument('--tta', action='store_true', help='test-time augmentation by the tta_model and '
+    inputs = parser.add_mutually_exclusive_group()
+    inputs.add_argument('--channels', metavar='SELECTION', help='evaluate with these channels of the input only, such '
+                        'as 12N or a .json file, and with the others at their mean')
+    inputs.add_argument('--tta', action='store_true', help='test-time augmentation by the tta_model and '
                         'the tta_pipeline of the config')
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     add_run_arguments(parser)

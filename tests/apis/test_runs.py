@@ -7,16 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from references import noise
 from shipped import CONFIGS, LOADERS, shipped
 
 from mmfreq.apis import runs
+from mmfreq.dct.channels import channel_indices
 from mmfreq.errors import RefusedError
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +143,20 @@ def test_the_documented_views_are_an_image_and_its_mirror_image(own: Path, check
         expected = [Compose(plain)(dict(img_path=file))['inputs'] for file in files]
     for view, inputs in zip(views, expected, strict=True):
         assert_allclose(view.numpy(), inputs.numpy(), rtol=0, atol=1e-5)
+
+
+def test_channels_cut_the_input(checkpoint: Path, tmp_path: Path) -> None:
+    dataset = runs.test_config(arguments('test', checkpoint, '--channels', '12S')).test_dataloader.dataset
+    file = str(tmp_path / 'image.png')
+    cv2.imwrite(file, noise(256, 256))
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        full, cut = (Compose(pipeline)(dict(img_path=file))['inputs'].numpy()
+                     for pipeline in (shipped(DEMO24).test_pipeline, dataset.pipeline))
+    kept = np.isin(channel_indices('24S'), channel_indices('12S'))[:, None, None]
+    assert_array_equal(cut, np.where(kept, full, 0))
+    for config, channels in ((DEMO24, '48S'), ('demo/resnet18_demo.py', '12S')):
+        with pytest.raises(RefusedError, match=f'test_dataloader: expected channels .* got {channels}'):
+            runs.test_config(arguments('test', checkpoint, '--channels', channels, config=CONFIGS / config))
 
 
 @pytest.mark.parametrize('out', ['metrics', 'metrics.txt', 'predictions.pth'])

@@ -21,12 +21,13 @@ sys.path.append(str(HERE.parent / 'accuracy'))
 
 from lite0 import write_checkpoint  # noqa: E402
 from logs import commit, machine  # noqa: E402
+from mmengine.config import Config  # noqa: E402
 from mmengine.runner import Runner  # noqa: E402
 
 import mmfreq  # noqa: E402
 from mmfreq.apis.freqify.convert import write_freqified  # noqa: E402
 from mmfreq.apis.runs import build_runner, train_config  # noqa: E402
-from mmfreq.config.pipelines import drop_channels  # noqa: E402
+from mmfreq.config.pipelines import drop_channels, pipelines  # noqa: E402
 from mmfreq.dct.channels import channel_indices  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
 
@@ -53,6 +54,7 @@ class Row:
         data (str): Data set.
         per_class (int): Training images of each class, drawn by the seed; 0 for all.
         elastic (bool): Whether each training image keeps one of the selections ``ELASTIC`` at random.
+        pixels (int): Side to which the RGB image is downsized, before it is enlarged again; 0 for neither.
     """
     network: str
     channels: str
@@ -62,6 +64,7 @@ class Row:
     data: str = 'imagenette'
     per_class: int = 0
     elastic: bool = False
+    pixels: int = 0
 
     @property
     def name(self) -> str:
@@ -69,7 +72,8 @@ class Row:
         data = '' if self.data == 'imagenette' else f'-{self.data}'
         data += f'-{self.per_class}each' if self.per_class else ''
         kind = ('-elastic' if self.elastic else '') + ('-stemless' if self.stemless else '')
-        return f'{self.network}{data}-{self.channels or "RGB"}{kind}-{self.start}-{self.epochs}'.lower()
+        size = self.pixels or ''
+        return f'{self.network}{data}-{self.channels or "RGB"}{size}{kind}-{self.start}-{self.epochs}'.lower()
 
     def config(self, folder: Path) -> Path:
         """Return the config; that of DCT channels is written by freqify into ``folder`` unless it is there."""
@@ -196,9 +200,18 @@ def runner_of(row: Row, seed: int, work_dir: Path, validate: bool = True) -> Run
     cfg = train_config(argparse.Namespace(**arguments))
     if row.elastic:
         drop_channels(cfg, 'train_dataloader', ELASTIC)
+    downsize(cfg, row.pixels)
     runner = build_runner(cfg)
     runner.model.to(memory_format=torch.channels_last)  # the same numbers, faster
     return runner
+
+
+def downsize(cfg: Config, pixels: int) -> None:
+    """Let all pipelines of a config of RGB downsize their square crop, and enlarge it again; 0 changes nothing."""
+    for steps in [steps for part in PARTS for steps in pipelines(cfg, f'{part}_dataloader') if pixels]:
+        crop, = (step.get('crop_size') or step['scale'] for step in steps if 'Crop' in step['type'])
+        steps[-1:-1] = [dict(type='Resize', scale=(pixels, pixels), interpolation='area'),
+                        dict(type='Resize', scale=(crop, crop), interpolation='bicubic')]
 
 
 if __name__ == '__main__':

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Train networks whose input may be cut to fewer channels at test time, and networks for each number of channels.
+"""Train networks for each number of input values: on native channels, on downsized RGB, and elastic ones.
 
-An elastic network keeps one of the selections 24N, 18N, 12N and 6N in each training image, drawn at random. It and the
-network for 24N are evaluated on all four selections, the others on their own. ResNets start from scratch, and
+An elastic network keeps one of the selections 24N, 18N, 12N and 6N in each training image, drawn at random, and may be
+cut to any of them at test time. It and the network for 24N are evaluated on all four, the others on their own input.
+RGB networks get images that were downsized to as many values and enlarged again. ResNets start from scratch, and
 EfficientNet-Lite0 from its ImageNet weights with 100 images of each class.
 
-A finished training writes results/elastic/ROW-seedN.json and is not repeated. An interrupted one continues from its
-last checkpoint. The table replaces the text between the marks in ../TRANSFER.md.
+A finished training writes results/input_sizes/ROW-seedN.json and is not repeated. An interrupted one continues from
+its last checkpoint. Then run summarize.py.
 """
 import argparse
 import datetime
@@ -15,26 +16,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from finetune import ELASTIC, METRIC, RESULTS, Row, machine, runner_of, write_checkpoint
+from finetune import ELASTIC, METRIC, RESULTS, Row, downsize, machine, runner_of, write_checkpoint
 from logs import commit
 
 import mmfreq
 from mmfreq.apis.runs import build_runner, evaluate, test_config
 from mmfreq.files import atomic_write_text
 
-OUT = RESULTS / 'elastic'
+OUT = RESULTS / 'input_sizes'
+SIDES = dict(scratch=(64, 45, 39, 32, 23), stock=(128, 91, 78, 64, 45))  # 1, 1/2, 3/8, 1/4, 1/8 of the values
 PHOTOS = 2  # every second photo is evaluated
 
 
 def rows_of(start: str) -> list[Row]:
-    """Return the elastic rows first, then the ones for each selection, widest first."""
+    """Return the rows of a start, the elastic ones first."""
     if start == 'stock':
         kinds: dict[str, Any] = dict(network='lite0', epochs=5, per_class=100)
+        channels = kinds
+        elastic = [Row(channels='24N', elastic=True, **kinds)]
     else:
-        kinds = dict(network='resnet', epochs=10, stemless=True, start='scratch')
-    rows = [Row(channels='24N', elastic=True, **kinds), *(Row(channels=channels, **kinds) for channels in ELASTIC)]
-    longer = [Row(channels='24N', elastic=True, **dict(kinds, epochs=20))] if start == 'scratch' else []
-    return rows + longer
+        kinds = dict(network='resnet', epochs=10, start='scratch')
+        channels = dict(kinds, stemless=True)
+        elastic = [Row(channels='24N', elastic=True, **dict(channels, epochs=epochs)) for epochs in (10, 20)]
+    _, *smaller = SIDES[start]
+    return [*elastic, *(Row(channels=name, **channels) for name in ELASTIC), Row(channels='', **kinds),
+            *(Row(channels='', pixels=side, **kinds) for side in smaller)]
 
 
 def parse_args() -> argparse.Namespace:
@@ -67,7 +73,7 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
     torch.manual_seed(seed)
     runner_of(row, seed, work_dir, validate=False).train()
     selections = ELASTIC if row.channels == '24N' else [row.channels]
-    metrics = {channels: accuracy(row, seed, work_dir, channels) for channels in selections}
+    metrics = {channels or 'RGB': accuracy(row, seed, work_dir, channels) for channels in selections}
     OUT.mkdir(parents=True, exist_ok=True)
     result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
                   date=datetime.date.today().isoformat(), commit=commit())
@@ -83,7 +89,9 @@ def accuracy(row: Row, seed: int, work_dir: Path, channels: str) -> float:
     arguments = dict(config=str(row.config(work_dir)), checkpoint=str(folder), channels=channels, amp=False, tta=False,
                      show=False, show_dir=None, verbose=False, launcher='none', local_rank=0, cfg_options=options,
                      work_dir=str(folder / 'test'))
-    return evaluate(build_runner(test_config(argparse.Namespace(**arguments))), None)[METRIC]
+    cfg = test_config(argparse.Namespace(**arguments))
+    downsize(cfg, row.pixels)
+    return evaluate(build_runner(cfg), None)[METRIC]
 
 
 if __name__ == '__main__':

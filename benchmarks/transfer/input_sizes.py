@@ -24,23 +24,21 @@ from mmfreq.apis.runs import build_runner, evaluate, test_config
 from mmfreq.files import atomic_write_text
 
 OUT = RESULTS / 'input_sizes'
-SIDES = dict(scratch=(64, 45, 39, 32, 23), stock=(128, 91, 78, 64, 45))  # 1, 1/2, 3/8, 1/4, 1/8 of the values
-PHOTOS = 2  # every second photo is evaluated
+SIDES = dict(scratch=(45, 39, 32, 23), stock=(91, 78, 64, 45))  # 1/2, 3/8, 1/4, 1/8 of the values of RGB
+PHOTOS = dict(scratch=1, stock=2)  # every n-th photo is evaluated
 
 
 def rows_of(start: str) -> list[Row]:
-    """Return the rows of a start, the elastic ones first."""
+    """Return the rows of a start. Those for 12N and RGB from scratch are in the accuracy study."""
     if start == 'stock':
         kinds: dict[str, Any] = dict(network='lite0', epochs=5, per_class=100)
-        channels = kinds
-        elastic = [Row(channels='24N', elastic=True, **kinds)]
+        rows = [Row(channels='24N', elastic=True, **kinds), *(Row(channels=name, **kinds) for name in [*ELASTIC, ''])]
     else:
         kinds = dict(network='resnet', epochs=10, start='scratch')
-        channels = dict(kinds, stemless=True)
-        elastic = [Row(channels='24N', elastic=True, **dict(channels, epochs=epochs)) for epochs in (10, 20)]
-    _, *smaller = SIDES[start]
-    return [*elastic, *(Row(channels=name, **channels) for name in ELASTIC), Row(channels='', **kinds),
-            *(Row(channels='', pixels=side, **kinds) for side in smaller)]
+        stemless = dict(kinds, stemless=True)
+        rows = [Row(channels='24N', elastic=True, **dict(stemless, epochs=epochs)) for epochs in (10, 20)]
+        rows += [Row(channels=name, **stemless) for name in ('24N', '18N', '6N')]
+    return rows + [Row(channels='', pixels=side, **kinds) for side in SIDES[start]]
 
 
 def parse_args() -> argparse.Namespace:
@@ -48,6 +46,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--starts', nargs='+', choices=('scratch', 'stock'), default=['scratch', 'stock'],
                         help='starts of the networks (default: scratch stock)')
+    parser.add_argument('--rows', nargs='+', metavar='ROW', help='rows, named as their results (default: all)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs/transfer'), help='logs and checkpoints')
     return parser.parse_args()
@@ -62,7 +61,8 @@ def main() -> None:
     for seed in args.seeds:
         for start in args.starts:
             for row in rows_of(start):
-                finish(row, seed, args.work_dir)
+                if row.name in (args.rows or [row.name]):
+                    finish(row, seed, args.work_dir)
 
 
 def finish(row: Row, seed: int, work_dir: Path) -> None:
@@ -84,7 +84,7 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
 def accuracy(row: Row, seed: int, work_dir: Path, channels: str) -> float:
     """Return the top-1 on every n-th validation photo, with these channels of the input."""
     options = row.options(work_dir, seed)
-    options['test_dataloader.dataset.indices'] = list(range(0, 3925, PHOTOS))
+    options['test_dataloader.dataset.indices'] = list(range(0, 3925, PHOTOS[row.start]))
     folder = work_dir / f'{row.name}-seed{seed}'
     arguments = dict(config=str(row.config(work_dir)), checkpoint=str(folder), channels=channels, amp=False, tta=False,
                      show=False, show_dir=None, verbose=False, launcher='none', local_rank=0, cfg_options=options,

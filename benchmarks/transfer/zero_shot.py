@@ -22,8 +22,9 @@ from mmengine.runner import load_checkpoint
 
 import mmfreq
 import mmfreq.models.cls  # noqa: F401, registers the backbones
-from mmfreq.dct.channels import channel_indices, read_json
+from mmfreq.dct.channels import channel_indices
 from mmfreq.files import atomic_write_text
+from mmfreq.selection.rates import load_on_rates
 from mmfreq.transforms import FusedBlockDCT
 
 HERE = Path(__file__).parent
@@ -73,12 +74,12 @@ class Row:
     """An input of the network.
 
     Args:
-        channels (str | list | tuple): Selection, or a JSON file in this folder. Empty for RGB.
+        channels (str | list | tuple): Selection. Empty for RGB.
         block_size (int): Side of a block.
         upscale (int): Factor by which the DCT upscales the image. Blocks of 8x8 pixels without it are of an image that
             was enlarged to 448x448 before.
         scale (float): Steps of int8 for a standard deviation, 0 for float32.
-        own_scales (bool): Whether each channel has its own scale, the largest that clips none of the first 500 photos.
+        stats (str): Statistics of 4x4 blocks.
         change (str): What happens to the photo before, of ``CHANGES``.
         amount (float): Its argument.
         every (int): 1 for all photos, n for every n-th.
@@ -87,7 +88,7 @@ class Row:
     block_size: int = 4
     upscale: int = 1
     scale: float = 0
-    own_scales: bool = False
+    stats: str = 'imagenette-224-4x4'
     change: str = ''
     amount: float = 0
     every: int = 1
@@ -105,17 +106,19 @@ def all_rows() -> dict[str, Row]:
     rows['24S upscaled'] = Row('24S', 8, 2)
     rows |= {f'{name} int8': Row(name, scale=8) for name in ('24N', '12N')}
     rows |= {f'{name} int8': Row(name, scale=8, every=EVERY) for name in ('48N', '18N', '6N')}
-    rows |= {f'{count} learned': Row(f'selections/learned{count}.json') for count in (24, 12)}
+    rows |= {f'{count} learned': Row(learned(f'48N-{count}-seed0', count)) for count in (24, 12)}
+    rows['24 learned of 448'] = Row(learned('192-24-seed0', 24), 8)
     rows |= {f'RGB {side}': Row(change='downsize', amount=side, every=EVERY)
              for side in map(side_of, (36, 24, 18, 12, 8, 6))}
     rows |= {f'{count} channels': Row(selection, every=EVERY) for count, selection in between.items()}
     rows |= {f'JPEG {quality}': Row(change='jpeg', amount=quality, every=EVERY)
              for quality in (95, 85, 75, 50, 30, 20, 15, 10, 5)}
     steps = (('24N', 16), ('24N', 4), ('24N', 2), ('24N', 1), ('12N', 2), ('6N', 2))
-    rows |= {f'{name} int8 own scales': Row(name, scale=1, own_scales=True, every=EVERY) for name in ('24N', '12N')}
+    ranges = dict(scale=127, stats='imagenette-224-4x4-range')
+    rows |= {f'{name} int8 own scales': Row(name, **ranges) for name in ('24N', '12N', '18N', '6N')}
     rows |= {f'{name} int8 scale {scale}': Row(name, scale=scale, every=EVERY) for name, scale in steps}
-    rows |= {f'24 random {seed}': Row(random_channels(24, seed), every=EVERY) for seed in range(3)}
-    rows |= {f'{name} of 448 int8': Row(name, 8, scale=8, every=EVERY) for name in squares}
+    rows |= {f'24 random {seed}': Row(random_channels(24, seed)) for seed in range(3)}
+    rows |= {f'{name} of 448 int8': Row(name, 8, scale=8) for name in squares}
     rows |= {f'{change} {amount}, {name or "RGB"}': Row(name, change=change, amount=amount, every=2 * EVERY)
              for change, amounts in AMOUNTS.items() for amount in amounts for name in ('', '24N', '12N')}
     return rows
@@ -124,6 +127,11 @@ def all_rows() -> dict[str, Row]:
 def random_channels(count: int, seed: int) -> tuple[int, ...]:
     """Draw some of the 48 native channels."""
     return tuple(sorted(np.random.default_rng(seed).choice(48, count, replace=False).tolist()))
+
+
+def learned(gate: str, count: int) -> tuple[int, ...]:
+    """Return the channels that a gate of gates.py keeps most often."""
+    return tuple(sorted(load_on_rates(str(HERE / f'results/gates/{gate}.json')).top(count)))
 
 
 def side_of(channels: int) -> int:
@@ -153,9 +161,6 @@ def main() -> None:
     results = json.loads(RESULT.read_text(encoding='utf-8')) if RESULT.is_file() else {}
     for name, row in all_rows().items():
         if name in results or args.rows and name not in args.rows:
-            continue
-        if str(row.channels).endswith('.json') and not (HERE / row.channels).is_file():
-            print(f'{name}: skipped, because there is no {row.channels}', flush=True)
             continue
         results[name] = evaluate(network, row, photos, labels)
         lines = ',\n'.join(f'{json.dumps(key)}: {json.dumps(value)}' for key, value in results.items())
@@ -190,7 +195,7 @@ def evaluate(network: Callable[[np.ndarray], np.ndarray], row: Row, photos: list
     used = np.arange(0, len(labels), row.every)
     changed = CHANGES.get(row.change, lambda image, amount: image)
     images = (changed(photos[i], row.amount) for i in used)
-    inputs, sizes, correct = input_of(row, photos[:500]), [], []
+    inputs, sizes, correct = input_of(row), [], []
     for start in range(0, len(used), BATCH):
         batch = list(islice(images, BATCH))
         pixels, sent = inputs(batch)
@@ -210,55 +215,28 @@ def values_of(row: Row) -> int:
     if not row.channels:
         side = row.amount if row.change == 'downsize' else SIDE
         return int(3 * side**2)
-    return len(channels_of(row)) * (SIDE // 4)**2
+    return len(channel_indices(row.channels, row.block_size)) * (SIDE // 4)**2
 
 
-def channels_of(row: Row) -> list[int]:
-    """Return the channels of a row by their numbers."""
-    return channel_indices(selection_of(row)['channels'], selection_of(row)['block_size'])
-
-
-def selection_of(row: Row) -> dict[str, Any]:
-    """Return channels and block size of a row; a file says for which blocks it is."""
-    if not str(row.channels).endswith('.json'):
-        return dict(channels=row.channels, block_size=row.block_size)
-    file = str(HERE / row.channels)
-    return dict(channels=file, block_size=read_json(file, 'channels').get('block_size', 8))
-
-
-def input_of(row: Row, sample: list[np.ndarray]) -> Callable[[list[np.ndarray]], tuple[np.ndarray, Iterator]]:
-    """Return a function from images to the network's pixels, and to int8 or uint8 arrays to be sent.
-
-    Args:
-        row (Row): The input.
-        sample (list[np.ndarray]): Images from which ``own_scales`` are computed.
-    """
+def input_of(row: Row) -> Callable[[list[np.ndarray]], tuple[np.ndarray, Iterator]]:
+    """Return a function from images to the network's pixels, and to int8 or uint8 arrays to be sent."""
     if not row.channels:
         return rgb_pixels if not row.change else lambda images: (rgb_pixels(images)[0], iter(()))
-    chosen = selection_of(row)
-    enlarged = chosen['block_size'] == 8 and row.upscale == 1
-    stats = 'imagenette-224-4x4' if chosen['block_size'] == 4 else 'photos-448'
-    freq = dict(type='FusedBlockDCT', **chosen, stats=stats, upscale=row.upscale)
-    steps = dict(dtype='int8', scale=row.scale) if row.scale and not row.own_scales else {}
-    transform = FusedBlockDCT(**{key: value for key, value in {**freq, **steps}.items() if key != 'type'})
+    enlarged = row.block_size == 8 and row.upscale == 1
+    stats = row.stats if row.block_size == 4 else 'photos-448'
+    freq = dict(channels=row.channels, block_size=row.block_size, stats=stats, upscale=row.upscale)
+    transform = FusedBlockDCT(**freq, **(dict(dtype='int8', scale=row.scale) if row.scale else {}))
     with DefaultScope.overwrite_default_scope('mmpretrain'):
-        backbone = unpacked_backbone(freq)
+        backbone = unpacked_backbone(dict(freq, type='FusedBlockDCT'))
 
     def channels(image: np.ndarray) -> np.ndarray:
         image = cv2.resize(image, (2 * SIDE, 2 * SIDE), interpolation=cv2.INTER_LINEAR) if enlarged else image
         return transform.transform(dict(img=image))['img']
 
-    scales: Any = row.scale or 1
-    if row.own_scales:
-        scales = 127 / np.max([abs(channels(image)).max((0, 1)) for image in sample], axis=0)
-
     def inputs(images: list[np.ndarray]) -> tuple[np.ndarray, Iterator]:
-        values = np.stack([channels(image) for image in images])
-        if row.own_scales:
-            values = np.clip(np.rint(values * scales), -127, 127).astype(np.int8)
-        sent = values.transpose(0, 3, 1, 2)
-        batch = torch.from_numpy(np.ascontiguousarray((values / np.float32(scales)).transpose(0, 3, 1, 2)))
-        return backbone.enter(batch.float()).numpy(), iter(sent if row.scale else ())
+        sent = np.stack([channels(image) for image in images]).transpose(0, 3, 1, 2)
+        batch = torch.from_numpy(np.ascontiguousarray(sent)).float() / (row.scale or 1)
+        return backbone.enter(batch).numpy(), iter(sent if row.scale else ())
 
     return inputs
 

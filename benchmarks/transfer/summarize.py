@@ -2,7 +2,7 @@
 """Write the tables and figures of the transfer study from the available results.
 
 The tables replace the text between the marks in ../TRANSFER.md. values.png shows top-1 over the values of an image,
-bytes.png over its bytes.
+bytes.png over its bytes, and elastic.png that of networks which were trained for each number of values.
 """
 import json
 import sys
@@ -17,11 +17,13 @@ from zero_shot import AMOUNTS, RESULT, SIDE
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / 'accuracy'))
 
-from finetune import METRIC, RESULTS, Row, all_rows  # noqa: E402
+from finetune import ELASTIC, METRIC, RESULTS, Row, all_rows  # noqa: E402
+from input_sizes import SIDES, rows_of  # noqa: E402
 from report import markdown, paired, plus_minus  # noqa: E402
 from summary import Estimate, Results, difference, load_results, reached  # noqa: E402
 
 from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure  # noqa: E402
+from mmfreq.dct.channels import channel_indices  # noqa: E402
 from mmfreq.files import atomic_write_text  # noqa: E402
 
 PAGE = HERE.parent / 'TRANSFER.md'
@@ -29,6 +31,9 @@ BEGIN, END = '<!-- begin of {} -->', '<!-- end of {} -->'
 ALL_VALUES = 3 * SIDE**2
 NATIVE = ('6N', '8 channels', '12N', '18N', '24N', '36 channels', '48N')
 EPOCHS = (0, 1, 3, 10)
+AP = 'coco/bbox_mAP'
+COLORS = {'one network for each selection': OTHERS, 'elastic': '#ef6c00', 'elastic, 20 epochs': '#c2185b',
+          'trained on 24N, and cut': '#2e7d32', 'RGB, downsized': BASELINE}
 # Rows of the tables of fine-tuning: network, channels, start, stemless, and words.
 FINE_TUNED = (
     ('resnet', '24N', 'stock', False, 'ResNet-18, 24N, unpacked, from RGB weights'),
@@ -77,9 +82,12 @@ def main() -> None:
     photos, results = Photos(), load_results(RESULTS) | stemless_of_the_accuracy_study()
     draw_values(photos, str(HERE / 'values.png'))
     draw_bytes(photos, str(HERE / 'bytes.png'))
+    sizes = results_of_sizes()
+    draw_sizes(sizes, str(HERE / 'elastic.png'))
     tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
                   networks=network_robustness_table(), training=training_table(results),
-                  starts=start_table(results), transfer=transfer_table(results))
+                  starts=start_table(results), transfer=transfer_table(results), sizes=sizes_table(sizes),
+                  detection=detection_table(load_results(RESULTS / 'detection')))
     text = PAGE.read_text(encoding='utf-8')
     for name, table in tables.items():
         before, rest = text.split(BEGIN.format(name))
@@ -197,6 +205,81 @@ def transfer_table(results: Results) -> str:
             lines.append([data, per_class or 'all', epochs, *(cell(results, row) for row in rows), *against])
     return table(('data', 'images a class', 'epochs', 'RGB', '24N', '12N', 'RGB, from scratch', '24N - RGB',
                   '12N - RGB'), lines)
+
+
+def results_of_sizes() -> Results:
+    """Return the results of input_sizes.py, a row for each of the inputs that a network was evaluated on."""
+    study, results = load_results(HERE.parent / 'accuracy/results'), {}
+    for name, seeds in load_results(RESULTS / 'input_sizes').items():
+        for seed, result in seeds.items():
+            for channels, value in result['metrics'].items():
+                metrics = dict(metrics={METRIC: value})
+                results.setdefault(f'{name} at {channels}', {})[seed] = metrics
+    results[Row('resnet', '12N', 10, 'scratch', True).name + ' at 12N'] = study['dct12n']
+    results[Row('resnet', '', 10, 'scratch').name + ' at RGB'] = study['native-rgb']
+    return results
+
+
+def lines_of_sizes(start: str) -> dict[str, list[str]]:
+    """Return the lines of table and picture: words, and their rows from half to an eighth of the values."""
+    rows = {(row.channels, row.elastic, row.pixels, row.epochs): row.name for row in rows_of(start)}
+    epochs = min(key[3] for key in rows)
+    alone = {key[0]: f'{name} at {key[0]}' for key, name in rows.items() if key[0] and not key[1]}
+    alone.setdefault('12N', Row('resnet', '12N', 10, 'scratch', True).name + ' at 12N')
+    lines = {'one network for each selection': [alone[name] for name in ELASTIC]}
+    for key, name in rows.items():
+        if key[1]:
+            words = 'elastic' if key[3] == epochs else f'elastic, {key[3]} epochs'
+            lines[words] = [f'{name} at {channels}' for channels in ELASTIC]
+    lines['trained on 24N, and cut'] = [f'{rows["24N", False, 0, epochs]} at {channels}' for channels in ELASTIC]
+    lines['RGB, downsized'] = [f'{rows["", False, side, epochs]} at RGB' for side in SIDES[start]]
+    return lines
+
+
+def sizes_table(results: Results) -> str:
+    """Return the table of the networks that were trained for each number of values."""
+    lines = []
+    for start, words in dict(scratch='ResNet-18, from scratch', stock='EfficientNet-Lite0, ImageNet weights').items():
+        alone = lines_of_sizes(start)['one network for each selection']
+        for kind, rows in lines_of_sizes(start).items():
+            if any(row in results for row in rows):
+                lines.append([f'{words}: {kind}', *(cell(results, row) for row in rows)])
+            if rows != alone and any(difference(results, *pair) for pair in zip(rows, alone)):
+                lines.append(['minus one for each', *(paired(difference(results, *pair)) for pair in zip(rows, alone))])
+    return table(('network', '1/2, 24N', '3/8, 18N', '1/4, 12N', '1/8, 6N'), lines)
+
+
+def detection_table(results: Results) -> str:
+    """Return the table of detectors that were fine-tuned on photos of balloons."""
+    lines = []
+    for detector, words in (('faster-rcnn', 'Faster R-CNN'), ('rtmdet', 'RTMDet-tiny')):
+        for name in ('24n', '12n'):
+            rows = f'{detector}-rgb', f'{detector}-{name}'
+            if all(row in results for row in rows):
+                values = [reached(results, row, AP) for row in rows]
+                cells = [f'{plus_minus(value, ".1f", value.deviation)} ({value.count})' for value in values]
+                lines.append([words, name.upper(), *cells, paired(difference(results, rows[1], rows[0], AP))])
+    return table(('detector', 'channels', 'AP on RGB', 'AP on channels', 'difference'), lines)
+
+
+def draw_sizes(results: Results, path: str) -> None:
+    """Draw top-1 of the networks that were trained for each number of values over the bytes of int8 and uint8."""
+    figure = Figure(figsize=(9.6, 4.2), layout='constrained')
+    titles = dict(scratch=('ResNet-18 from scratch, 64x64 pixels', 64),
+                  stock=('EfficientNet-Lite0 from ImageNet weights, 128x128 pixels', 128))
+    for axis, (start, (title, side)) in zip(figure.subplots(1, 2), titles.items()):
+        for kind, rows in lines_of_sizes(start).items():
+            known = [(len(channel_indices(name, 4)) * (side // 4)**2 / 1e3, reached(results, row).mean)
+                     for name, row in zip(ELASTIC, rows) if row in results]
+            if known:
+                axis.plot(*zip(*known), 'o-', color=COLORS[kind], label=kind, markersize=5)
+        axis.set_title(title, fontsize=10, color=INK)
+        axis.set_xlabel('kB per image (one byte for each value)', color=INK)
+        axis.grid(alpha=0.25)
+        axis.spines[['top', 'right']].set_visible(False)
+    figure.axes[0].set_ylabel('top-1 (%)', color=INK)
+    figure.axes[0].legend(frameon=False, fontsize=9, loc='lower right')
+    save_figure(figure, path)
 
 
 def draw_values(photos: Photos, path: str) -> None:

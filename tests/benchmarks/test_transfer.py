@@ -5,6 +5,7 @@ from typing import Callable
 
 import cv2
 import finetune
+import input_sizes
 import lite0
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ import scipy.stats
 import torch
 import zero_shot
 from mmengine.config import Config
-from mmengine.registry import init_default_scope
+from mmengine.dataset import Compose
+from mmengine.registry import DefaultScope, init_default_scope
 from summarize import Photos, network_robustness_table, table
 from torch import nn
 
@@ -30,14 +32,14 @@ def photo() -> np.ndarray:
 
 def pixels_of(row: zero_shot.Row, image: np.ndarray) -> np.ndarray:
     with torch.no_grad():
-        return zero_shot.input_of(row, [image])([image])[0]
+        return zero_shot.input_of(row)([image])[0]
 
 
 def test_all_native_channels_are_the_stock_pixels(photo: np.ndarray) -> None:
     rgb = pixels_of(zero_shot.Row(), photo)
     assert rgb[0, 0, 5, 7] == pytest.approx((int(photo[5, 7, 2]) - 127) / 128)
     np.testing.assert_allclose(pixels_of(zero_shot.Row('48N'), photo), rgb, atol=1.5 / 128)  # YCbCr is rounded
-    for row in (zero_shot.Row('48N', scale=8), zero_shot.Row('48N', scale=1, own_scales=True)):
+    for row in (zero_shot.Row('48N', scale=8), zero_shot.Row('48N', scale=127, stats='imagenette-224-4x4-range')):
         assert abs(pixels_of(row, photo) - rgb).mean() < 4 / 128
 
 
@@ -94,13 +96,10 @@ def test_top1_and_differences_are_paired_by_photo(tmp_path: Path, photo: np.ndar
     assert 0 < results['all']['zstd'] < results['all']['zlib'] < 3 * 224**2
 
 
-def test_rows_that_take_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zero_shot, 'HERE', tmp_path)
-    row = zero_shot.Row('learned.json')
-    for size in (4, 8):
-        (tmp_path / 'learned.json').write_text(json.dumps(dict(channels=[0, 5, 17], block_size=size)))
-        assert zero_shot.channels_of(row) == [0, 5, 17]
-        assert zero_shot.selection_of(row)['block_size'] == size
+@pytest.mark.parametrize(('row', 'gate'), [('24 learned', '48N-24-seed0'), ('24 learned of 448', '192-24-seed0')])
+def test_learned_rows_take_the_channels_of_a_gate(row: str, gate: str) -> None:
+    gates = json.loads((zero_shot.HERE / 'results/gates.json').read_text())
+    assert list(zero_shot.all_rows()[row].channels) == gates[gate]['channels']
 
 
 def test_random_channels_differ_by_seed() -> None:
@@ -150,6 +149,31 @@ def test_options_of_a_training(tmp_path: Path) -> None:
     scratch = finetune.Row('convnext', '12N', 3, 'scratch').options(tmp_path, seed=2)
     assert 'load_from' not in scratch
     assert (scratch['train_cfg.max_epochs'], scratch['randomness.seed']) == (3, 2)
+
+
+def test_the_rows_of_input_sizes(tmp_path: Path) -> None:
+    for start, side in (('scratch', 64), ('stock', 128)):
+        for pixels, channels in zip(input_sizes.SIDES[start], finetune.ELASTIC, strict=True):
+            assert 3 * pixels**2 == pytest.approx(len(channel_indices(channels, 4)) * (side // 4)**2, rel=0.05)
+        names = [row.name for row in input_sizes.rows_of(start)]
+        assert len({*names}) == len(names)
+    row = finetune.Row('resnet', '6N', 10, 'scratch', stemless=True)
+    cfg = Config.fromfile(row.config(tmp_path))
+    cfg.merge_from_dict(row.options(tmp_path, seed=0))
+    check_channels(cfg)
+    assert cfg.model.backbone.in_channels == len(channel_indices('6N', 4))
+    assert {cfg[f'{part}_dataloader'].dataset.pipeline[3].channels for part in finetune.PARTS} == {'6N'}
+
+
+def test_downsized_crops_have_their_former_size(tmp_path: Path, photo: np.ndarray) -> None:
+    cfg = Config.fromfile(finetune.Row('resnet', '', 10, 'scratch').config(tmp_path))
+    finetune.downsize(cfg, 16)
+    cv2.imwrite(str(tmp_path / 'photo.png'), photo)
+    steps = cfg.test_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope('mmpretrain'):
+        image = Compose(steps[:-1])(dict(img_path=str(tmp_path / 'photo.png')))['img']
+        crop = Compose(steps[:-3])(dict(img_path=str(tmp_path / 'photo.png')))['img']
+    np.testing.assert_array_equal(image, zero_shot.downsize(crop, 16))
 
 
 class LevelModel:

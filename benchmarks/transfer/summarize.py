@@ -340,17 +340,15 @@ def draw_bytes(photos: Photos, path: str) -> None:
     figure = Figure(figsize=(7.6, 4.6), layout='constrained')
     axis = figure.subplots()
     jpegs = [name for name in photos.rows if name.startswith('JPEG') and name != 'JPEG 5']  # far below the others
-    native = [f'{name} int8' for name in ('6N', '12N', '18N', '24N', '48N') if f'{name} int8' in photos]
+    native = [f'{name} int8 own scales' for name in ELASTIC if f'{name} int8 own scales' in photos]
     steps = (('24N', 16), ('24N', 4), ('12N', 2), ('6N', 2))
     coarse = [name for name in (f'{channels} int8 scale {scale}' for channels, scale in steps) if name in photos]
     count = min(photos.rows[name]['photos'] for name in ['RGB', *jpegs, *native, *coarse])
-    own = [name for name in photos.rows if name.endswith('own scales')]
     lines: list[tuple[str, list[str], str, str, str, str]] = [
         ('JPEG files', jpegs, 'bytes', '-', '#2e7d32', 'left'),
-        ('int8 channels', native, 'bytes', '-', OTHERS, 'above'),
-        ('int8 channels, zstd', native, 'zstd', '-', '#7b1fa2', 'below'),
-        ('int8 channels, a scale for each, zstd', own, 'zstd', '', '#ef6c00', 'above'),
-        ('int8 channels in other steps, zstd', coarse, 'zstd', '', '#c2185b', 'right'),
+        ('int8 channels, a scale for each', native, 'bytes', '-', OTHERS, 'above'),
+        ('the same, zstd', native, 'zstd', '-', '#7b1fa2', 'above'),
+        ('one scale for all channels, zstd', coarse, 'zstd', '', '#c2185b', 'right'),
         ('RGB, uint8, plain and zstd', ['RGB'], 'zstd', '', BASELINE, 'above'),
     ]
     for label, names, key, line, color, place in lines:

@@ -63,6 +63,7 @@ ROWS = {
     'rgb-128': Row('RGB, 128x128', 'rgb-128'),
     'native-rgb': Row('RGB, 64x64, again', 'rgb', reference='native-rgb'),
     'dct24n': Row('24N', 'dct24n', reference='native-rgb'),
+    'dct24n-planes': Row('24N of JPEG planes', 'dct24n-planes', reference='native-rgb'),
     'dct12n': Row('12N', 'dct12n', reference='native-rgb'),
     'mobilenet-rgb': Row('MobileNetV2, RGB, 64x64', 'mobilenet-rgb', reference='mobilenet-rgb'),
     'mobilenet-dct24s': Row('MobileNetV2, 24S of 256x256', 'mobilenet-dct24s', reference='mobilenet-rgb'),

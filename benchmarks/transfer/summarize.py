@@ -347,7 +347,7 @@ def draw_bytes(photos: Photos, path: str) -> None:
     lines: list[tuple[str, list[str], str, str, str, str]] = [
         ('JPEG files', jpegs, 'bytes', '-', '#2e7d32', 'left'),
         ('int8 channels, a scale for each', native, 'bytes', '-', OTHERS, 'above'),
-        ('the same, zstd', native, 'zstd', '-', '#7b1fa2', 'above'),
+        ('the same, zstd', native, 'zstd', '-', '#7b1fa2', 'below'),
         ('one scale for all channels, zstd', coarse, 'zstd', '', '#c2185b', 'right'),
         ('RGB, uint8, plain and zstd', ['RGB'], 'zstd', '', BASELINE, 'above'),
     ]

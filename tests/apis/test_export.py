@@ -1,6 +1,7 @@
 """An exported classifier computes what the test pipeline and the model do, and runs without torch."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -138,6 +139,21 @@ def test_a_script_runs_the_file_without_torch(name: str, folder: Path, tmp_path:
     assert name == 'gate' or 2 < len(labels) < 12
     assert sorted(printed) == sorted(
         f'{photo} {CLASSES[label]} {expected["pred_scores"][label]:.3f}' for label in labels)
+
+
+def test_openvino_runs_the_file_as_documented(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('openvino')
+    model = loaded(folder, 'gate')
+    monkeypatch.chdir(tmp_path)
+    exporter(model).write(Path('model.onnx'))
+    with get_sample_data('grace_hopper.jpg') as source:
+        Path('photo.jpg').write_bytes(source.read())
+    program = re.search(r'```python\n(import numpy.*?)```', (ROOT / 'docs/deployment.md').read_text(), re.DOTALL)[1]
+    exec(program, variables := {})
+    session = onnxruntime.InferenceSession('model.onnx', providers=['CPUExecutionProvider'])
+    expected, = session.run(None, {'input': variables['pixels'][None]})
+    np.testing.assert_allclose(variables['scores'], expected[0], atol=1e-4)
+    assert variables['scores'].argmax() == model.predict('photo.jpg')['pred_label']
 
 
 @pytest.mark.parametrize(('options', 'message'), [

@@ -67,13 +67,13 @@ $(NATIVE).json $(LEARNED).json:
 	$(BIN)/python tools/test.py $(@:json=py) $(@:json=pth) --out $@
 
 $(LEARNED).onnx.txt: | $(LEARNED).json
-	$(BIN)/python tools/export.py $(LEARNED).py $(LEARNED).pth $(LEARNED).onnx | tee $@
+	$(BIN)/python tools/export.py $(LEARNED).py $(LEARNED).pth $(LEARNED).onnx | grep ^export | tee $@
 
 demo: $(NATIVE).json $(LEARNED).onnx.txt
-	$(BIN)/python tools/compare.py $(RGB) $(dir $(NATIVE)) $(dir $(LEARNED)) --out $(WORK)/demo/comparison
-	@cat $(LEARNED).onnx.txt
+	$(BIN)/python tools/compare.py $(RGB) $(dir $(NATIVE)) $(dir $(LEARNED)) --out $(WORK)/demo/comparison > /dev/null
+	@echo; cut -s -d'|' -f1-3,6,7,10,13- $(WORK)/demo/comparison.md; echo; cat $(LEARNED).onnx.txt
 	@echo 'the channels that the network needs: $(dir $(LEARNED))gate_heatmap.png'
-	@echo 'your own network: $(BIN)/mmfreq freqify CONFIG --channels 24N --weights CHECKPOINT'
+	@echo 'next, your own network: $(BIN)/mmfreq freqify CONFIG --channels 24N --weights CHECKPOINT'
 
 demo-scratch: $(SCRATCH_RUNS:%=$(WORK)/%/metrics.json)
 	$(BIN)/python tools/compare.py $(SCRATCH_RUNS:%=$(WORK)/%) --out $(WORK)/demo-scratch

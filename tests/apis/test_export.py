@@ -20,6 +20,7 @@ import mmfreq
 from mmfreq.apis.export import exporter, file
 from mmfreq.apis.export.resize import center_crop, geometry, resize
 from mmfreq.config.pipelines import input_spec, pipelines, stock_resize
+from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
 from mmfreq.selection.gate import ChannelGate
 
@@ -175,6 +176,13 @@ def test_tool_refuses_before_it_writes(options: tuple, message: str, folder: Pat
     assert message in printed.err.splitlines()[-1]
     assert 'writing' not in printed.out
     assert sorted(folder.iterdir()) == before
+
+
+def test_missing_packages_are_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    with pytest.raises(RefusedError, match=r'pip install "mmfreq\[export\]"'):
+        file.check_out(Path('model.onnx'))
+    file.check_out(Path('model.pt2'))
 
 
 def test_a_mismatch_writes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

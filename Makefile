@@ -1,6 +1,6 @@
-# make demo    set up, train RGB and frequency-domain ResNet-18 on real photos, compare
+# make demo    set up, train a ResNet-18 on RGB photos, carry it over to 24 channels and to the 12 that it needs, export
+# make demo-scratch      train the network of the paper on 24 channels of these photos, compare with RGB
 # make demo-detection    the same with Mask R-CNN on real photos with pasted objects
-# make demo-gate         train a gate over all 192 channels, draw what it keeps, train on the best 6, compare
 # make test    set up, run the test suite
 # make test-openmmlab     the suite's core with the originals: current torch, then torch 2.1 (PYTHON311=python3.11)
 # make lint    set up, run the linter
@@ -10,7 +10,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DELETE_ON_ERROR:
-.PHONY: help install demo demo-detection demo-gate test test-openmmlab lint docs clean
+.PHONY: help install demo demo-scratch demo-detection test test-openmmlab lint docs clean
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -19,11 +19,11 @@ $(if $(word 2,$(VENV)),$(error VENV: a path without spaces is needed, got "$(VEN
 WORK ?= work_dirs
 DEMO_DATA := data/demo/manifest.json
 DETECTION_DATA := data/demo_detection/manifest.json
-DEMO_RUNS := resnet18_demo resnet18-dct24s_demo
+SCRATCH_RUNS := resnet18_demo resnet18-dct24s_demo
 DETECTION_RUNS := mask-rcnn_r18_demo mask-rcnn_r18-dct24s_demo
-GATED := resnet18-dct192-gate_demo
-LEARNED := resnet18-dct6-learned_demo
-GATE_RUNS := $(GATED) $(LEARNED) resnet18-dct24s_demo
+RGB := $(WORK)/resnet18_demo
+NATIVE := $(WORK)/demo/24n/resnet18-dct24n_demo
+LEARNED := $(WORK)/demo/gate/resnet18-dct12-learned_demo
 
 help:
 	@sed -n '/^SHELL/q; s/^# //p' Makefile
@@ -49,28 +49,37 @@ $(DETECTION_DATA): | $(VENV)/.installed
 
 # An interrupted training goes on from its last checkpoint (--resume); metrics.json is written last. What is there is
 # used as it is, also after a change to a config: "make clean" starts over.
-$(sort $(DEMO_RUNS:%=$(WORK)/%/metrics.json) $(GATE_RUNS:%=$(WORK)/%/metrics.json)): | $(DEMO_DATA)
+$(SCRATCH_RUNS:%=$(WORK)/%/metrics.json): | $(DEMO_DATA)
 $(DETECTION_RUNS:%=$(WORK)/%/metrics.json): | $(DETECTION_DATA)
 $(WORK)/%/metrics.json: | configs/demo/%.py
 	$(BIN)/python tools/train.py configs/demo/$*.py --work-dir $(WORK)/$* --resume
 	$(BIN)/python tools/test.py configs/demo/$*.py $(WORK)/$* --work-dir $(WORK)/$*/test --out $@
 
-demo: $(DEMO_RUNS:%=$(WORK)/%/metrics.json)
-	$(BIN)/python tools/compare.py $(DEMO_RUNS:%=$(WORK)/%) --out $(WORK)/demo
+$(NATIVE).py: | $(RGB)/metrics.json
+	$(BIN)/python tools/freqify.py configs/demo/resnet18_demo.py --channels 24N --weights $(RGB) -o $(NATIVE).py --force
+
+$(LEARNED).pth: | $(RGB)/metrics.json
+	$(BIN)/python tools/gate.py configs/demo/resnet18_demo.py $(RGB) --target 12 --steps 100 -o $(@D)
+
+$(NATIVE).json: | $(NATIVE).py
+$(LEARNED).json: | $(LEARNED).pth
+$(NATIVE).json $(LEARNED).json:
+	$(BIN)/python tools/test.py $(@:json=py) $(@:json=pth) --out $@
+
+$(LEARNED).onnx.txt: | $(LEARNED).json
+	$(BIN)/python tools/export.py $(LEARNED).py $(LEARNED).pth $(LEARNED).onnx | grep ^export | tee $@
+
+demo: $(NATIVE).json $(LEARNED).onnx.txt
+	$(BIN)/python tools/compare.py $(RGB) $(dir $(NATIVE)) $(dir $(LEARNED)) --out $(WORK)/demo/comparison > /dev/null
+	@echo; cut -s -d'|' -f1-3,6,7,10,13- $(WORK)/demo/comparison.md; echo; cat $(LEARNED).onnx.txt
+	@echo 'the channels that the network needs: $(dir $(LEARNED))gate_heatmap.png'
+	@echo 'next, your own network: $(BIN)/mmfreq freqify CONFIG --channels 24N --weights CHECKPOINT'
+
+demo-scratch: $(SCRATCH_RUNS:%=$(WORK)/%/metrics.json)
+	$(BIN)/python tools/compare.py $(SCRATCH_RUNS:%=$(WORK)/%) --out $(WORK)/demo-scratch
 
 demo-detection: $(DETECTION_RUNS:%=$(WORK)/%/metrics.json)
 	$(BIN)/python tools/compare.py $(DETECTION_RUNS:%=$(WORK)/%) --out $(WORK)/demo-detection
-
-$(WORK)/demo-gate/selection.json: | $(WORK)/$(GATED)/metrics.json
-	$(BIN)/python tools/gate_heatmap.py configs/demo/$(GATED).py $(WORK)/$(GATED) --out $(WORK)/demo-gate/heatmap
-	$(BIN)/python tools/select_channels.py $(WORK)/demo-gate/heatmap.json --channels 6 --out $@
-
-$(WORK)/$(LEARNED)/metrics.json: | $(WORK)/demo-gate/selection.json
-	$(BIN)/python tools/train.py $(WORK)/demo-gate/$(LEARNED).py --work-dir $(@D) --resume
-	$(BIN)/python tools/test.py $(WORK)/demo-gate/$(LEARNED).py $(@D) --work-dir $(@D)/test --out $@
-
-demo-gate: $(GATE_RUNS:%=$(WORK)/%/metrics.json)
-	$(BIN)/python tools/compare.py $(GATE_RUNS:%=$(WORK)/%) --out $(WORK)/demo-gate/comparison
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest
@@ -108,6 +117,5 @@ docs: $(VENV)/.installed
 	$(BIN)/python -m mkdocs build
 
 clean:
-	rm -rf data/demo data/demo_detection $(WORK)/demo-gate \
-	    $(foreach run,$(DEMO_RUNS) $(DETECTION_RUNS) $(GATE_RUNS),$(WORK)/$(run))
-	rm -f $(foreach suffix,md png csv json,$(WORK)/demo.$(suffix) $(WORK)/demo-detection.$(suffix))
+	rm -rf data/demo data/demo_detection $(WORK)/demo $(SCRATCH_RUNS:%=$(WORK)/%) $(DETECTION_RUNS:%=$(WORK)/%)
+	rm -f $(foreach suffix,md png json,$(WORK)/demo-scratch.$(suffix) $(WORK)/demo-detection.$(suffix))

@@ -66,7 +66,7 @@ def write_jpeg(path: Path, image: np.ndarray) -> None:
 
 def write_readme(folder: Path, description: str, names: Iterable[str]) -> None:
     """Write ``README.txt``: what the files are, where the images come from, and their terms."""
-    lines = ['Demo data for mmfreq, written by tools/make_demo_data.py; safe to delete.',
+    lines = ['Demo data for mmfreq, written by "python -m demo"; safe to delete.',
              'Cut from images that ship with scikit-image; manifest.json says what from where.',
              description, '', 'Sources and terms, from the documentation of skimage.data:',
              'https://scikit-image.org/docs/stable/api/skimage.data.html', '']

@@ -101,6 +101,21 @@ def test_training_logs_losses_and_writes_checkpoints(trained: Path) -> None:
     assert all(torch.isfinite(value).all() for value in weights.values())
 
 
+def test_tensorboard_gets_what_the_log_gets(data: Path, tmp_path: Path) -> None:
+    """By the line of docs/logging.md; and pictures of predictions."""
+    accumulator = pytest.importorskip('tensorboard.backend.event_processing.event_accumulator')
+    line = re.search(r'^visualizer = .*', (ROOT / 'docs/logging.md').read_text(), re.MULTILINE)[0]
+    (tmp_path / 'own.py').write_text(f"_base_ = '{ROOT / DEMO24}'\n{line}\n")
+    options = {'default_hooks.visualization.enable': True, 'default_hooks.visualization.interval': 4}
+    tool('train', tmp_path / 'own.py', '--work-dir', tmp_path / 'run', *flags(run_options(data) | options))
+    file, = (tmp_path / 'run').glob('*/vis_data/events.*')
+    events = accumulator.EventAccumulator(str(file)).Reload()
+    assert_allclose([event.value for event in events.Scalars('loss')],
+                    [line['loss'] for line in scalars(tmp_path / 'run')], rtol=1e-6)
+    assert [event.step for event in events.Scalars('accuracy/top1')] == [1, 2]
+    assert sorted(events.Tags()['images']) == ['0-columns-0', '4-rows-0']
+
+
 def test_own_images_train_as_documented(data: Path, tmp_path: Path) -> None:
     """Follow docs/training.md, with a smaller network on smaller images for two iterations."""
     text = (ROOT / 'docs/training.md').read_text()

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from tool_runs import ROOT, call_of, forked
 
-SHORTER = {'train=30, val=10': 'train=4, val=2', '--epochs 4 --batch-size 32': '--epochs 1 --batch-size 16'}
+SHORTER = {"('train', 60": "('train', 4", "('val', 20": "('val', 2", '[::20]': '[::2]',
+           '--epochs 4 --batch-size 32': '--epochs 1 --batch-size 8'}
 NARROW = 'model = dict(backbone=dict(base_channels=8), head=dict(in_channels=64))\n'
 
 
@@ -21,6 +22,8 @@ def test_the_tutorial_runs(tmp_path: Path) -> None:
                 line = line.replace(long, short)
             if line == '!cat tutorial.py':
                 line = f'open("tutorial.py", "a").write({NARROW!r})'
+            elif line.startswith('    %pip'):  # mmfreq is there
+                line = '    raise ImportError'
             elif line.startswith('!'):  # a command for the shell
                 line = f'sys.argv = {shlex.split(line[1:])!r}; main()'
             script.append(line)

@@ -1,5 +1,6 @@
 """The built wheel, used away from any checkout; the editable one; and the command it installs."""
 import configparser
+import importlib.util
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from email import message_from_bytes
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -19,13 +21,15 @@ from mmfreq.version import __version__
 
 ROOT = Path(__file__).parents[1]
 TOOLS = {path.stem: path for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh')}
-# In a process of its own: train; where the package is, and what each shipped config trains.
-TRAIN_AND_LOAD = """
+# In a process of its own: call tools; where the package is, and what each shipped config trains.
+CALL_AND_LOAD = """
 import functools, json, sys
 import mmengine.config.utils
 mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 from mmfreq.__main__ import main
-main()
+for line in open('calls.txt'):
+    sys.argv = ['mmfreq', *line.split()]
+    main()
 from mmengine.config import Config
 from mmfreq.config.checks import check_channels
 from mmfreq.config.paths import config_path
@@ -35,6 +39,26 @@ for name in json.load(open('names.json')):
     check_channels(cfg)
     backbones[name] = [cfg.filename, cfg.model.backbone.type, cfg.model.backbone.get('in_channels')]
 json.dump(backbones, open('backbones.json', 'w'))
+"""
+# A narrow RGB network of the demo, and what a new user does with it, with class folders in data/train and data/val.
+NARROW = """_base_ = 'mmfreq::demo/resnet18_demo.py'
+model = dict(backbone=dict(base_channels=8), head=dict(in_channels=64))
+train_pipeline = [_base_.train_pipeline[0], dict(type='RandomResizedCrop', scale=32), *_base_.train_pipeline[2:]]
+test_pipeline = [_base_.test_pipeline[0], dict(type='Resize', scale=(32, 32)), _base_.test_pipeline[-1]]
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=train_pipeline))
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=dict(pipeline=test_pipeline))
+test_dataloader = val_dataloader
+"""
+CALLS = """new narrow.py data -o mine.py --epochs 1 --batch-size 4
+train mine.py
+test mine.py work_dirs/mine
+predict mine.py work_dirs/mine data/val/rows --out predictions
+freqify mine.py --channels 24N --weights work_dirs/mine
+gate mine.py work_dirs/mine data/train --target 12 --steps 2
+compare work_dirs/mine gate --no-timing
+show_dct data/val/rows/0.jpg
+list demo
+export gate/mine-dct12-learned.py gate/mine-dct12-learned.pth mine.onnx
 """
 # The packages are there, but no .pth file is read but those of the argument.
 FIND = """
@@ -89,6 +113,11 @@ def test_configs_tools_and_metafiles_travel(wheel: Path) -> None:
     entries.read(wheel / f'mmfreq-{__version__}.dist-info' / 'entry_points.txt')
     main = f'{command.__name__}:{command.main.__name__}'
     assert dict(entries['console_scripts']) == {'mmfreq': main}
+    assert {path.name for path in wheel.iterdir()} == {'mmfreq', f'mmfreq-{__version__}.dist-info'}
+    extras = re.search(r'mmfreq\[(.*?)\]', (ROOT / 'docs/tutorial.ipynb').read_text())[1].split(',')
+    metadata = message_from_bytes((wheel / f'mmfreq-{__version__}.dist-info/METADATA').read_bytes())
+    assert {'hosts', 'demo', 'export'} == {*extras} <= {*metadata.get_all('Provides-Extra')}
+    assert metadata.get_payload(decode=True).strip() == (ROOT / 'README.md').read_bytes().strip()
 
 
 def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_path: Path) -> None:
@@ -101,8 +130,8 @@ def test_an_editable_install_is_found_from_the_folder_that_holds_the_clone(tmp_p
     assert found.stdout.strip() == str(clone / 'mmfreq/__init__.py')
 
 
-def test_a_config_that_inherits_a_shipped_one_trains_away_from_a_checkout(wheel: Path, tmp_path: Path) -> None:
-    """Without a host's scope: the demo's transforms are found as they are beside their config. All are there."""
+def test_tools_run_away_from_a_checkout(wheel: Path, tmp_path: Path) -> None:
+    """A config inherits a shipped one; without a host's scope, its transforms are found. All shipped configs load."""
     (tmp_path / 'own.py').write_text(
         "_base_ = 'mmfreq::demo/resnet18-dct24s_demo.py'\n"
         'train_pipeline = [*_base_.train_pipeline]\n'
@@ -112,14 +141,21 @@ def test_a_config_that_inherits_a_shipped_one_trains_away_from_a_checkout(wheel:
     options = run_options(write_data(tmp_path / 'data'))
     options |= {'train_cfg.max_epochs': 1, 'param_scheduler.total_steps': 1, 'train_dataloader.dataset.indices': 4,
                 'val_dataloader.dataset.indices': 4}
+    (tmp_path / 'narrow.py').write_text(NARROW)
+    calls = CALLS if importlib.util.find_spec('onnxscript') else CALLS.partition('export')[0]
+    (tmp_path / 'calls.txt').write_text(f'train own.py {" ".join(flags(options))}\n{calls}')
     result = subprocess.run(
-        [sys.executable, '-c', TRAIN_AND_LOAD, 'train', 'own.py', *flags(options)], cwd=tmp_path, timeout=600,
+        [sys.executable, '-c', CALL_AND_LOAD], cwd=tmp_path, timeout=600,
         env={**ENVIRONMENT, 'PYTHONPATH': str(wheel), 'NUMBA_DISABLE_JIT': '1'}, text=True, stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT)
     assert result.returncode == 0, result.stdout[-6000:]
     assert len(scalars(tmp_path / 'work_dirs' / 'own')) == 1
     assert (tmp_path / 'work_dirs/own/epoch_1.pth').is_file()
     assert 'scope "mmfreq"' not in result.stdout
+    assert 'result: accuracy/top1' in result.stdout
+    assert re.search(r'mine-dct12-learned +\|.* 0.25 \|', result.stdout)
+    assert json.loads((tmp_path / 'predictions/predictions.json').read_text())
+    assert 'export' not in calls or (tmp_path / 'mine.onnx').is_file()
     backbones = json.loads((tmp_path / 'backbones.json').read_text())
     assert list(backbones) == names
     for name, (file, kind, channels) in backbones.items():

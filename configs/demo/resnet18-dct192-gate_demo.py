@@ -11,6 +11,7 @@ test_dataloader = val_dataloader
 # The demo is short. The gate's logits therefore learn faster than the other weights and without weight decay, and the
 # budget falls late and slowly. OneCycleLR is replaced because it sets one learning rate for all weights.
 optim_wrapper = dict(paramwise_cfg=dict(custom_keys={'gate.logit': dict(lr_mult=20, decay_mult=0)}))
+train_cfg = dict(max_epochs=6)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.04, by_epoch=False, begin=0, end=38),
     dict(type='CosineAnnealingLR', by_epoch=True, begin=0, end=6, T_max=6, convert_to_iter_based=True),

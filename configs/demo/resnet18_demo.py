@@ -25,8 +25,8 @@ test_evaluator = val_evaluator
 
 optim_wrapper = dict(optimizer=dict(lr=0.05))
 param_scheduler = dict(
-    _delete_=True, type='OneCycleLR', eta_max=0.05, total_steps=6, by_epoch=True, convert_to_iter_based=True)
-train_cfg = dict(max_epochs=6)
+    _delete_=True, type='OneCycleLR', eta_max=0.05, total_steps=3, by_epoch=True, convert_to_iter_based=True)
+train_cfg = dict(max_epochs=3)
 auto_scale_lr = dict(base_batch_size=32)
 default_hooks = dict(logger=dict(interval=10), checkpoint=dict(max_keep_ckpts=2))
 randomness = dict(seed=0)

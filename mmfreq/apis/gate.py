@@ -50,12 +50,12 @@ class ImageFiles(Dataset):
 def with_all_channels(config: str, checkpoint: str, channels: str, out: Path) -> tuple[str, str]:
     """Return a config and a checkpoint of many DCT channels.
 
-    Those of pixels are carried over to ``channels``, and written into the folder ``out``. Others
-    are the result themselves.
+    Those of pixels are carried over to ``channels``, and written into a folder of that name in
+    ``out``. Others are the result themselves.
     """
     if any(spec.channels for spec in input_specs(read_config(config)).values()):
         return config, checkpoint
-    path = out / freqified_name(config, channels)
+    path = out / channels / freqified_name(config, channels)
     write_freqified(config, channels, path, weights=checkpoint)
     return str(path), str(path.with_suffix('.pth'))
 

@@ -1,6 +1,7 @@
 """An exported classifier computes what the test pipeline and the model do, and runs without torch."""
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ import mmfreq
 from mmfreq.apis.export import exporter, file
 from mmfreq.apis.export.resize import center_crop, geometry, resize
 from mmfreq.config.pipelines import input_spec, pipelines, stock_resize
+from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
 from mmfreq.selection.gate import ChannelGate
 
@@ -140,6 +142,21 @@ def test_a_script_runs_the_file_without_torch(name: str, folder: Path, tmp_path:
         f'{photo} {CLASSES[label]} {expected["pred_scores"][label]:.3f}' for label in labels)
 
 
+def test_openvino_runs_the_file_as_documented(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('openvino')
+    model = loaded(folder, 'gate')
+    monkeypatch.chdir(tmp_path)
+    exporter(model).write(Path('model.onnx'))
+    with get_sample_data('grace_hopper.jpg') as source:
+        Path('photo.jpg').write_bytes(source.read())
+    program = re.search(r'```python\n(import numpy.*?)```', (ROOT / 'docs/deployment.md').read_text(), re.DOTALL)[1]
+    exec(program, variables := {})
+    session = onnxruntime.InferenceSession('model.onnx', providers=['CPUExecutionProvider'])
+    expected, = session.run(None, {'input': variables['pixels'][None]})
+    np.testing.assert_allclose(variables['scores'], expected[0], atol=1e-4)
+    assert variables['scores'].argmax() == model.predict('photo.jpg')['pred_label']
+
+
 @pytest.mark.parametrize(('options', 'message'), [
     (('rgb.py', 'rgb.pth', 'a.tflite'), '.onnx or .pt2'),
     (('rgb.py', 'rgb.pth', 'a.onnx', '--cfg-options',
@@ -159,6 +176,13 @@ def test_tool_refuses_before_it_writes(options: tuple, message: str, folder: Pat
     assert message in printed.err.splitlines()[-1]
     assert 'writing' not in printed.out
     assert sorted(folder.iterdir()) == before
+
+
+def test_missing_packages_are_named_before_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, 'onnxscript', None)
+    with pytest.raises(RefusedError, match=r'pip install "mmfreq\[export\]"'):
+        file.check_out(Path('model.onnx'))
+    file.check_out(Path('model.pt2'))
 
 
 def test_a_mismatch_writes_nothing(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,8 +75,8 @@ def test_a_stock_network_on_the_channels_that_it_needs(
     out = tmp_path / 'out'
     run_tool('gate', config, weights, images, '--channels', channels, '--target', target, '--steps', 12, '-o', out)
     text = capsys.readouterr().out
-    names = f'stock-dct{channels.lower()}', f'stock-dct{target}-learned'
-    assert {path.name for path in out.iterdir()} == {
+    names = f'{channels}/stock-dct{channels.lower()}', f'stock-dct{target}-learned'
+    assert {path.relative_to(out).as_posix() for path in out.rglob('*.*')} == {
         'gate_rates.json', 'gate_heatmap.png', f'selection-{target}.json',
         *(f'{name}.{ending}' for name in names for ending in ('py', 'pth'))}
     rates = load_on_rates(str(out / 'gate_rates.json'))
@@ -107,7 +107,7 @@ def test_the_gate_finds_the_channels_that_a_network_reads(tmp_path: Path, run_to
         cv2.imwrite(str(images / f'{index}.png'), rng.integers(0, 256, (32, 32, 3), dtype=np.uint8))
     config, weights = write_stock(tmp_path, CONVNEXT, 16, images.parent)
     run_tool('gate', config, weights, '--steps', 1, '-o', tmp_path / 'carried')
-    needed, folded = [0, 1, 4, 6, 16, 37], tmp_path / 'carried/stock-dct48n.pth'
+    needed, folded = [0, 1, 4, 6, 16, 37], tmp_path / 'carried/48N/stock-dct48n.pth'
     state, deviations = checkpoint(folded), block_stats('imagenette-224-4x4', 4).std
     projection = state['state_dict']['backbone.downsample_layers.0.0.weight']
     projection.zero_()
@@ -137,7 +137,7 @@ def test_a_gate_in_front_of_mask_rcnn(tmp_path: Path, run_tool: Callable[..., No
         torch.save(dict(state_dict=build_model(cfg).state_dict()), tmp_path / 'stock.pth')
     run_tool('gate', stock, tmp_path / 'stock.pth', '--target', 18, '--steps', 3, '--batch-size', 2,
              '-o', tmp_path / 'out')
-    names = [tmp_path / 'out' / name for name in ('stock-dct48n', 'stock-dct18-learned')]
+    names = [tmp_path / 'out' / name for name in ('48N/stock-dct48n', 'stock-dct18-learned')]
     full, static = (mmfreq.load_model(f'{name}.py', f'{name}.pth', 'cpu') for name in names)
     rates = load_on_rates(str(tmp_path / 'out/gate_rates.json'))
     assert rates.images == 4
@@ -168,7 +168,7 @@ def test_wrong_arguments_give_one_line(images: Path, tmp_path: Path, run_tool: C
                                        capsys: pytest.CaptureFixture) -> None:
     config, weights = write_stock(tmp_path, RESNET, 16, images)
     run_tool('gate', config, weights, images, '--steps', 1, '-o', tmp_path / 'out')
-    full = tmp_path / 'out/stock-dct48n.py'
+    full = tmp_path / 'out/48N/stock-dct48n.py'
     gated, unlabelled = (full.with_name(name) for name in ('gated.py', 'no_training.py'))
     gated.write_text(f"_base_ = '{full.name}'\nmodel = dict(backbone=dict(gate=dict()))\n")
     unlabelled.write_text(f"_base_ = '{full.name}'\ntrain_dataloader = None\n")

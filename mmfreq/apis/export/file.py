@@ -2,6 +2,7 @@
 import json
 import tempfile
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Callable, Iterable, Iterator, Sequence
 
@@ -93,6 +94,8 @@ def check_out(out: Path) -> None:
     """Raise RefusedError unless ``out`` is the name of a file that can be written."""
     if out.suffix not in _WRITERS:
         raise RefusedError(f'expected a file name with {" or ".join(_WRITERS)}, got {out}')
+    if out.suffix == '.onnx' and not find_spec('onnxscript'):
+        raise RefusedError('an .onnx file needs the extra "export": pip install "mmfreq[export]"')
     check_writable(out)
 
 

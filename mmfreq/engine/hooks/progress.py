@@ -60,7 +60,7 @@ class ProgressHook(Hook):
         self._bars['train'].close()
         info = runner.message_hub.runtime_info
         if info.get('best_ckpt'):
-            self._print(f'best:       {info.get("best_score")}')
+            self._print(f'best:       {info.get("best_score"):.4g}')
         self._print(f'checkpoint: {_short(info.get("best_ckpt") or info.get("last_ckpt"))}')
 
     def _print(self, *lines: str) -> None:

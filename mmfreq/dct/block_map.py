@@ -106,7 +106,8 @@ class BlockMap:
             ValueError: Another dtype or shape.
         """
         shape = grid_shape(check_image(image).shape, self.block_size, self.upscale)
-        out, rounded = (np.empty((len(self.bias), *(shape if kind == dtype else (0, 0))), kind)
+        padded = max(shape[0], 16), max(shape[1], 16)
+        out, rounded = (np.empty((len(self.bias), *(padded if kind == dtype else (0, 0))), kind)
                         for kind in ('float32', 'int8'))
         lazy, weights = LazyImage.of(image), self._weights
         if isinstance(lazy.pixels, JpegPlanes) and self.channel_order == 'bgr':
@@ -117,10 +118,14 @@ class BlockMap:
         else:
             pixels = _forward(np.asarray(lazy.pixels))
             sources = [(pixels.reshape(1, len(pixels), -1), (1., 1.))]
-        for source, arguments in zip(sources, weights):
-            _compiled_loop().block_channels(*source, lazy.axes, lazy.antialias, *arguments,
+        colors = 1 if weights is self._plane_weights else 3
+        for (source, scales), arguments in zip(sources, weights):
+            if source.shape[2] < 16*colors:
+                source = np.pad(source, ((0, 0), (0, 0), (0, 16*colors - source.shape[2])))
+            _compiled_loop().block_channels(source, scales, lazy.axes, lazy.antialias, *arguments,
                                             self.stride, self.margin, out, rounded)
-        return rounded if dtype == 'int8' else out
+        out = rounded if dtype == 'int8' else out
+        return np.ascontiguousarray(out[:, :shape[0], :shape[1]])
 
 
 def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,

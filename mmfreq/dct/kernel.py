@@ -14,11 +14,11 @@ processes, beside this file or in ``NUMBA_CACHE_DIR``.
 from typing import Any, Callable
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
+from numba.extending import intrinsic, models, register_model
 
 from mmfreq.dct.blocks import INT8_LIMIT
-
-_STRIP_BLOCKS = 448  # blocks at a time: enough for long loops, few enough for the cache
 
 _BYTES = types.Array(types.uint8, 3, 'C', readonly=True)
 _F2, _F3 = (types.Array(types.float32, n, 'C') for n in (2, 3))
@@ -93,92 +93,172 @@ def _axis_weights(axis: Any, scale: float, antialias: bool, basis: Any, stride: 
     return pixels, weights, used + 3 & -4
 
 
-@_inner
-def _sum_rows_2(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
-    """Write two weighted sums of four rows of bytes into two lines; add them unless ``begin``."""
-    a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
-    a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
-    p, q = out[0], out[1]
-    for x in range(len(a)):
-        i, j, k, m = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
-        first = a0 * i + b0 * j + c0 * k + d0 * m
-        second = a1 * i + b1 * j + c1 * k + d1 * m
-        p[x] = first if begin else p[x] + first
-        q[x] = second if begin else q[x] + second
+class _Lanes(types.Type):
+    """Sixteen float32 values, with which the processor computes at once."""
+
+
+_LANES = 16
+_lanes = _Lanes('lanes')
+_vector = ir.VectorType(ir.FloatType(), _LANES)
+
+
+@register_model(_Lanes)
+class _LanesModel(models.PrimitiveModel):
+    """Lanes are a vector of LLVM."""
+
+    def __init__(self, manager: Any, kind: types.Type) -> None:
+        super().__init__(manager, kind, _vector)
+
+
+def _place(context: Any, builder: Any, kind: types.Array, array: Any, index: Any) -> Any:
+    """Return the pointer to 16 items of a contiguous array and the bytes of an item."""
+    data = context.make_array(kind)(context, builder, array).data
+    item = data.type.pointee
+    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(item, _LANES).as_pointer())
+
+
+def _splat(builder: Any, value: Any) -> Any:
+    """Return 16 times the same value."""
+    first = builder.insert_element(ir.Constant(_vector, ir.Undefined), value, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, first, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [0] * _LANES))
+
+
+def _read(builder: Any, pointer: Any) -> Any:
+    values = builder.load(pointer, align=1)
+    return values if values.type == _vector else builder.uitofp(values, _vector)
+
+
+def _call(builder: Any, name: str, *values: Any) -> Any:
+    """Call LLVM's intrinsic function of this name for vectors."""
+    kind = ir.FunctionType(_vector, [_vector] * len(values))
+    return builder.call(builder.module.declare_intrinsic(f'llvm.{name}.v{_LANES}f32', fnty=kind), values)
+
+
+def _write(builder: Any, values: Any, pointer: Any) -> None:
+    """Write float32, or round and saturate for int8 as :func:`mmfreq.dct.blocks.to_int8` does."""
+    kind = pointer.type.pointee
+    if kind != _vector:
+        for name, limit in (('maxnum', -INT8_LIMIT), ('minnum', INT8_LIMIT)):
+            values = _call(builder, name, values, ir.Constant(_vector, [limit] * _LANES))
+        values = builder.fptosi(_call(builder, 'rint', values), kind)
+    builder.store(values, pointer, align=1)
+
+
+@intrinsic
+def _load(context: Any, array: Any, index: Any) -> Any:
+    """Return lanes from 16 items of a contiguous array, which begin at a flat index."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return _read(builder, _place(context, builder, signature.args[0], *values))
+
+    return _lanes(array, types.intp), generate
+
+
+@intrinsic
+def _load_pixels(context: Any, array: Any, index: Any) -> Any:
+    """Return lanes of three colours from 16 interleaved pixels of a contiguous float32 array."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        whole = ir.VectorType(ir.FloatType(), 3 * _LANES)
+        pointer = _place(context, builder, signature.args[0], *values)
+        pixels = builder.load(builder.bitcast(pointer, whole.as_pointer()), align=4)
+        order = [[3 * i + color for i in range(_LANES)] for color in range(3)]
+        colors = [builder.shuffle_vector(pixels, pixels, ir.Constant(ir.VectorType(ir.IntType(32), _LANES), mask))
+                  for mask in order]
+        return context.make_tuple(builder, signature.return_type, colors)
+
+    return types.UniTuple(_lanes, 3)(array, types.intp), generate
+
+
+@intrinsic
+def _store(context: Any, array: Any, index: Any, lanes: Any) -> Any:
+    """Write lanes to a contiguous array."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        _write(builder, values[2], _place(context, builder, signature.args[0], *values[:2]))
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, _lanes), generate
+
+
+@intrinsic
+def _fill(context: Any, value: Any) -> Any:
+    """Return lanes with the same value."""
+    return _lanes(types.float32), lambda context, builder, signature, values: _splat(builder, values[0])
+
+
+@intrinsic
+def _add(context: Any, lanes: Any, weight: Any, others: Any) -> Any:
+    """Return ``lanes + weight * others``."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        product = builder.fmul(_splat(builder, values[1]), values[2], flags=['fast'])
+        return builder.fadd(values[0], product, flags=['fast'])
+
+    return _lanes(_lanes, types.float32, _lanes), generate
+
+
+@intrinsic
+def _transpose(context: Any, source: Any, start: Any, step: Any, target: Any, first: Any, pace: Any) -> Any:
+    """Transpose 16x16 items: rows from ``start`` on, ``step`` apart, to rows from ``first`` on, ``pace`` apart."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        kinds = signature.args[0], signature.args[3]
+
+        def places(kind: Any, array: Any, index: Any, step: Any) -> Any:
+            for _ in range(_LANES):
+                yield _place(context, builder, kind, array, index)
+                index = builder.add(index, step)
+
+        rows = [_read(builder, pointer) for pointer in places(kinds[0], *values[:3])]
+        for side in (8, 4, 2, 1):  # exchange quarters of squares of twice that side
+            low = [i // side % 2 * (_LANES - side) + i for i in range(_LANES)]
+            masks = [ir.Constant(ir.VectorType(ir.IntType(32), _LANES), [i + shift for i in low]) for shift in (0, side)]
+            for i in range(_LANES):
+                if not i & side:
+                    pair = rows[i], rows[i + side]
+                    rows[i], rows[i + side] = (builder.shuffle_vector(*pair, mask) for mask in masks)
+        for row, pointer in zip(rows, places(kinds[1], *values[3:])):
+            _write(builder, row, pointer)
+        return context.get_dummy_value()
+
+    return types.void(source, types.intp, types.intp, target, types.intp, types.intp), generate
 
 
 @_inner
-def _sum_rows_4(weights: Any, a: Any, b: Any, c: Any, d: Any, begin: bool, out: Any) -> None:
-    """Do the same as :func:`_sum_rows_2` for four sums."""
-    a0, b0, c0, d0 = weights[0, 0], weights[0, 1], weights[0, 2], weights[0, 3]
-    a1, b1, c1, d1 = weights[1, 0], weights[1, 1], weights[1, 2], weights[1, 3]
-    a2, b2, c2, d2 = weights[2, 0], weights[2, 1], weights[2, 2], weights[2, 3]
-    a3, b3, c3, d3 = weights[3, 0], weights[3, 1], weights[3, 2], weights[3, 3]
-    p, q, r, s = out[0], out[1], out[2], out[3]
-    for x in range(len(a)):
-        i, j, k, m = np.float32(a[x]), np.float32(b[x]), np.float32(c[x]), np.float32(d[x])
-        first = a0 * i + b0 * j + c0 * k + d0 * m
-        second = a1 * i + b1 * j + c1 * k + d1 * m
-        third = a2 * i + b2 * j + c2 * k + d2 * m
-        fourth = a3 * i + b3 * j + c3 * k + d3 * m
-        p[x] = first if begin else p[x] + first
-        q[x] = second if begin else q[x] + second
-        r[x] = third if begin else r[x] + third
-        s[x] = fourth if begin else s[x] + fourth
+def _sum_rows(weights: Any, y: int, image: Any, rows: Any, taps: int, start: int, lines: Any, k: int, first: int,
+              second: int, length: int) -> None:
+    """Write two weighted sums of rows of the image."""
+    for place in range(0, length, _LANES):
+        x = min(place, length - _LANES)
+        a, b = _fill(np.float32(0)), _fill(np.float32(0))
+        for j in range(taps):
+            values = _load(image, rows[y, j] + start + x)
+            a, b = _add(a, weights[y, k, j], values), _add(b, weights[y, k + 1, j], values)
+        _store(lines, first + x, a)
+        _store(lines, second + x, b)
 
 
 @_inner
-def _sum_rows(weights: Any, image: Any, rows: Any, part: Any, out: Any) -> None:
-    """Write an even number of weighted sums of 4, 8, ... rows of the image, one sum a line."""
-    for j in range(0, weights.shape[1], 4):
-        a, b, c, d = (image[rows[j], part], image[rows[j + 1], part], image[rows[j + 2], part],
-                      image[rows[j + 3], part])
-        for k in range(0, len(weights) - 3, 4):
-            _sum_rows_4(weights[k:k + 4, j:j + 4], a, b, c, d, j == 0, out[k:k + 4])
-        if len(weights) % 4:
-            _sum_rows_2(weights[-2:, j:j + 4], a, b, c, d, j == 0, out[-2:])
-
-
-@_inner
-def _mix_pixels(weights: Any, pixels: Any, out: Any) -> None:
+def _mix_pixels(weights: Any, component: int, pixels: Any, start: int, out: Any, first: int, length: int) -> None:
     """Write one component of interleaved pixels."""
-    w0, w1, w2 = weights[0], weights[1], weights[2]
-    for x in range(len(out)):
-        out[x] = w0 * pixels[3 * x] + w1 * pixels[3 * x + 1] + w2 * pixels[3 * x + 2]
+    for place in range(0, length, _LANES):
+        x = min(place, length - _LANES)
+        mixed = _fill(np.float32(0))
+        b, g, r = _load_pixels(pixels, start + 3 * x)
+        mixed = _add(mixed, weights[component, 0], b)
+        mixed = _add(mixed, weights[component, 1], g)
+        mixed = _add(mixed, weights[component, 2], r)
+        _store(out, first + x, mixed)
 
 
 @_inner
-def _take(values: Any, indices: Any, out: Any, first: int) -> None:
-    """Write the values at four lists of indices into four lines, starting at ``first``."""
-    a, b, c, d = indices[0], indices[1], indices[2], indices[3]
-    p, q, r, s = out[0, first:], out[1, first:], out[2, first:], out[3, first:]
-    for x in range(len(a)):
-        i, j, k, m = values[a[x]], values[b[x]], values[c[x]], values[d[x]]
-        p[x] = i
-        q[x] = j
-        r[x] = k
-        s[x] = m
-
-
-@_inner
-def _sum_columns(weights: Any, samples: Any, scale: Any, bias: Any, out: Any) -> None:
-    """Write ``bias + scale * sum(weights[j] * samples[j])`` elementwise; j runs to 4, 8, ..."""
-    for j in range(0, len(samples), 4):
-        w0, w1, w2, w3 = weights[j], weights[j + 1], weights[j + 2], weights[j + 3]
-        a, b, c, d = samples[j], samples[j + 1], samples[j + 2], samples[j + 3]
-        if j == 0:
-            for x in range(len(out)):
-                out[x] = bias + scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
-        else:
-            for x in range(len(out)):
-                out[x] += scale * (w0[x] * a[x] + w1[x] * b[x] + w2[x] * c[x] + w3[x] * d[x])
-
-
-@_inner
-def _round(values: Any, out: Any) -> None:
-    """Write values as int8, as :func:`mmfreq.dct.blocks.to_int8` does."""
-    for x in range(len(out)):
-        out[x] = np.int8(np.rint(min(max(values[x], np.float32(-INT8_LIMIT)), np.float32(INT8_LIMIT))))
+def _sum_columns(weights: Any, u: int, lanes: Any, columns: Any, span: int, scale: float, bias: float, out: Any) -> None:
+    for block in range(len(columns)):
+        total = _fill(np.float32(0))
+        for j in range(span):
+            total = _add(total, weights[block, u, j], _load(lanes, columns[block, j]))
+        _store(out, block * _LANES, _add(_fill(bias), scale, total))
 
 
 @compiled(types.void(_BYTES, _SCALES, _I2, types.boolean, _F2, _F2, _I1, _F2, _I2, _F2, types.int64,
@@ -211,49 +291,51 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
             saturated sums.
     """
     grid_h, grid_w = max(out.shape[1], rounded.shape[1]), max(out.shape[2], rounded.shape[2])
-    floats = out.reshape(len(out), out.shape[1] * out.shape[2])
-    steps = rounded.reshape(len(out), rounded.shape[1] * rounded.shape[2])
     tops, down, taps = _axis_weights(axes[0], scales[0], antialias, rows, stride, margin, grid_h)
     lefts, across, span = _axis_weights(axes[1], scales[1], antialias, columns, stride, margin, grid_w)
-    begin, end = lefts[:, 0].min(), lefts[:, span - 1].max() + 1
+    colors, height, row_size = color.shape[1], planes.shape[1], planes.shape[2]
+    begin = min(lefts[:, 0].min(), row_size // colors - _LANES)
+    width = max(lefts[:, span - 1].max() + 1 - begin, _LANES)
+    length = colors * width
+    for block in range(grid_h):
+        for j in range(taps):
+            tops[block, j] *= row_size
+    for block in range(grid_w):
+        for j in range(span):
+            lefts[block, j] = (lefts[block, j] - begin) * _LANES
 
-    strip = min(grid_h, max(1, _STRIP_BLOCKS // grid_w))  # rows of blocks at a time
-    samples = np.empty((span, strip * grid_w), np.float32)
-    indices = np.empty((span, grid_w), np.uint32)  # unsigned: never counted from the end
-    weights = np.empty((len(columns), span, strip * grid_w), np.float32)
-    for j in range(span):
-        for x in range(grid_w):
-            indices[j, x] = lefts[x, j] - begin
-        for u in range(len(columns)):
-            for x in range(grid_w):
-                weights[u, j, x] = across[x, u, j]
-            for place in range(grid_w, strip * grid_w):  # the same for each row
-                weights[u, j, place] = weights[u, j, place - grid_w]
-    colors = color.shape[1]
-    lines = np.empty((len(planes), strip, len(rows), colors * (end - begin)), np.float32)
-    mixed, sums = np.empty(end - begin, np.float32), np.empty(strip * grid_w, np.float32)
-    part = slice(colors * begin, colors * end)
-    for top in range(0, grid_h, strip):
-        count = min(strip, grid_h - top)
-        blocks = slice(top * grid_w, (top + count) * grid_w)
+    frequencies = len(rows)
+    lines = np.empty(len(planes) * frequencies * _LANES * length, np.float32)
+    mixed = np.empty(_LANES * width, np.float32)
+    lanes = np.empty(width * _LANES, np.float32)
+    sums = np.empty(grid_w * _LANES, np.float32)
+    for strip in range(0, grid_h, _LANES):
+        top = min(strip, grid_h - _LANES)
         for plane in range(len(planes)):
-            for row in range(count):
-                y = top + row
-                _sum_rows(down[y, :, :taps], planes[plane], tops[y], part, lines[plane, row])
+            for k in range(0, frequencies, 2):
+                for row in range(_LANES):
+                    line = ((plane * frequencies + k) * _LANES + row) * length
+                    _sum_rows(down, top + row, planes, tops, taps, plane * height * row_size + colors * begin, lines,
+                              k, line, line + _LANES * length, length)
         for k in range(len(starts) - 1):
             component = -1
             for c in range(starts[k], starts[k + 1]):
                 if table[c, 0] != component:
                     component = table[c, 0]
-                    for row in range(count):
-                        if colors == 3:
-                            values = mixed
-                            _mix_pixels(color[component], lines[0, row, k], mixed)
-                        else:
-                            values = lines[component, row, k]
-                        for j in range(0, span, 4):
-                            _take(values, indices[j:j + 4], samples[j:j + 4], row * grid_w)
-                target = sums[:count * grid_w] if out.size == 0 else floats[table[c, 2], blocks]
-                _sum_columns(weights[table[c, 1]], samples, affine[c, 0], affine[c, 1], target)
-                if out.size == 0:
-                    _round(target, steps[table[c, 2], blocks])
+                    if colors == 3:
+                        for row in range(_LANES):
+                            _mix_pixels(color, component, lines, (k * _LANES + row) * length, mixed, row * width, width)
+                        source, first = mixed, 0
+                    else:
+                        source, first = lines, (component * frequencies + k) * _LANES * length
+                    for place in range(0, width, _LANES):
+                        x = min(place, width - _LANES)
+                        _transpose(source, first + x, width, lanes, x * _LANES, _LANES)
+                _sum_columns(across, table[c, 1], lanes, lefts, span, affine[c, 0], affine[c, 1], sums)
+                target = (table[c, 2] * grid_h + top) * grid_w
+                for place in range(0, grid_w, _LANES):
+                    x = min(place, grid_w - _LANES)
+                    if out.size == 0:
+                        _transpose(sums, x * _LANES, _LANES, rounded, target + x, grid_w)
+                    else:
+                        _transpose(sums, x * _LANES, _LANES, out, target + x, grid_w)

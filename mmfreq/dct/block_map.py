@@ -136,13 +136,13 @@ def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,
     and horizontal frequency of each channel and its place in the result: (C, 4).
     """
     component, vertical, horizontal, index = parts.T
-    order = np.lexsort((component, vertical))
-    used, starts = np.unique(vertical[order], return_index=True)
+    order = np.lexsort((horizontal, vertical, component))
+    used, row = np.unique(vertical, return_inverse=True)
     across, column = np.unique(horizontal, return_inverse=True)
+    groups, starts = np.unique(np.stack([component, row], axis=1)[order], axis=0, return_index=True)
     rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))  # the loop takes an even number
-    return (color.astype(np.float32, order='C'), rows.astype(np.float32),
-            np.append(starts, len(parts)), basis[across].astype(np.float32),
-            np.stack([component, column, index], axis=1)[order], affine[order])
+    return (color.astype(np.float32, order='C'), rows.astype(np.float32), basis[across].astype(np.float32),
+            groups, np.append(starts, len(parts)), np.stack([column, index], axis=1)[order], affine[order])
 
 
 def _compiled_loop() -> ModuleType:

@@ -253,19 +253,23 @@ def _mix_pixels(weights: Any, component: int, pixels: Any, start: int, out: Any,
 
 
 @_inner
-def _sum_columns(weights: Any, u: int, lanes: Any, columns: Any, span: int, scale: float, bias: float, out: Any) -> None:
+def _sum_columns(weights: Any, lanes: Any, columns: Any, span: int, table: Any, affine: Any, c: int, d: int,
+                 out: Any) -> None:
+    """Write two channels of a row of blocks, one after the other."""
     for block in range(len(columns)):
-        total = _fill(np.float32(0))
+        a, b = _fill(np.float32(0)), _fill(np.float32(0))
         for j in range(span):
-            total = _add(total, weights[block, u, j], _load(lanes, columns[block, j]))
-        _store(out, block * _LANES, _add(_fill(bias), scale, total))
+            values = _load(lanes, columns[block, j])
+            a, b = _add(a, weights[block, table[c, 0], j], values), _add(b, weights[block, table[d, 0], j], values)
+        _store(out, block * _LANES, _add(_fill(affine[c, 1]), affine[c, 0], a))
+        _store(out, (len(columns) + block) * _LANES, _add(_fill(affine[d, 1]), affine[d, 0], b))
 
 
-@compiled(types.void(_BYTES, _SCALES, _I2, types.boolean, _F2, _F2, _I1, _F2, _I2, _F2, types.int64,
+@compiled(types.void(_BYTES, _SCALES, _I2, types.boolean, _F2, _F2, _F2, _I2, _I1, _I2, _F2, types.int64,
                      types.int64, _F3, _SIGNED_BYTES))
 def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.ndarray, antialias: bool,
-                   color: np.ndarray, rows: np.ndarray, starts: np.ndarray, columns: np.ndarray,
-                   table: np.ndarray, affine: np.ndarray, stride: int, margin: int, out: np.ndarray,
+                   color: np.ndarray, rows: np.ndarray, columns: np.ndarray, groups: np.ndarray,
+                   starts: np.ndarray, table: np.ndarray, affine: np.ndarray, stride: int, margin: int, out: np.ndarray,
                    rounded: np.ndarray) -> None:
     """Compute weighted sums over the blocks of a lazily resized image.
 
@@ -308,7 +312,7 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
     lines = np.empty(len(planes) * frequencies * _LANES * length, np.float32)
     mixed = np.empty(_LANES * width, np.float32)
     lanes = np.empty(width * _LANES, np.float32)
-    sums = np.empty(grid_w * _LANES, np.float32)
+    sums = np.empty(2 * grid_w * _LANES, np.float32)
     for strip in range(0, grid_h, _LANES):
         top = min(strip, grid_h - _LANES)
         for plane in range(len(planes)):
@@ -317,25 +321,26 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
                     line = ((plane * frequencies + k) * _LANES + row) * length
                     _sum_rows(down, top + row, planes, tops, taps, plane * height * row_size + colors * begin, lines,
                               k, line, line + _LANES * length, length)
-        for k in range(len(starts) - 1):
-            component = -1
-            for c in range(starts[k], starts[k + 1]):
-                if table[c, 0] != component:
-                    component = table[c, 0]
-                    if colors == 3:
-                        for row in range(_LANES):
-                            _mix_pixels(color, component, lines, (k * _LANES + row) * length, mixed, row * width, width)
-                        source, first = mixed, 0
-                    else:
-                        source, first = lines, (component * frequencies + k) * _LANES * length
-                    for place in range(0, width, _LANES):
-                        x = min(place, width - _LANES)
-                        _transpose(source, first + x, width, lanes, x * _LANES, _LANES)
-                _sum_columns(across, table[c, 1], lanes, lefts, span, affine[c, 0], affine[c, 1], sums)
-                target = (table[c, 2] * grid_h + top) * grid_w
-                for place in range(0, grid_w, _LANES):
-                    x = min(place, grid_w - _LANES)
-                    if out.size == 0:
-                        _transpose(sums, x * _LANES, _LANES, rounded, target + x, grid_w)
-                    else:
-                        _transpose(sums, x * _LANES, _LANES, out, target + x, grid_w)
+        for group in range(len(groups)):
+            component, k = groups[group]
+            if colors == 3:
+                for row in range(_LANES):
+                    _mix_pixels(color, component, lines, (k * _LANES + row) * length, mixed, row * width, width)
+                source, first = mixed, 0
+            else:
+                source, first = lines, (component * frequencies + k) * _LANES * length
+            for place in range(0, width, _LANES):
+                x = min(place, width - _LANES)
+                _transpose(source, first + x, width, lanes, x * _LANES, _LANES)
+            last = starts[group + 1] - 1
+            for c in range(starts[group], last + 1, 2):
+                d = min(c + 1, last)
+                _sum_columns(across, lanes, lefts, span, table, affine, c, d, sums)
+                for i in range(2):
+                    target = (table[d if i else c, 1] * grid_h + top) * grid_w
+                    for place in range(0, grid_w, _LANES):
+                        x = min(place, grid_w - _LANES)
+                        if out.size == 0:
+                            _transpose(sums, (i * grid_w + x) * _LANES, _LANES, rounded, target + x, grid_w)
+                        else:
+                            _transpose(sums, (i * grid_w + x) * _LANES, _LANES, out, target + x, grid_w)

@@ -140,9 +140,9 @@ def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,
     used, row = np.unique(vertical, return_inverse=True)
     across, column = np.unique(horizontal, return_inverse=True)
     groups, starts = np.unique(np.stack([component, row], axis=1)[order], axis=0, return_index=True)
-    rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))  # the loop takes an even number
-    return (color.astype(np.float32, order='C'), rows.astype(np.float32), basis[across].astype(np.float32),
-            groups, np.append(starts, len(parts)), np.stack([column, index], axis=1)[order], affine[order])
+    rows, columns = (np.pad(basis[each].T, ((0, 0), (0, -len(each) % 16))) for each in (used, across))
+    return (color.astype(np.float32, order='C'), rows.astype(np.float32, order='C'),
+            columns.astype(np.float32, order='C'), groups, np.append(starts, len(parts)), np.stack([column, index], axis=1)[order], affine[order])
 
 
 def _compiled_loop() -> ModuleType:

@@ -41,58 +41,6 @@ def compiled(signature: Any) -> Callable[[Callable], Callable]:
     return decorate
 
 
-@_inner
-def _source_weights(axis: Any, scale: float, support: float, basis: Any, stride: int, margin: int,
-                    pixels: Any, weights: Any) -> int:
-    """Write the source pixels that each block depends on along one axis, and their weights.
-
-    ``axis`` and ``scale`` describe one axis of a lazy image as in :func:`block_channels`. A resized
-    pixel depends on the samples up to ``support`` from its centre, with linearly falling weights.
-    ``basis``, float32 (K, window), are the weights of a block's resized pixels. The function writes
-    into ``pixels``, int64 (blocks, T), whose spare places repeat the last pixel, and adds to
-    ``weights``, float32 (blocks, K, T). It returns the largest number of source pixels of a block.
-    """
-    start, length, size, first, step, count = axis
-    begin, end = int(start * scale), int(np.ceil((start + length) * scale))
-    pace = length / size * scale
-    origin, pace = start * scale + (first + 0.5) * pace, step * pace
-    most = 0
-    for block in range(len(pixels)):
-        place, last = -1, -1
-        for i in range(basis.shape[1]):
-            j = i if step > 0 else basis.shape[1] - 1 - i  # in the order of the source
-            kept = min(max(block * stride - margin + j, 0), count - 1)
-            centre = origin + pace * kept
-            low = max(int(centre - support + 0.5), begin)
-            high = min(int(centre + support + 0.5), end)
-            total = 0.
-            for x in range(low, high):
-                total += max(support - abs(x + 0.5 - centre), 0.)
-            for x in range(low, high):
-                part = np.float32(max(support - abs(x + 0.5 - centre), 0.) * (1 / total))
-                if part > 0:
-                    if x > last:
-                        place, last = place + 1, x
-                        pixels[block, place] = last
-                    for k in range(len(basis)):
-                        weights[block, k, place - (last - x)] += part * basis[k, j]
-        pixels[block, place + 1:] = last
-        most = max(most, place + 1)
-    return most
-
-
-@_inner
-def _axis_weights(axis: Any, scale: float, antialias: bool, basis: Any, stride: int, margin: int,
-                  blocks: int) -> Any:
-    """Return pixels and weights of :func:`_source_weights`, and their places in use: 4, 8, ..."""
-    support = np.float32(max(scale * axis[1] / axis[2], 1.)) if antialias else np.float32(1)
-    places = basis.shape[1] * int(np.ceil(2 * support)) + 4  # enough for slices of any step
-    pixels = np.empty((blocks, places), np.int64)
-    weights = np.zeros((blocks, len(basis), places), np.float32)
-    used = _source_weights(axis, scale, support, basis, stride, margin, pixels, weights)
-    return pixels, weights, used + 3 & -4
-
-
 class _Lanes(types.Type):
     """Sixteen float32 values, with which the processor computes at once."""
 
@@ -226,6 +174,85 @@ def _transpose(context: Any, source: Any, start: Any, step: Any, target: Any, fi
 
 
 @_inner
+def _resized_pixels(axis: Any, scale: float, support: float) -> Any:
+    """Return the first source pixel of each resized pixel along an axis, and the weights from it on.
+
+    ``axis`` and ``scale`` describe one axis of a lazy image as in :func:`block_channels`. A resized
+    pixel depends on the source pixels up to ``support`` from its centre, with linearly falling weights:
+    float32 (T, pixels).
+    """
+    start, length, size, first, step, count = axis
+    begin, end = int(start * scale), int(np.ceil((start + length) * scale))
+    pace = length / size * scale
+    origin, pace = start * scale + (first + 0.5) * pace, step * pace
+    lows, totals = np.empty(count, np.int64), np.zeros(count, np.float32)
+    parts = np.empty((int(np.ceil(2 * support)), count), np.float32)
+    for i in range(count):
+        lows[i] = max(int(origin + pace * i - support + 0.5), begin)
+    for tap in range(len(parts)):
+        for i in range(count):
+            x = lows[i] + tap
+            parts[tap, i] = max(support - abs(x + 0.5 - (origin + pace * i)), 0.) if x < end else 0.
+            totals[i] += parts[tap, i]
+    for tap in range(len(parts)):
+        for i in range(count):
+            parts[tap, i] /= totals[i]
+    return lows, parts
+
+
+@_inner
+def _source_weights(lows: Any, parts: Any, ascending: bool, basis: Any, stride: int, margin: int, pixels: Any,
+                    weights: Any) -> int:
+    """Write the source pixels that each block depends on along one axis, and their weights.
+
+    ``basis``, float32 (window, K), are the weights of a block's resized pixels. The function writes
+    into ``pixels``, int64 (blocks, T), whose spare places repeat the last pixel, and adds to
+    ``weights``, float32 (blocks, T, K). It returns the largest number of source pixels of a block.
+    """
+    window, frequencies = basis.shape
+    most = 0
+    for block in range(len(pixels)):
+        place, last = -1, -1
+        for i in range(window):
+            j = i if ascending else window - 1 - i  # in the order of the source
+            kept = min(max(block * stride - margin + j, 0), len(lows) - 1)
+            for tap in range(len(parts)):
+                if parts[tap, kept] > 0:
+                    x = lows[kept] + tap
+                    place += x > last
+                    last = max(x, last)
+                    pixels[block, place] = last
+                    target = (block * pixels.shape[1] + place - (last - x)) * frequencies
+                    for k in range(0, frequencies, _LANES):
+                        sums = _add(_load(weights, target + k), parts[tap, kept], _load(basis, j * frequencies + k))
+                        _store(weights, target + k, sums)
+        pixels[block, place + 1:] = last
+        most = max(most, place + 1)
+    return most
+
+
+@_inner
+def _axis_weights(axis: Any, scale: float, antialias: bool, basis: Any, stride: int, margin: int,
+                  blocks: int) -> Any:
+    """Return pixels and weights (blocks, K, T) of :func:`_source_weights`, and their places in use."""
+    support = np.float32(max(scale * axis[1] / axis[2], 1.)) if antialias else np.float32(1)
+    lows, parts = _resized_pixels(axis, scale, support)
+    window, frequencies = basis.shape
+    apart = abs(scale * axis[1] / axis[2] * axis[4])  # source pixels from one resized pixel to the next
+    places = min(window * len(parts), int((window - 1) * apart) + len(parts) + 1) + _LANES - 1 & -_LANES
+    pixels = np.empty((blocks, places), np.int64)
+    weights = np.zeros((blocks, places, frequencies), np.float32)
+    used = _source_weights(lows, parts, axis[4] > 0, basis, stride, margin, pixels, weights)
+    across = np.empty((blocks, frequencies, places), np.float32)
+    for block in range(blocks):
+        for place in range(0, places, _LANES):
+            for k in range(0, frequencies, _LANES):
+                _transpose(weights, (block * places + place) * frequencies + k, frequencies, across,
+                           (block * frequencies + k) * places + place, places)
+    return pixels, across, used
+
+
+@_inner
 def _sum_rows(weights: Any, y: int, image: Any, rows: Any, taps: int, start: int, lines: Any, k: int, first: int,
               second: int, length: int) -> None:
     """Write two weighted sums of rows of the image."""
@@ -308,7 +335,7 @@ def block_channels(planes: np.ndarray, scales: tuple[float, float], axes: np.nda
         for j in range(span):
             lefts[block, j] = (lefts[block, j] - begin) * _LANES
 
-    frequencies = len(rows)
+    frequencies = groups[:, 1].max() // 2 * 2 + 2  # an even number
     lines = np.empty(len(planes) * frequencies * _LANES * length, np.float32)
     mixed = np.empty(_LANES * width, np.float32)
     lanes = np.empty(width * _LANES, np.float32)

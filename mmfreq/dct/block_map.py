@@ -119,10 +119,11 @@ class BlockMap:
         else:
             pixels = _forward(np.asarray(lazy.pixels))
             sources = [(pixels.reshape(1, len(pixels), -1), (1., 1.))]
+        axes = lazy.axes
         for (planes, scales), arguments in zip(sources, weights):
             if planes.shape[2] < colors * loop.LANES:
                 planes = np.pad(planes, ((0, 0), (0, 0), (0, colors * loop.LANES - planes.shape[2])))
-            loop.block_channels(planes, scales, lazy.axes, lazy.antialias, *arguments, self.stride, self.margin,
+            loop.block_channels(planes, scales, axes, lazy.antialias, *arguments, self.stride, self.margin,
                                 out, rounded)
         return np.ascontiguousarray((rounded if dtype == 'int8' else out)[:, :grid_h, :grid_w])
 

@@ -192,7 +192,7 @@ def _resized_pixels(axis: Any, scale: float, support: float) -> Any:
     begin, end = int(start * scale), int(np.ceil((start + length) * scale))
     pace = length / size * scale
     origin, pace = start * scale + (first + 0.5) * pace, step * pace
-    lows, totals = np.empty(count, np.int64), np.zeros(count, np.float32)
+    lows, totals = np.empty(count, np.int64), np.zeros(count)
     parts = np.empty((int(np.ceil(2 * support)), count), np.float32)
     for i in range(count):
         lows[i] = max(int(origin + pace * i - support + 0.5), begin)

@@ -105,22 +105,27 @@ class BlockMap:
         Raises:
             ValueError: Another dtype or shape.
         """
-        shape = grid_shape(check_image(image).shape, self.block_size, self.upscale)
-        out, rounded = (np.empty((len(self.bias), *(shape if kind == dtype else (0, 0))), kind)
+        loop = _compiled_loop()
+        grid_h, grid_w = grid_shape(check_image(image).shape, self.block_size, self.upscale)
+        grid = max(grid_h, loop.LANES), max(grid_w, loop.LANES)
+        out, rounded = (np.empty((len(self.bias), *(grid if kind == dtype else (0, 0))), kind)
                         for kind in ('float32', 'int8'))
-        lazy, weights = LazyImage.of(image), self._weights
+        lazy, weights, colors = LazyImage.of(image), self._weights, 3
         if isinstance(lazy.pixels, JpegPlanes) and self.channel_order == 'bgr':
-            sources, weights = lazy.pixels.planes(lazy.eighths), self._plane_weights
+            sources, weights, colors = lazy.pixels.planes(lazy.eighths), self._plane_weights, 1
             if len(sources) == 1:
                 out[:] = self.bias[:, None, None]  # the chroma of grey
                 rounded[:] = to_int8(self.bias)[:, None, None]
         else:
             pixels = _forward(np.asarray(lazy.pixels))
             sources = [(pixels.reshape(1, len(pixels), -1), (1., 1.))]
-        for source, arguments in zip(sources, weights):
-            _compiled_loop().block_channels(*source, lazy.axes, lazy.antialias, *arguments,
-                                            self.stride, self.margin, out, rounded)
-        return rounded if dtype == 'int8' else out
+        axes = lazy.axes
+        for (planes, scales), arguments in zip(sources, weights):
+            if planes.shape[2] < colors * loop.LANES:
+                planes = np.pad(planes, ((0, 0), (0, 0), (0, colors * loop.LANES - planes.shape[2])))
+            loop.block_channels(planes, scales, axes, lazy.antialias, *arguments, self.stride, self.margin,
+                                out, rounded)
+        return np.ascontiguousarray((rounded if dtype == 'int8' else out)[:, :grid_h, :grid_w])
 
 
 def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,
@@ -131,13 +136,13 @@ def _loop_weights(basis: np.ndarray, color: np.ndarray, parts: np.ndarray,
     and horizontal frequency of each channel and its place in the result: (C, 4).
     """
     component, vertical, horizontal, index = parts.T
-    order = np.lexsort((component, vertical))
-    used, starts = np.unique(vertical[order], return_index=True)
+    order = np.lexsort((horizontal, vertical, component))
+    used, row = np.unique(vertical, return_inverse=True)
     across, column = np.unique(horizontal, return_inverse=True)
+    lines, starts = np.unique(np.stack([component, row], axis=1)[order], axis=0, return_index=True)
     rows = np.pad(basis[used], ((0, len(used) % 2), (0, 0)))  # the loop takes an even number
-    return (color.astype(np.float32, order='C'), rows.astype(np.float32),
-            np.append(starts, len(parts)), basis[across].astype(np.float32),
-            np.stack([component, column, index], axis=1)[order], affine[order])
+    return (color.astype(np.float32, order='C'), rows.astype(np.float32), basis[across].astype(np.float32),
+            lines, np.append(starts, len(parts)), np.stack([column, index], axis=1)[order], affine[order])
 
 
 def _compiled_loop() -> ModuleType:

@@ -1,5 +1,4 @@
 """A resized image that computes its pixels only on request."""
-from copy import copy
 from typing import Any, Optional, Sequence
 
 import cv2
@@ -68,7 +67,8 @@ class LazyImage:
         top, left, height, width = _checked_crop(crop, self.shape)
         rows, columns = self.rows[top:top + height], self.columns[left:left + width]
         crop = [start + min(kept[0], kept[-1]) for start, kept in zip(self.crop, (rows, columns))]
-        return LazyImage(self.pixels, size, (*crop, height, width), antialias)[::steps[0], ::steps[1]]
+        image = LazyImage(self.pixels, size, (*crop, height, width), antialias)
+        return image if steps == (1, 1) else image[::steps[0], ::steps[1]]
 
     @property
     def eighths(self) -> int:
@@ -96,7 +96,7 @@ class LazyImage:
         whole = (Ellipsis, slice(None))
         if not (all(isinstance(k, slice) for k in keys[:2]) and all(k in whole for k in keys[2:])):
             return np.asarray(self)[key]
-        part = copy(self)
+        part = LazyImage(self.pixels, self.size, self.crop, self.antialias)
         part.rows = self.rows[keys[0]]
         part.columns = self.columns[keys[1]] if len(keys) > 1 else self.columns
         return part

@@ -1,0 +1,63 @@
+"""A segmentor on all 48 native channels computes what the stock one does on pixels. Needs mmseg."""
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
+
+from mmfreq.models.ops import provide_ops
+from mmfreq.transforms import FusedBlockDCT
+
+provide_ops()
+mmseg = pytest.importorskip('mmseg.models')
+
+PIXELS = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
+              bgr_to_rgb=True, size=(64, 96))
+FREQ = dict(type='FusedBlockDCT', channels='48N', stats='imagenette-224-4x4', block_size=4)
+
+
+def segmentor(preprocessor: dict, **backbone: Any) -> torch.nn.Module:
+    """Return a small FCN with weights that are always the same."""
+    head = dict(type='FCNHead', in_channels=128, channels=16, num_convs=1, num_classes=5, norm_cfg=dict(type='BN'))
+    model = dict(type='EncoderDecoder', data_preprocessor=preprocessor, decode_head=dict(head, in_index=1),
+                 backbone=dict(depth=18, num_stages=2, out_indices=(0, 1), strides=(1, 2), dilations=(1, 1),
+                               norm_cfg=dict(type='BN'), contract_dilation=True, **backbone),
+                 test_cfg=dict(mode='whole'))
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('mmseg'):
+        return mmseg.build_segmentor(ConfigDict(model))
+
+
+def sample(image: np.ndarray, channels: bool) -> dict:
+    """Return a batch of one image (H, W, 3), as pixels or as channels, with labels."""
+    from mmengine.structures import PixelData
+    from mmseg.structures import SegDataSample
+    labels = PixelData(data=torch.arange(image.shape[0])[None, :, None].expand(1, *image.shape[:2]) // 20)
+    data_sample = SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=image.shape[:2], ori_shape=image.shape[:2]))
+    array = FusedBlockDCT('48N', FREQ['stats'], block_size=4)(dict(img=image))['img'] if channels else image
+    return dict(inputs=[torch.tensor(array.transpose(2, 0, 1).copy())], data_samples=[data_sample])
+
+
+def test_segmentor_is_the_stock_one() -> None:
+    import mmfreq.models.seg  # noqa: F401
+    stock = segmentor(PIXELS, type='ResNetV1c')
+    freq = segmentor(dict(type='FreqSegDataPreProcessor', size=(64, 96)), type='UnpackedResNetV1c', freq=FREQ,
+                     pixels=PIXELS)
+    freq.load_state_dict(stock.state_dict())
+    image = np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8)
+    expected, values = (model.eval().test_step(sample(image, model is freq))[0].seg_logits.data
+                        for model in (stock, freq))
+    torch.testing.assert_close(values, expected, rtol=1e-3, atol=1e-4)
+    image = image[:55, :70]  # padded in training, and whole cells in tests
+    stock_batch, batch = (model.data_preprocessor(sample(image, model is freq), training=True)
+                          for model in (stock, freq))
+    assert batch['inputs'].shape == (1, 48, 16, 24)
+    labels, expected = (one['data_samples'][0].gt_sem_seg.data for one in (batch, stock_batch))
+    torch.testing.assert_close(labels, expected)
+    assert freq.test_step(sample(image, True))[0].pred_sem_seg.shape == (55, 70)
+    broken = sample(image, True)
+    broken['data_samples'][0].set_metainfo(dict(img_shape=(64, 96)))
+    with pytest.raises(ValueError, match='expected .16, 24. cells'):
+        freq.data_preprocessor(broken)

@@ -1,7 +1,20 @@
 """Backbones and a preprocessor for mmseg.
 
-Name this module under ``custom_imports`` in a config. A segmentor takes native channels; its backbone
-keeps the stock stem, behind a layer from channels to pixels.
+Name this module under ``custom_imports`` in a config. The backbones keep their stock stem, behind a
+layer from channels to pixels. A whole config::
+
+    _base_ = 'mmseg::fcn/fcn_r50-d8_4xb4-80k_ade20k-512x512.py'
+    custom_imports = dict(imports=['mmfreq.models.seg'])
+    freq = dict(type='FusedBlockDCT', channels='24N', stats='imagenette-224-4x4', block_size=4)
+    data_preprocessor = dict(type='FreqSegDataPreProcessor', mean=None, std=None, bgr_to_rgb=False)
+    model = dict(data_preprocessor=data_preprocessor, pretrained=None, backbone=dict(
+        type='UnpackedResNetV1c', freq=freq, pixels=_base_.model.data_preprocessor))
+    train_pipeline = [*_base_.train_pipeline[:-1], dict(type='RoundPixels'), freq, _base_.train_pipeline[-1]]
+    test_pipeline = [*_base_.test_pipeline[:-1], freq, _base_.test_pipeline[-1]]
+    train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
+    val_dataloader = dict(dataset=dict(pipeline=test_pipeline))
+    test_dataloader, tta_pipeline = val_dataloader, None
+    default_hooks = dict(input_spec=dict(type='InputSpecHook'))
 """
 from typing import Any
 

@@ -1,17 +1,27 @@
 """A segmentor on all 48 native channels computes what the stock one does on pixels. Needs mmseg."""
+from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mmengine.config import ConfigDict
+from mmengine.config import Config, ConfigDict
 from mmengine.registry import DefaultScope
 
+import mmfreq
+from mmfreq.config.checks import check_config
+from mmfreq.config.pipelines import input_specs
 from mmfreq.models.ops import provide_ops
 from mmfreq.transforms import FusedBlockDCT
 
 provide_ops()
 mmseg = pytest.importorskip('mmseg.models')
+
+from mmengine.structures import PixelData  # noqa: E402
+from mmseg.structures import SegDataSample  # noqa: E402
+
+from mmfreq.models import seg  # noqa: E402
 
 PIXELS = dict(type='SegDataPreProcessor', mean=[123.675, 116.28, 103.53], std=[58.395, 57.12, 57.375],
               bgr_to_rgb=True, size=(64, 96))
@@ -32,8 +42,6 @@ def segmentor(preprocessor: dict, **backbone: Any) -> torch.nn.Module:
 
 def sample(image: np.ndarray, channels: bool) -> dict:
     """Return a batch of one image (H, W, 3), as pixels or as channels, with labels."""
-    from mmengine.structures import PixelData
-    from mmseg.structures import SegDataSample
     labels = PixelData(data=torch.arange(image.shape[0])[None, :, None].expand(1, *image.shape[:2]) // 20)
     data_sample = SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=image.shape[:2], ori_shape=image.shape[:2]))
     array = FusedBlockDCT('48N', FREQ['stats'], block_size=4)(dict(img=image))['img'] if channels else image
@@ -41,7 +49,6 @@ def sample(image: np.ndarray, channels: bool) -> dict:
 
 
 def test_segmentor_is_the_stock_one() -> None:
-    import mmfreq.models.seg  # noqa: F401
     stock = segmentor(PIXELS, type='ResNetV1c')
     freq = segmentor(dict(type='FreqSegDataPreProcessor', size=(64, 96)), type='UnpackedResNetV1c', freq=FREQ,
                      pixels=PIXELS)
@@ -61,3 +68,18 @@ def test_segmentor_is_the_stock_one() -> None:
     broken['data_samples'][0].set_metainfo(dict(img_shape=(64, 96)))
     with pytest.raises(ValueError, match='expected .16, 24. cells'):
         freq.data_preprocessor(broken)
+
+
+def test_the_documented_config(tmp_path: Path) -> None:
+    mmfreq.setup()
+    file = tmp_path / 'config.py'
+    file.write_text(dedent(seg.__doc__.partition('config::\n\n')[2]))
+    cfg = Config.fromfile(str(file))
+    check_config(cfg)
+    assert {(spec.block_size, len(spec.channels)) for spec in input_specs(cfg).values()} == {(4, 24)}
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+    with pytest.raises(ValueError, match="expected 'whole'"):
+        check_config(cfg)
+    cfg.model.data_preprocessor.type = 'SegDataPreProcessor'
+    with pytest.raises(ValueError, match="type='FreqSegDataPreProcessor'"):
+        check_config(cfg)

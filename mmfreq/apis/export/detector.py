@@ -85,7 +85,7 @@ class DetectorInput(ImageInput):
 def filled(images: Tensor, shape: Tensor, value: Any, until: Any = (torch.inf, torch.inf)) -> Tensor:
     """Fill the rows and columns of images (N, C, H, W) beyond ``shape`` with a value.
 
-    Those beyond ``until`` repeat the one before.
+    Those beyond ``until``, which make a block whole, are treated as the last one before it.
     """
     for axis, inside, end in zip((2, 3), shape, until):
         place = torch.arange(images.shape[axis], dtype=torch.float64)

@@ -46,6 +46,9 @@ class FreqSegDataPreProcessor(SegDataPreProcessor):
 
     Args:
         stride (int): Pixels that one cell covers. Defaults to 4.
+        mean (Sequence[float], optional): ``[0]`` to undo ``FreqNormalize(..., dtype='int8', scale=s)``.
+            Defaults to None.
+        std (Sequence[float], optional): ``[s]`` to undo that transform. Defaults to None.
         **kwargs: ``size``, ``size_divisor``, ``seg_pad_val`` and ``test_cfg`` of
             :class:`mmseg.models.SegDataPreProcessor`, in pixels.
     """
@@ -76,7 +79,8 @@ class FreqSegDataPreProcessor(SegDataPreProcessor):
         images = [torch.empty(1, *shape, device=self.device) for shape in shapes]
         batch = super().forward(dict(data, inputs=images), training)
         rows, columns = grid_shape(batch['inputs'].shape[2:], self.stride)
-        inputs = [F.pad(cells.float(), (0, columns - cells.shape[2], 0, rows - cells.shape[1]))
+        mean, std = (self.mean, self.std) if self._enable_normalize else (0, 1)
+        inputs = [F.pad((cells - mean) / std, (0, columns - cells.shape[2], 0, rows - cells.shape[1]))
                   for cells in data['inputs']]
         height, width = rows * self.stride, columns * self.stride
         for sample, shape in zip(batch['data_samples'], shapes):  # mmseg crops logits by these

@@ -40,11 +40,11 @@ def segmentor(preprocessor: dict, **backbone: Any) -> torch.nn.Module:
         return mmseg.build_segmentor(ConfigDict(model))
 
 
-def sample(image: np.ndarray, channels: bool) -> dict:
+def sample(image: np.ndarray, channels: bool, **options: Any) -> dict:
     """Return a batch of one image (H, W, 3), as pixels or as channels, with labels."""
     labels = PixelData(data=torch.arange(image.shape[0])[None, :, None].expand(1, *image.shape[:2]) // 20)
     data_sample = SegDataSample(gt_sem_seg=labels, metainfo=dict(img_shape=image.shape[:2], ori_shape=image.shape[:2]))
-    array = FusedBlockDCT('48N', FREQ['stats'], block_size=4)(dict(img=image))['img'] if channels else image
+    array = FusedBlockDCT('48N', FREQ['stats'], block_size=4, **options)(dict(img=image))['img'] if channels else image
     return dict(inputs=[torch.tensor(array.transpose(2, 0, 1).copy())], data_samples=[data_sample])
 
 
@@ -63,6 +63,9 @@ def test_segmentor_is_the_stock_one() -> None:
     assert batch['inputs'].shape == (1, 48, 16, 24)
     labels, expected = (one['data_samples'][0].gt_sem_seg.data for one in (batch, stock_batch))
     torch.testing.assert_close(labels, expected)
+    int8 = seg.FreqSegDataPreProcessor(size=(64, 96), mean=[0], std=[6])
+    values = int8(sample(image, True, dtype='int8', scale=6), training=True)['inputs']
+    torch.testing.assert_close(values, batch['inputs'].clamp(-127 / 6, 127 / 6), rtol=0, atol=0.5 / 6 + 1e-5)
     assert freq.test_step(sample(image, True))[0].pred_sem_seg.shape == (55, 70)
     broken = sample(image, True)
     broken['data_samples'][0].set_metainfo(dict(img_shape=(64, 96)))

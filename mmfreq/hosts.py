@@ -32,14 +32,14 @@ def setup() -> None:
     - Checkpoints at paths, http(s) and ``torchvision://`` addresses are read weights-only (torch 2.6
       and later), so that a file cannot run code. Older torch, and other schemes such as
       ``open-mmlab://``, read them as mmengine does.
-    - ``_base_`` may name a shipped config, ``mmfreq::folder/name.py``.
+    - ``_base_`` may name a shipped config, ``mmfreq::folder/name.py``, and one of OneDL's mmseg.
     - An mmcv without compiled ops gets nms and RoIAlign from torchvision.
     """
     if hasattr(torch.serialization, 'safe_globals'):  # torch 2.6
         CheckpointLoader.register_scheme('', load_from_local, force=True)
         CheckpointLoader.register_scheme(('http://', 'https://'), load_from_http, force=True)
         CheckpointLoader.register_scheme(('modelzoo://', 'torchvision://'), load_from_torchvision, force=True)
-    MODULE2PACKAGE['mmfreq'] = 'mmfreq'
+    MODULE2PACKAGE.update(mmfreq='mmfreq', mmseg='mmseg')  # OneDL's mmsegmentation has another name
     Config._get_cfg_path = staticmethod(_cfg_path)
     provide_ops()
 

@@ -21,7 +21,7 @@ from mmfreq.input_spec import InputSpec
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _AFTER_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'ChannelDrop', 'TestTimeAug', 'Compose', 'Collect',
               'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
-_HOSTS = ('mmcv', 'mmdet', 'mmpretrain', 'mmfreq')
+_HOSTS = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'mmfreq')
 
 
 def check_config(cfg: Config) -> None:
@@ -30,7 +30,7 @@ def check_config(cfg: Config) -> None:
     Raises:
         RefusedError: The pipelines feed the network different inputs, or other channels than it
             takes; a transform or a batch augmentation for pixels gets DCT channels; an evaluator
-            reads another COCO file than its data set.
+            reads another COCO file than its data set; a sliding window of pixels would cut DCT channels.
     """
     check_channels(cfg)
     specs = input_specs(cfg)
@@ -43,6 +43,9 @@ def check_config(cfg: Config) -> None:
     _check_after_dct('tta_pipeline', cfg.get('tta_pipeline') or ())
     takes_channels = any(spec.channels for spec in specs.values())
     for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
+        if takes_channels and node.get('mode') == 'slide':
+            raise RefusedError("model.test_cfg.mode: expected 'whole', since 'slide' counts pixels, and the "
+                               'network takes DCT channels')
         if takes_channels and transform_type(node) == 'ResizeMix':
             raise RefusedError('model: ResizeMix resizes pixels, but its batch holds DCT channels. '
                                'Mixup and CutMix work on both')
@@ -52,27 +55,28 @@ def check_channels(cfg: Config) -> None:
     """Check that the pipelines and the preprocessor fit a frequency-domain backbone.
 
     Raises:
-        RefusedError: The pipelines return other channels than ``freq`` of the backbone. In mmdet, also:
-            the preprocessor is a stock one, or its stride is not the backbone's ``input_stride``.
+        RefusedError: The pipelines return other channels than ``freq`` of the backbone. In mmdet and
+            mmseg, also: the preprocessor is a stock one, or its stride is not the backbone's ``input_stride``.
     """
     for node in iter_dicts(cfg.get('model')):
         kind, freq = transform_type(node), node.get('freq') if node.get('pixels') else None
         if freq or kind.startswith('Freq') and 'in_channels' in node:
-            if cfg.get('default_scope') == 'mmdet':
+            if cfg.get('default_scope') in ('mmdet', 'mmseg'):
                 _check_stride(preprocessor(cfg), kind, freq and node.get('input_stride', 4))
             for name, spec in input_specs(cfg).items() if freq else ():
                 check_same(f'freq of {kind}', InputSpec.of(freq), f'the pipeline of {name}', spec)
 
 
 def _check_stride(node: dict, kind: str, input_stride: Optional[int]) -> None:
-    """Refuse a preprocessor of mmdet that takes cells for pixels or has another stride, if any is known."""
-    if not transform_type(node).startswith('Freq'):
-        raise RefusedError('a frequency-domain detector expects data_preprocessor=dict('
-                           f"type='FreqDetDataPreprocessor', ...), got {node.get('type')}")
+    """Refuse a preprocessor that takes cells for pixels or has another stride, if any is known."""
+    own = transform_type(node)
+    if not own.startswith('Freq'):
+        raise RefusedError('a frequency-domain detector or segmentor expects data_preprocessor=dict('
+                           f"type='Freq{own}', ...), got {node.get('type')}")
     stride = node.get('stride', DEFAULT_STRIDE)
     if input_stride not in (None, stride):
-        raise RefusedError(f'{kind} has input_stride={input_stride}, but the stride of '
-                           f'FreqDetDataPreprocessor is {stride}; expected the same')
+        raise RefusedError(f'{kind} has input_stride={input_stride}, but the stride of {own} is {stride}; '
+                           'expected the same')
 
 
 def _check_after_dct(name: str, steps: Iterable[Any]) -> None:

@@ -21,7 +21,7 @@ from mmfreq.version import __version__
 
 Arrays = list[np.ndarray]
 Differences = dict[str, float]
-Reference = tuple[str, Iterable[tuple[torch.Tensor, Arrays]], Differences]
+Reference = tuple[str, Iterable[tuple[torch.Tensor, Any]], Differences]
 
 
 class Exporter:

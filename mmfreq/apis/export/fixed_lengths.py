@@ -11,7 +11,7 @@ import torch
 from mmdet.models import dense_heads, roi_heads
 from mmdet.models.layers import multiclass_nms
 from mmdet.models.utils import filter_scores_and_topk
-from mmengine.structures import InstanceData
+from mmengine.structures import BaseDataElement, InstanceData
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
@@ -22,6 +22,8 @@ from mmfreq.apis.export import swin
 def fixed_lengths() -> Iterator[None]:
     """Let detectors return ``max_per_img`` detections, best first, and masks that are not pasted."""
     patches = [
+        (InstanceData, '__setattr__', BaseDataElement.__setattr__),  # which compares no lengths
+        (dense_heads.YOLOXHead, '_bbox_post_process', best_boxes),
         (dense_heads.RPNHead, '_predict_by_feat_single', proposals),
         (dense_heads.base_dense_head.BaseDenseHead, '_bbox_post_process', best_boxes),
         (roi_heads.SingleRoIExtractor, 'forward', pooled),
@@ -42,17 +44,17 @@ def top(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
     All of them if ``count`` is not positive.
     """
-    size = scores.shape[0]
     if count <= 0:
-        return scores, torch.arange(size)
+        return scores.sort(descending=True)
+    last = scores.shape[0] - 1
     scores, best = F.pad(scores, (0, count), value=-1.).topk(count)
-    return scores, torch.minimum(best, torch.scalar_tensor(size - 1, dtype=torch.long))
+    return scores, torch.minimum(best, torch.scalar_tensor(last, dtype=torch.long))
 
 
 def suppressed(boxes: Tensor, scores: Tensor, groups: Tensor, nms: dict) -> Tensor:
     """Return the scores (M, ), -1 where a box of the same group is better, as mmcv's batched_nms."""
     chosen = (scores > 0).nonzero()[:, 0]
-    extent = torch.where(scores > 0, boxes.amax(1), 0.).amax(0) + 1
+    extent = F.pad(torch.where(scores > 0, boxes.amax(1), 0.), (0, 1)).amax(0) + 1
     shifted = boxes if nms.get('class_agnostic') else boxes + (groups * extent)[:, None]
     kept = torch.ops.torchvision.nms(shifted[chosen], scores[chosen], nms['iou_threshold'])
     is_kept = torch.zeros_like(scores).index_fill(0, chosen[kept], 1.)
@@ -65,7 +67,7 @@ def _best(results: InstanceData, groups: Tensor, cfg: Any) -> InstanceData:
     if smallest >= 0:
         is_large = (boxes[:, 2:] - boxes[:, :2] > smallest).all(1)
         scores = torch.where(is_large, scores, -1.)
-    scores, best = top(suppressed(boxes, scores, groups, cfg.nms), cfg.max_per_img)
+    scores, best = top(suppressed(boxes, scores, groups, cfg.nms), cfg.get('max_per_img', -1))
     return InstanceData(bboxes=boxes[best], scores=scores, labels=results.labels[best])
 
 

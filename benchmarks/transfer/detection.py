@@ -75,6 +75,8 @@ def train(detector: str, name: str, seed: int, work_dir: Path) -> None:
     torch.manual_seed(seed)
     runner = build_runner(train_config(argparse.Namespace(**arguments)))
     runner.train()
+    if 'val/coco/bbox_mAP' not in runner.message_hub.log_scalars:  # the last validation was interrupted
+        runner.val()
     metrics = {f'coco/{key}': float(runner.message_hub.get_scalar(f'val/coco/{key}').current())
                for key in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')}
     OUT.mkdir(parents=True, exist_ok=True)

@@ -183,6 +183,8 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
     torch.manual_seed(seed)
     runner = runner_of(row, seed, work_dir)
     runner.train() if row.epochs else runner.val()
+    if f'val/{METRIC}' not in runner.message_hub.log_scalars:  # the last validation was interrupted
+        runner.val()
     metrics = {METRIC: runner.message_hub.get_scalar(f'val/{METRIC}').current()}
     result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
                   date=datetime.date.today().isoformat(), commit=commit())

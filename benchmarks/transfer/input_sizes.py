@@ -29,16 +29,16 @@ PHOTOS = dict(scratch=1, stock=2)  # every n-th photo is evaluated
 
 
 def rows_of(start: str) -> list[Row]:
-    """Return the rows of a start. Those for 12N and RGB from scratch are in the accuracy study."""
+    """Return the rows of a start."""
     if start == 'stock':
         kinds: dict[str, Any] = dict(network='lite0', epochs=5, per_class=100)
-        rows = [Row(channels='24N', elastic=True, **kinds), *(Row(channels=name, **kinds) for name in [*ELASTIC, ''])]
+        rows = [Row(channels='24N', elastic=True, **kinds), *(Row(channels=name, **kinds) for name in ELASTIC)]
     else:
         kinds = dict(network='resnet', epochs=10, start='scratch')
         stemless = dict(kinds, stemless=True)
         rows = [Row(channels='24N', elastic=True, **dict(stemless, epochs=epochs)) for epochs in (10, 20)]
-        rows += [Row(channels=name, **stemless) for name in ('24N', '18N', '6N')]
-    return rows + [Row(channels='', pixels=side, **kinds) for side in SIDES[start]]
+        rows += [Row(channels=name, **stemless) for name in ELASTIC]
+    return rows + [Row(channels='', pixels=side, **kinds) for side in (0, *SIDES[start])]
 
 
 def parse_args() -> argparse.Namespace:

@@ -209,30 +209,27 @@ def transfer_table(results: Results) -> str:
 
 def results_of_sizes() -> Results:
     """Return the results of input_sizes.py, a row for each of the inputs that a network was evaluated on."""
-    study, results = load_results(HERE.parent / 'accuracy/results'), {}
+    results: Results = {}
     for name, seeds in load_results(RESULTS / 'input_sizes').items():
         for seed, result in seeds.items():
             for channels, value in result['metrics'].items():
                 metrics = dict(metrics={METRIC: value})
                 results.setdefault(f'{name} at {channels}', {})[seed] = metrics
-    results[Row('resnet', '12N', 10, 'scratch', True).name + ' at 12N'] = study['dct12n']
-    results[Row('resnet', '', 10, 'scratch').name + ' at RGB'] = study['native-rgb']
     return results
 
 
 def lines_of_sizes(start: str) -> dict[str, list[str]]:
-    """Return the lines of table and picture: words, and their rows from half to an eighth of the values."""
+    """Return the lines of table and picture: words, and their rows from all to an eighth of the values."""
     rows = {(row.channels, row.elastic, row.pixels, row.epochs): row.name for row in rows_of(start)}
     epochs = min(key[3] for key in rows)
     alone = {key[0]: f'{name} at {key[0]}' for key, name in rows.items() if key[0] and not key[1]}
-    alone.setdefault('12N', Row('resnet', '12N', 10, 'scratch', True).name + ' at 12N')
-    lines = {'one network for each selection': [alone[name] for name in ELASTIC]}
+    lines = {'one network for each selection': ['', *(alone[name] for name in ELASTIC)]}
     for key, name in rows.items():
         if key[1]:
             words = 'elastic' if key[3] == epochs else f'elastic, {key[3]} epochs'
-            lines[words] = [f'{name} at {channels}' for channels in ELASTIC]
-    lines['trained on 24N, and cut'] = [f'{rows["24N", False, 0, epochs]} at {channels}' for channels in ELASTIC]
-    lines['RGB, downsized'] = [f'{rows["", False, side, epochs]} at RGB' for side in SIDES[start]]
+            lines[words] = ['', *(f'{name} at {channels}' for channels in ELASTIC)]
+    lines['trained on 24N, and cut'] = ['', *(f'{rows["24N", False, 0, epochs]} at {name}' for name in ELASTIC)]
+    lines['RGB, downsized'] = [f'{rows["", False, side, epochs]} at RGB' for side in (0, *SIDES[start])]
     return lines
 
 
@@ -246,7 +243,7 @@ def sizes_table(results: Results) -> str:
                 lines.append([f'{words}: {kind}', *(cell(results, row) for row in rows)])
             if rows != alone and any(difference(results, *pair) for pair in zip(rows, alone)):
                 lines.append(['minus one for each', *(paired(difference(results, *pair)) for pair in zip(rows, alone))])
-    return table(('network', '1/2, 24N', '3/8, 18N', '1/4, 12N', '1/8, 6N'), lines)
+    return table(('network', '1', '1/2, 24N', '3/8, 18N', '1/4, 12N', '1/8, 6N'), lines)
 
 
 def detection_table(results: Results) -> str:
@@ -269,8 +266,8 @@ def draw_sizes(results: Results, path: str) -> None:
                   stock=('EfficientNet-Lite0 from ImageNet weights, 128x128 pixels', 128))
     for axis, (start, (title, side)) in zip(figure.subplots(1, 2), titles.items()):
         for kind, rows in lines_of_sizes(start).items():
-            known = [(len(channel_indices(name, 4)) * (side // 4)**2 / 1e3, reached(results, row).mean)
-                     for name, row in zip(ELASTIC, rows) if row in results]
+            values = 3 * side**2, *(len(channel_indices(name, 4)) * (side // 4)**2 for name in ELASTIC)
+            known = [(number / 1e3, reached(results, row).mean) for number, row in zip(values, rows) if row in results]
             if known:
                 axis.plot(*zip(*known), 'o-', color=COLORS[kind], label=kind, markersize=5)
         axis.set_title(title, fontsize=10, color=INK)

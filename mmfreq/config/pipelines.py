@@ -154,16 +154,26 @@ def drop_channels(cfg: Config, dataloader: str, keep: list[ChannelSpec]) -> None
     """Insert a ChannelDrop into the pipelines of a dataloader, after the DCT.
 
     Raises:
-        RefusedError: A pipeline has no DCT, or not all channels of a selection.
-        ValueError: An invalid selection.
+        RefusedError: A pipeline has no DCT, does not normalise, or lacks channels of a selection; an
+            invalid selection.
     """
     for steps in pipelines(cfg, dataloader):
         spec = InputSpec.from_steps(steps)
+        if spec.channels and not any(spec.mean):
+            raise RefusedError(f'{dataloader}: expected a pipeline that normalises, so that 0 is the mean')
         for channels in keep:
-            if not spec.channels or not {*channel_indices(channels, spec.block_size)} <= {*spec.channels}:
+            if not {*_indices(channels, spec)} <= {*spec.channels}:
                 raise RefusedError(f'{dataloader}: expected channels of its input, {spec}, got {channels}')
         last = max(i for i, step in enumerate(steps) if transform_type(step) in DCT_TRANSFORMS)
         steps.insert(last + 1, dict(type='ChannelDrop', keep=keep, block_size=spec.block_size))
+
+
+def _indices(channels: ChannelSpec, spec: InputSpec) -> list[int]:
+    """Return the channels of a selection; refuse an invalid one. Pixels have none."""
+    try:
+        return channel_indices(channels, spec.block_size if spec.channels else 8)
+    except ValueError as error:
+        raise RefusedError(str(error)) from error
 
 
 def check_same(name: str, spec: InputSpec, other_name: str, other: InputSpec) -> None:

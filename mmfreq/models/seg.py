@@ -50,11 +50,12 @@ class FreqSegDataPreProcessor(SegDataPreProcessor):
             Defaults to None.
         std (Sequence[float], optional): ``[s]`` to undo that transform. Defaults to None.
         **kwargs: ``size``, ``size_divisor``, ``seg_pad_val`` and ``test_cfg`` of
-            :class:`mmseg.models.SegDataPreProcessor`, in pixels.
+            :class:`mmseg.models.SegDataPreProcessor`, in pixels. It has no ``batch_augments``, which
+            are for pixels.
     """
 
     def __init__(self, stride: int = DEFAULT_STRIDE, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+        super().__init__(batch_augments=None, **kwargs)
         self.stride = stride
 
     def forward(self, data: dict, training: bool = False) -> dict:

@@ -180,7 +180,7 @@ def with_gaps(parts: list, chosen: Any) -> None:
 
 
 @pytest.mark.parametrize(('scale', 'spoil'), [(1, with_shift), (1, with_other_labels), (1, with_gaps),
-                                              (1e-6, with_shift), (1e-6, None)])
+                                              (1e-6, with_shift), (1e-6, with_gaps), (1e-6, None)])
 def test_ties_of_proposals_hide_no_other_difference(scale: float, spoil: Any, tmp_path: Path,
                                                     capsys: pytest.CaptureFixture) -> None:
     """Proposals of nearly equal scores come in another order where convolutions round otherwise."""

@@ -18,6 +18,7 @@ from references import noise
 from shipped import CONFIGS, LOADERS, shipped
 
 from mmfreq.apis import runs
+from mmfreq.config.pipelines import drop_channels
 from mmfreq.dct.channels import channel_indices
 from mmfreq.errors import RefusedError
 
@@ -154,9 +155,12 @@ def test_channels_cut_the_input(checkpoint: Path, tmp_path: Path) -> None:
                      for pipeline in (shipped(DEMO24).test_pipeline, dataset.pipeline))
     kept = np.isin(channel_indices('24S'), channel_indices('12S'))[:, None, None]
     assert_array_equal(cut, np.where(kept, full, 0))
-    for config, channels in ((DEMO24, '48S'), ('demo/resnet18_demo.py', '12S')):
-        with pytest.raises(RefusedError, match=f'test_dataloader: expected channels .* got {channels}'):
+    for config, channels in ((DEMO24, '48S'), ('demo/resnet18_demo.py', '12S'), (DEMO24, '12N'), (DEMO24, 'none')):
+        with pytest.raises(RefusedError, match=f'expected.*{channels}|{channels}.* 4x4 blocks'):
             runs.test_config(arguments('test', checkpoint, '--channels', channels, config=CONFIGS / config))
+    raw = [dict(type='BlockDCT'), dict(type='PackInputs')]
+    with pytest.raises(RefusedError, match='expected a pipeline that normalises'):
+        drop_channels(Config(dict(test_dataloader=dict(dataset=dict(pipeline=raw)))), 'test_dataloader', ['12S'])
 
 
 @pytest.mark.parametrize('out', ['metrics', 'metrics.txt', 'predictions.pth'])

@@ -42,4 +42,4 @@ param_scheduler = [
 ]
 custom_hooks = [_base_.custom_hooks[0], dict(_base_.custom_hooks[1], switch_epoch=epochs - last,
                                              switch_pipeline=train_pipeline_stage2)]
-default_hooks = dict(checkpoint=dict(interval=epochs, max_keep_ckpts=1))
+default_hooks = dict(checkpoint=dict(interval=10, max_keep_ckpts=1))

@@ -38,7 +38,9 @@ def compare(outputs: Arrays, expected: Arrays, repetitions: Iterable[Arrays],
     Where more differs than is ``allowed``, ``repetitions`` of the expected ones, with other rounding,
     decide. An expected detection that is missing or different there is not compared: equal scores may
     come in another order, and NMS, or a cut after the best ones, may keep others. Nor are additional
-    detections, if their number is at most twice that of a repetition, and their scores are no higher.
+    detections, if their scores are no higher than those of a repetition. Of missing and of additional
+    ones, there may be at most twice as many as in a repetition, and there have to be at least half as
+    many detections as in each.
 
     Returns:
         dict: The largest differences of detections: ``scores``, relative to the largest one;
@@ -54,23 +56,28 @@ def compare(outputs: Arrays, expected: Arrays, repetitions: Iterable[Arrays],
 def _differences(outputs: Arrays, expected: Arrays, allowed: Differences,
                  repetitions: Iterable[Arrays] = ()) -> Differences:
     """Return the differences without those of detections that differ among repetitions."""
-    steady, count, highest = np.ones(len(expected[0]), bool), 0, 0.
+    steady, most_added, most_missing, highest = np.ones(len(expected[0]), bool), 0, 0, 0.
+    fewest = len(expected[0])
     for repeated in repetitions:
         one, other = _matches(repeated, expected)
         close = [value <= allowed[name] for name, value in _deviations(repeated, expected, one, other).items()]
         steady &= np.isin(np.arange(len(steady)), other[np.all(close, 0)])
         added = np.delete(repeated[2], one)
-        count, highest = max(count, 2 * len(added)), max([highest, *added])
+        most_added, highest = max(most_added, 2 * len(added)), max([highest, *added])
+        most_missing = max(most_missing, 2 * (len(steady) - len(other)))
+        fewest = min(fewest, len(repeated[0]))
     one, other = _matches(outputs, expected)
     largest = dict.fromkeys(allowed, 0.)
     for name, values in _deviations(outputs, expected, one, other).items():
         largest[name] = values[steady[other]].max(initial=0.)
     margin = allowed['scores'] * max(expected[2], default=0.)
     added = np.delete(outputs[2], one)
-    tied = min(count, (added <= highest + margin).sum())
+    tied = min(most_added, (added <= highest + margin).sum())
+    missing = np.delete(steady, other)
+    lost = missing.sum() + max(0, (~missing).sum() - most_missing, fewest // 2 - len(outputs[0]))
     total = max(1, len(outputs[0]) + len(expected[0]))
     largest['tied'] = ((~steady).sum() + tied) / total
-    largest['unmatched'] = (np.delete(steady, other).sum() + len(added) - tied) / total
+    largest['unmatched'] = (lost + len(added) - tied) / total
     return largest
 
 

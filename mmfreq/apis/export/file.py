@@ -94,7 +94,7 @@ def check_out(out: Path) -> None:
     """Raise RefusedError unless ``out`` is the name of a file that can be written."""
     if out.suffix not in _WRITERS:
         raise RefusedError(f'expected a file name with {" or ".join(_WRITERS)}, got {out}')
-    if out.suffix == '.onnx' and not find_spec('onnxscript'):
+    if out.suffix == '.onnx' and not (find_spec('onnxscript') and find_spec('onnxruntime')):
         raise RefusedError('an .onnx file needs the extra "export": pip install "mmfreq[export]"')
     check_writable(out)
 

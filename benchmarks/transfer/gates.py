@@ -9,10 +9,10 @@ holds is not repeated, and results/gates has the rates of each gate, for tools/g
     python benchmarks/transfer/gates.py work_dirs/transfer/lite0.pth data/imagenette
 
 ``--detector`` adds a gate in front of a trained detector on RGB, and compares its map with the first one of 24 native
-channels. After ``make demo-detection``:
+channels. After detection.py:
 
-    python benchmarks/transfer/gates.py work_dirs/transfer/lite0.pth data/imagenette \
-        --detector configs/demo/mask-rcnn_r18_demo.py work_dirs/mask-rcnn_r18_demo/epoch_10.pth
+    python benchmarks/transfer/gates.py work_dirs/transfer/lite0.pth data/imagenette --detector \
+        benchmarks/transfer/configs/faster-rcnn.py work_dirs/transfer/faster-rcnn-rgb-seed1/epoch_24.pth
 """
 import argparse
 import json

@@ -52,6 +52,10 @@ def write_config(config: str, data_path: str, out: Path, *,
     host, what = ('mmdet', 'COCO annotations') if data.coco else ('mmpretrain', 'labelled images')
     if target.get('default_scope') != host:
         raise RefusedError(f'{config}: expected a config for {host}, since {data_path} has {what}')
+    annotations = [one for coco in data.coco.values() for one in coco['annotations']]
+    if annotations and any(node.get('with_mask') for node in iter_dicts(target)) and not any(
+            one.get('segmentation') for one in annotations):
+        raise RefusedError(f'{config}: expected segmentations, since it learns masks; {data_path} has boxes alone')
     dct = [node for node in iter_dicts(target) if {'channels', 'stats'} <= set(node)]
     if stats and not dct:
         raise RefusedError(f'--stats: expected a config with DCT channels, got {config}')
@@ -66,10 +70,10 @@ def write_config(config: str, data_path: str, out: Path, *,
     _set_classes(target, data)
     _set_data(target, data, lists)
     _set_hooks(target, f'mmfreq.models.{"det" if data.coco else "cls"}')
-    notes = [*data.notes, _set_batch(target, path, images, batch_size),
+    pretrained = [node['checkpoint'] for node in iter_dicts(target.get('model')) if node.get('checkpoint')]
+    start = f'starts from {target.get("load_from") or ", ".join(pretrained) or "random weights"}'
+    notes = [*data.notes, start, _set_batch(target, path, images, batch_size),
              *_set_schedule(target, images, epochs)]
-    if weights:
-        notes.append(f'starts from {target.get("load_from") or "random weights"}')
     out.unlink(missing_ok=True)  # other lists would change the meaning of an older config
     for split, file in lists.items():
         atomic_write_text(file, texts[split])

@@ -138,6 +138,7 @@ def test_config(args: argparse.Namespace) -> Config:
         cfg.test_cfg.fp16 = True
     if args.channels:
         drop_channels(cfg, 'test_dataloader', [args.channels])
+        say(f'the input is cut to {args.channels}; its other channels are at their mean')
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     check_config(cfg)

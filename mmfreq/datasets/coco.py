@@ -47,7 +47,7 @@ class CheckedCocoDataset(CocoDataset):
         """Filter images as ``filter_cfg`` says; log how much is in use."""
         kept = super().filter_data()
         masks = any(getattr(step, 'with_mask', False) for step in self.pipeline.transforms)
-        used = sum(not instance['ignore_flag'] and (not masks or has_extent(instance['mask']))
+        used = sum(not instance['ignore_flag'] and (not masks or has_extent(instance.get('mask', [])))
                    for sample in kept for instance in sample['instances'])
         beyond = sum(reaches_beyond(instance['bbox'], sample['width'], sample['height'])
                      for sample in self.data_list for instance in sample['instances'])

@@ -21,6 +21,7 @@ from mmfreq.apis.new_data import Data, complete, find_data
 from mmfreq.config.paths import config_path
 from mmfreq.config.writer import plain_config
 from mmfreq.dct.stats import load_stats
+from mmfreq.errors import RefusedError
 
 mmfreq.setup()  # for configs that inherit mmfreq::
 SMALL = 'mmfreq::demo/resnet18-dct24s_demo.py'
@@ -212,6 +213,13 @@ def test_coco_is_refused(part: str, entry: dict[str, Any], message: str, tmp_pat
         shutil.copy(file, tmp_path / f'annotations/instances_{name}.json')
     with pytest.raises(ValueError, match='annotations: expected .*got train.json, instances_val'):
         read(tmp_path)
+
+
+def test_masks_cannot_be_learned_from_boxes(tmp_path: Path) -> None:
+    boxes = [dict(id=i, image_id=i, category_id=3, bbox=[5., 5., 30., 20.], area=600., iscrowd=0) for i in range(3)]
+    file = coco(tmp_path, annotations=boxes)
+    with pytest.raises(RefusedError, match='expected segmentations'):
+        write_config(MASKS, str(file), tmp_path / 'own.py')
 
 
 @pytest.mark.parametrize(('size', 'is_refused'), [((40, 60), False), ((60, 40), True)])

@@ -23,13 +23,16 @@ ROOT = Path(__file__).parents[1]
 TOOLS = {path.stem: path for path in (ROOT / 'tools').iterdir() if path.suffix in ('.py', '.sh')}
 # In a process of its own: call tools; where the package is, and what each shipped config trains.
 CALL_AND_LOAD = """
-import functools, json, sys
+import functools, json, sys, time
 import mmengine.config.utils
 mmengine.config.utils.load = functools.cache(mmengine.config.utils.load)
 from mmfreq.__main__ import main
 for line in open('calls.txt'):
     sys.argv = ['mmfreq', *line.split()]
+    second = int(time.time())
     main()
+    while int(time.time()) == second:  # mmengine names a run by the second, and its writers are the process's by name
+        time.sleep(0.05)
 from mmengine.config import Config
 from mmfreq.config.checks import check_channels
 from mmfreq.config.paths import config_path

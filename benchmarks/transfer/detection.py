@@ -9,18 +9,14 @@ A finished training writes results/detection/ROW-seedN.json and is not repeated.
 last checkpoint. Then run summarize.py.
 """
 import argparse
-import datetime
-import json
 from pathlib import Path
 
 import torch
-from finetune import HERE, RESULTS, Row, finish, machine
-from logs import commit
+from finetune import HERE, RESULTS, Row, finish, write_result
 
 import mmfreq
 from mmfreq.apis.freqify.convert import write_freqified
 from mmfreq.apis.runs import build_runner, train_config
-from mmfreq.files import atomic_write_text
 
 OUT = RESULTS / 'detection'
 BACKBONES = {'faster-rcnn': Row('resnet', '', 10), 'rtmdet': Row('cspnext', '', 10, 'scratch')}
@@ -79,10 +75,7 @@ def train(detector: str, name: str, seed: int, work_dir: Path) -> None:
         runner.val()
     metrics = {f'coco/{key}': float(runner.message_hub.get_scalar(f'val/coco/{key}').current())
                for key in ('bbox_mAP', 'bbox_mAP_50', 'bbox_mAP_75')}
-    OUT.mkdir(parents=True, exist_ok=True)
-    result = dict(row=f'{detector}-{name}', seed=seed, metrics=metrics, machine=machine(),
-                  date=datetime.date.today().isoformat(), commit=commit())
-    atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
+    write_result(target, row=f'{detector}-{name}', seed=seed, metrics=metrics)
     print(f'{detector} on {name}, seed {seed}: {metrics}', flush=True)
 
 

@@ -186,11 +186,15 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
     if f'val/{METRIC}' not in runner.message_hub.log_scalars:  # the last validation was interrupted
         runner.val()
     metrics = {METRIC: runner.message_hub.get_scalar(f'val/{METRIC}').current()}
-    result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
-                  date=datetime.date.today().isoformat(), commit=commit())
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
+    write_result(target, row=row.name, seed=seed, metrics=metrics, epochs=row.epochs)
     print(f'{row.name}, seed {seed}: top-1 {metrics[METRIC]:.2f}', flush=True)
+
+
+def write_result(target: Path, **values: Any) -> None:
+    """Write the result of a training, with machine, date and commit."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    values |= dict(machine=machine(), date=datetime.date.today().isoformat(), commit=commit())
+    atomic_write_text(str(target), json.dumps(values, indent=1) + '\n')
 
 
 def runner_of(row: Row, seed: int, work_dir: Path, validate: bool = True) -> Runner:

@@ -10,18 +10,14 @@ A finished training writes results/input_sizes/ROW-seedN.json and is not repeate
 its last checkpoint. Then run summarize.py.
 """
 import argparse
-import datetime
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from finetune import ELASTIC, METRIC, RESULTS, Row, downsize, machine, runner_of, write_checkpoint
-from logs import commit
+from finetune import ELASTIC, METRIC, RESULTS, Row, downsize, runner_of, write_checkpoint, write_result
 
 import mmfreq
 from mmfreq.apis.runs import build_runner, evaluate, test_config
-from mmfreq.files import atomic_write_text
 
 OUT = RESULTS / 'input_sizes'
 SIDES = dict(scratch=(45, 39, 32, 23), stock=(91, 78, 64, 45))  # 1/2, 3/8, 1/4, 1/8 of the values of RGB
@@ -74,10 +70,7 @@ def finish(row: Row, seed: int, work_dir: Path) -> None:
     runner_of(row, seed, work_dir, validate=False).train()
     selections = ELASTIC if row.channels == '24N' else [row.channels]
     metrics = {channels or 'RGB': accuracy(row, seed, work_dir, channels) for channels in selections}
-    OUT.mkdir(parents=True, exist_ok=True)
-    result = dict(row=row.name, seed=seed, metrics=metrics, epochs=row.epochs, machine=machine(),
-                  date=datetime.date.today().isoformat(), commit=commit())
-    atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
+    write_result(target, row=row.name, seed=seed, metrics=metrics, epochs=row.epochs)
     print(f'{row.name}, seed {seed}:', *(f'{name} {value:.2f}' for name, value in metrics.items()), flush=True)
 
 

@@ -275,7 +275,7 @@ def draw_sizes(results: Results, path: str) -> None:
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
     figure.axes[0].set_ylabel('top-1 (%)', color=INK)
-    figure.axes[0].legend(frameon=False, fontsize=9, loc='lower right')
+    figure.axes[1].legend(frameon=False, fontsize=9, loc='lower right')
     save_figure(figure, path)
 
 

@@ -11,7 +11,7 @@ from mmfreq.config.pipelines import (
     check_same,
     input_specs,
     iter_dicts,
-    pipelines,
+    named_pipelines,
     preprocessor,
     transform_type,
 )
@@ -20,7 +20,7 @@ from mmfreq.input_spec import InputSpec
 
 # Transforms that leave ``img`` alone, beside packers and loaders of annotations.
 _AFTER_DCT = ('BlockDCT', 'ChannelSelect', 'FreqNormalize', 'ChannelDrop', 'TestTimeAug', 'Compose', 'Collect',
-              'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView', 'MultiBranch')
+              'FilterAnnotations', 'RandomChoice', 'RandomApply', 'MultiView')
 _HOSTS = ('mmcv', 'mmdet', 'mmpretrain', 'mmseg', 'mmfreq')
 
 
@@ -36,19 +36,18 @@ def check_config(cfg: Config) -> None:
     specs = input_specs(cfg)
     for name, spec in specs.items():
         check_same(name, spec, *next(iter(specs.items())))
+    for name, steps in named_pipelines(cfg):
+        _check_after_dct(name, steps)
     for name in DATALOADERS:
-        for steps in pipelines(cfg, name):
-            _check_after_dct(name, steps)
         _check_annotation_files(cfg, name.partition('_')[0])
-    _check_after_dct('tta_pipeline', cfg.get('tta_pipeline') or ())
     takes_channels = any(spec.channels for spec in specs.values())
-    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor')]):
+    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor'), cfg.get('custom_hooks')]):
         if takes_channels and node.get('mode') == 'slide':
             raise RefusedError("model.test_cfg.mode: expected 'whole', since 'slide' counts pixels, and the "
                                'network takes DCT channels')
         if takes_channels and transform_type(node) == 'ResizeMix':
-            raise RefusedError('model: ResizeMix resizes pixels, but its batch holds DCT channels. '
-                               'Mixup and CutMix work on both')
+            raise RefusedError('ResizeMix resizes pixels, but its batch holds DCT channels. Mixup and CutMix '
+                               'work on both')
 
 
 def check_channels(cfg: Config) -> None:

@@ -46,6 +46,29 @@ def pipelines(cfg: Config, dataloader: str) -> list[list[dict]]:
     return [node['pipeline'] for node in datasets_with_pipeline(dataset)]
 
 
+def named_pipelines(cfg: Config) -> list[tuple[str, list[dict]]]:
+    """Return all pipelines that feed the network, each with its name for messages.
+
+    They are those of the data sets, ``tta_pipeline``, and those to which a hook of the hosts switches.
+    A pipeline with a MultiBranch is returned once for each branch.
+    """
+    named = [(name, steps) for name in DATALOADERS for steps in pipelines(cfg, name)]
+    named.append(('tta_pipeline', cfg.get('tta_pipeline') or []))
+    for hook in cfg.get('custom_hooks') or ():
+        named += [(transform_type(hook), node[key]) for node in iter_dicts(hook)
+                  for key in ('switch_pipeline', 'train_pipeline') if node.get(key)]
+    return [(name, way) for name, steps in named if steps for way in _ways(list(steps))]
+
+
+def _ways(steps: list[dict]) -> list[list[dict]]:
+    """Return the steps, or those through each branch of the first MultiBranch among them."""
+    for number, step in enumerate(steps):
+        if transform_type(step) == 'MultiBranch':
+            branches = [value for key, value in step.items() if value and key not in ('type', 'branch_field')]
+            return [[*steps[:number], *branch, *steps[number + 1:]] for branch in branches]
+    return [steps]
+
+
 def transform_type(transform: dict) -> str:
     """Return the type name of a transform's config, without a scope prefix."""
     kind = transform.get('type', '')
@@ -132,16 +155,13 @@ def input_spec(cfg: Config, pipeline: list[dict]) -> InputSpec:
 
 
 def input_specs(cfg: Config) -> dict[str, InputSpec]:
-    """Return the input that each dataloader, and ``tta_pipeline`` if there is one, feeds the network.
+    """Return the input that the pipelines of each name in :func:`named_pipelines` feed the network.
 
     Raises:
-        RefusedError: As :func:`input_spec`, or the data sets of one dataloader differ.
+        RefusedError: As :func:`input_spec`, or two pipelines of one name differ.
     """
-    named = [(name, pipeline) for name in DATALOADERS for pipeline in pipelines(cfg, name)]
-    if cfg.get('tta_pipeline'):
-        named.append(('tta_pipeline', cfg['tta_pipeline']))
     specs: dict[str, InputSpec] = {}
-    for name, pipeline in named:
+    for name, pipeline in named_pipelines(cfg):
         try:
             spec = input_spec(cfg, pipeline)
         except ValueError as error:

@@ -1,8 +1,9 @@
 """Configs that would train or evaluate on a wrong input are refused, and both values are named."""
 import json
 from contextlib import nullcontext
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 import pytest
 from mmengine.config import Config
@@ -66,6 +67,36 @@ def test_the_pipeline_of_test_time_augmentation_counts() -> None:
     steps[3].stats = 'photos-1333x800'
     refuses(load(tta_pipeline=[dict(type='TestTimeAug', transforms=[[step] for step in steps])]),
             'mean: tta_pipeline')
+
+
+@pytest.mark.parametrize('hook', [
+    lambda steps: dict(type='mmdet.PipelineSwitchHook', switch_epoch=280, switch_pipeline=steps),
+    lambda steps: dict(type='SwitchRecipeHook', schedule=[dict(action_epoch=5, train_pipeline=steps)])])
+def test_the_pipeline_that_a_hook_switches_to_counts(hook: Callable[[list], dict]) -> None:
+    check_config(load(custom_hooks=[hook(load().train_pipeline)]))
+    steps = load().train_pipeline
+    steps[-2].channels = '24T'
+    refuses(load(custom_hooks=[hook(steps)]), 'channels: .*Hook has 24T, but train_dataloader has 24S')
+    steps = load().train_pipeline
+    steps.insert(-1, dict(type='RandomFlip'))
+    refuses(load(custom_hooks=[hook(steps)]), 'Hook: RandomFlip comes after FusedBlockDCT')
+
+
+def test_each_branch_of_a_pipeline_counts() -> None:
+    def branches(**changes: Any) -> Config:
+        cfg = load()
+        load_image, *steps = cfg.train_dataloader.dataset.pipeline
+        labeled, unlabeled = deepcopy(steps), deepcopy(steps)
+        labeled[-2].update(changes)
+        multi = dict(type='MultiBranch', branch_field=['sup', 'unsup'], sup=labeled, unsup=unlabeled)
+        cfg.train_dataloader.dataset.pipeline = [load_image, multi]
+        return cfg
+
+    check_config(branches())
+    refuses(branches(channels='24T'), 'channels: train_dataloader has 24S, but another pipeline of .* has 24T')
+    cfg = branches()
+    cfg.train_dataloader.dataset.pipeline[-1].sup.insert(-1, dict(type='RandomFlip'))
+    refuses(cfg, 'train_dataloader: RandomFlip comes after FusedBlockDCT')
 
 
 def test_statistics_count_by_value(tmp_path: Path) -> None:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Predict for images: writes predictions.json, and a picture a/1.jpg.png for each image a/1.jpg."""
+"""Predict for images: prints classes, writes predictions.json and a picture a/1.jpg.png for each image a/1.jpg."""
 import argparse
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import mmengine
 from tqdm import tqdm
 
 import mmfreq
-from mmfreq.apis.predict import find_images
+from mmfreq.apis.predict import find_images, in_words
 from mmfreq.apis.runs import CHECKPOINT_HELP, add_cfg_options, checkpoint_file, read_config
 from mmfreq.apis.terminal import run_tool, say
 from mmfreq.files import atomic_write_bytes, atomic_write_text
@@ -25,7 +25,7 @@ def parse_args() -> argparse.Namespace:
                         help='folder for the results (default: %(default)s)')
     parser.add_argument('--device', help='such as cpu or cuda:1 (default: a GPU if there is one)')
     parser.add_argument('--score-thr', type=float, default=0.3, help='detections with a higher '
-                        'score are drawn (default: %(default)s); predictions.json has all')
+                        'score are printed and drawn (default: %(default)s); predictions.json has all')
     add_cfg_options(parser)
     return parser.parse_args()
 
@@ -48,10 +48,11 @@ def main() -> None:
             picture = cv2.imencode('.png', prediction.pop('picture'))[1].tobytes()
             atomic_write_bytes(Path(args.out_dir, f'{name}.png'), picture)
             predictions[name] = prediction
+            tqdm.write(f'{name}: {in_words(prediction, args.score_thr)}')
     finally:  # also after an interruption
         text = mmengine.dump(predictions, file_format='json') + '\n'
         atomic_write_text(Path(args.out_dir, 'predictions.json'), text)
-        print(f'{len(predictions)} images predicted, in {args.out_dir}')
+        print(f'{len(predictions)} of {len(images)} images: {args.out_dir}/predictions.json and pictures')
     if failed:
         raise SystemExit(1) if predictions else failed[0]
 

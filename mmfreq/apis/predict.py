@@ -1,7 +1,8 @@
-"""The image files that a command names."""
+"""The image files that a command names, and predictions in words."""
 import os
+from collections import Counter
 from pathlib import Path
-from typing import Sequence
+from typing import Any, Sequence
 
 from mmfreq.errors import RefusedError
 
@@ -26,3 +27,19 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     for picture in {out / f'{name}.png' for name in named} & {*images}:
         raise RefusedError(f'{picture}: output would overwrite the input')
     return named
+
+
+def in_words(prediction: dict[str, Any], score_thr: float) -> str:
+    """Return a prediction of :meth:`mmfreq.apis.inference.Model.predict` in a few words.
+
+    They are the class and its score, all classes of a multi-label classifier, or how many detections of
+    each class have a higher score than ``score_thr``.
+    """
+    if 'pred_class' in prediction:
+        return f'{prediction["pred_class"]} {prediction["pred_score"]:.3f}'
+    names = prediction.get('pred_classes')
+    if names is None:
+        pairs = zip(prediction['classes'], prediction['scores'])
+        found = Counter(name for name, score in pairs if score > score_thr)
+        names = [f'{count} {name}' for name, count in found.items()]
+    return ', '.join(names) or 'nothing'

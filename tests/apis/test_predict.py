@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from shipped import save_untrained, shipped
 
-from mmfreq.apis.predict import find_images
+from mmfreq.apis.predict import find_images, in_words
 from mmfreq.errors import RefusedError
 
 CONFIG = 'resnet18-dct24s_demo'
@@ -49,6 +49,13 @@ def test_images_have_different_names(tmp_path: Path) -> None:
             names(*paths, out='a' if len(paths) == 2 else 'out')
 
 
+def test_predictions_in_words() -> None:
+    boxes = dict(classes=['cat', 'dog', 'cat', 'cat'], scores=[0.9, 0.8, 0.5, 0.1])
+    assert in_words(boxes, 0.3) == '2 cat, 1 dog'
+    assert in_words(boxes, 0.9) == in_words(dict(pred_classes=[]), 0.3) == 'nothing'
+    assert in_words(dict(pred_classes=['a', 'b'], pred_scores=[]), 0.3) == 'a, b'
+
+
 def test_files_that_fail_are_named_and_the_others_are_predicted(
         folder: Path, tmp_path: Path, run_tool: Any, capsys: pytest.CaptureFixture) -> None:
     (tmp_path / 'empty.jpg').touch()
@@ -58,13 +65,15 @@ def test_files_that_fail_are_named_and_the_others_are_predicted(
         run_tool('predict', CONFIG, folder / 'x.pth', folder / 'images', *tmp_path.iterdir(),
                  '--out', tmp_path / 'out', '--device', 'cpu')
     output, errors = capsys.readouterr()
-    assert '2 images predicted' in output
+    assert '2 of 5 images' in output
     for word in ('/empty.jpg: ', '/text.jpg: ', '/huge.png: ', 'CV_IO_MAX_IMAGE_PIXELS'):
         assert errors.count(word) == 1
     predictions = json.loads((tmp_path / 'out/predictions.json').read_text())
     assert [name[-14:] for name in predictions] == ['images/a/1.png', 'images/b/1.png']
     for name, prediction in predictions.items():
-        assert prediction['pred_class'] == f'class {np.argmax(prediction["pred_scores"])}'
+        best = np.argmax(prediction['pred_scores'])
+        assert prediction['pred_class'] == f'class {best}'
+        assert f'{name}: class {best} {prediction["pred_scores"][best]:.3f}\n' in output
         assert cv2.imread(str(tmp_path / 'out' / f'{name}.png')).shape == (80, 60, 3)
 
 

@@ -12,7 +12,7 @@ from mmfreq.input_spec import DCT_TRANSFORMS, InputSpec
 
 DEFAULT_STRIDE = 4  # of FreqDetDataPreprocessor, in pixels
 DATALOADERS = ('train_dataloader', 'val_dataloader', 'test_dataloader')
-_CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
+COLOR_CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
 
 
 def iter_dicts(node: Any) -> Iterator[dict]:
@@ -140,7 +140,7 @@ def input_spec(cfg: Config, pipeline: list[dict]) -> InputSpec:
     mean, std = node.get('mean'), node.get('std')
     if not spec.channels:
         colors = spec.colors
-        if any(node.get(key) for key in _CONVERSIONS):
+        if any(node.get(key) for key in COLOR_CONVERSIONS):
             colors = dict(bgr='rgb').get(colors, f'{colors}, reversed')
         return replace(spec, mean=tuple(mean or ()), std=tuple(std or ()), colors=colors)
     scale, own_mean, own_std = spec.scale or 1, mean or [0], std or [1]

@@ -9,7 +9,7 @@ from typing import Any, Optional
 import numpy as np
 import torch
 
-from mmfreq.config.pipelines import transform_type
+from mmfreq.config.pipelines import COLOR_CONVERSIONS, transform_type
 from mmfreq.dct.block_map import upscale_matrix
 from mmfreq.dct.blocks import LEVEL_SHIFT, check_positive_int, color_matrix, dct_matrix
 from mmfreq.dct.stats import block_stats
@@ -18,7 +18,6 @@ from mmfreq.input_spec import InputSpec
 # Prior of an image that the DCT upscales: the correlation of neighbouring pixels, and the variance
 # of noise in a coefficient in units of the pixels' variance.
 CORRELATION, NOISE = 0.97, 1e-6
-_CONVERSIONS = ('to_rgb', 'bgr_to_rgb', 'rgb_to_bgr')
 
 
 class BlockPixels:
@@ -61,7 +60,7 @@ class BlockPixels:
         matrix = color_matrix(order)
         level += LEVEL_SHIFT - matrix[:, 3:]
         inverse = np.linalg.inv(matrix[:, :3])
-        if any(pixels.get(key) for key in _CONVERSIONS):
+        if any(pixels.get(key) for key in COLOR_CONVERSIONS):
             inverse, order = inverse[::-1], order[::-1]
         mean, std = (np.reshape(pixels.get(key) or default, (-1, 1)).astype(float)
                      for key, default in (('mean', 0), ('std', 1)))

@@ -22,7 +22,6 @@ from summary import (
     reached,
 )
 
-from mmfreq.apis.compare.runs import METRICS
 from mmfreq.apis.pictures import BASELINE, INK, OTHERS, save_figure
 from mmfreq.dct.channels import zigzag_order
 from mmfreq.files import atomic_write_text
@@ -68,8 +67,7 @@ def main() -> None:
     draw_pareto(results, speed, str(HERE / 'pareto.png'))
     draw_selections(results, str(HERE / 'selections.png'))
     if rates:
-        longer = [read_rates(path) for path in sorted(HERE.glob('selections/gate-17epochs-rates-*.json'))]
-        text += f'\n{gate_table(rates, longer)}'
+        text += f'\n{gate_table(rates)}'
         draw_gates(rates, str(HERE / 'gates.png'))
     before, rest = PAGE.read_text(encoding='utf-8').split(MARKS[0])
     atomic_write_text(str(PAGE), f'{before}{MARKS[0]}\n\n{text}\n{MARKS[1]}{rest.split(MARKS[1])[1]}')
@@ -81,16 +79,13 @@ def table(results: Results, speed: dict[str, Any], reference: str) -> str:
     rows = [name for name, row in ROWS.items() if row.reference == reference and name in results]
     if reference not in rows:
         return ''
-    metric = ROWS[reference].metric
-    words, _, factor = METRICS[metric]
-    title = words if factor == 1 else words.replace(', %', ' (0 to 100)')
-    head = ('row', 'seeds', f'{title}, mean ± deviation', 'difference ± standard error (pairs)', 'epochs',
+    head = ('row', 'seeds', 'top-1 accuracy, %, mean ± deviation', 'difference ± standard error (pairs)', 'epochs',
             's per epoch', 'time per image', 'time of the training', 'multiply-adds (M)', 'values', 'bytes')
     lines = [markdown(head), markdown(['---'] * len(head))]
     for row in rows:
-        value = reached(results, row, metric)
+        value = reached(results, row)
         cost = speed.get(ROWS[row].config)
-        against = '' if row == reference else paired(difference(results, row, reference, metric))
+        against = '' if row == reference else paired(difference(results, row, reference))
         one = any_seed(results, row)
         longer = one['epochs'] / any_seed(results, reference)['epochs']
         lines.append(markdown([
@@ -129,15 +124,12 @@ def read_rates(path: Path) -> OnRates:
     return OnRates(*arrays, np.zeros((2, len(arrays[0]))), values['images'])
 
 
-def gate_table(rates: list[OnRates], longer: list[OnRates]) -> str:
-    """Return a table of the selections of single gates and of their mean, after 10 and after 17 epochs."""
+def gate_table(rates: list[OnRates]) -> str:
+    """Return a table of the selections of single gates and of their mean."""
     head = ('gate', 'kept per image', 'Y', 'Cb', 'Cr', 'in 24S', 'in 24D', 'rank correlation, Y')
     lines = [markdown(head), markdown(['---'] * len(head))]
     gates = {f'seed {i}': rate for i, rate in enumerate(rates)}
     gates['mean'] = mean_rates(rates)
-    gates |= {f'seed {i}, 17 epochs': rate for i, rate in enumerate(longer)}
-    if longer:
-        gates['mean, 17 epochs'] = mean_rates(longer)
     for name, rate in gates.items():
         chosen = describe_selection(rate.top(24))
         lines.append(markdown([name, f'{rate.on_rate.sum():.1f}', *chosen.values(),

@@ -16,14 +16,12 @@ class Row:
             as a placeholder. Defaults to an empty string: no replacement.
         needs (str): Row that must be finished first, with the same seed.
         reference (str): Row to compare with. All rows with the same reference form one table.
-        metric (str): Metric of the table, named as by the evaluator.
     """
     label: str
     config: str
     channels: str = ''
     needs: str = ''
     reference: str = 'rgb'
-    metric: str = 'accuracy/top1'
 
     def options(self, seed: int) -> list[str]:
         """Return the arguments of ``--cfg-options`` for ``seed``."""
@@ -46,7 +44,6 @@ ROWS = {
     'dct24s-17epochs': Row('24S, 17 epochs', 'dct24s-17epochs'),
     'late192': Row('late entry, all 192 of 64x64', 'late192'),
     'gate': Row('gate over all 192, 24 kept', 'gate'),
-    'gate-17epochs': Row('gate over all 192, 17 epochs', 'gate-17epochs'),
     'dct48s': Row('48S', 'dct48s'),
     'random24': Row('24 at random', 'dct24s', 'selections/random-{seed}.json'),
     'learned24': Row('24 learned', 'dct24s', 'selections/learned-{seed}.json', needs='gate'),
@@ -65,12 +62,6 @@ ROWS = {
     'dct24n': Row('24N', 'dct24n', reference='native-rgb'),
     'dct24n-planes': Row('24N of JPEG planes', 'dct24n-planes', reference='native-rgb'),
     'dct12n': Row('12N', 'dct12n', reference='native-rgb'),
-    'mobilenet-rgb': Row('MobileNetV2, RGB, 64x64', 'mobilenet-rgb', reference='mobilenet-rgb'),
-    'mobilenet-dct24s': Row('MobileNetV2, 24S of 256x256', 'mobilenet-dct24s', reference='mobilenet-rgb'),
     'clothing-rgb': Row('RGB, 64x64', 'clothing-rgb', reference='clothing-rgb'),
     'clothing-dct24s': Row('24S', 'clothing-dct24s', reference='clothing-rgb'),
-    'clothing-dct48s': Row('48S', 'clothing-dct48s', reference='clothing-rgb'),
-    'mask-rcnn-rgb': Row('RGB', 'mask-rcnn-rgb', reference='mask-rcnn-rgb', metric='coco/bbox_mAP'),
-    'mask-rcnn-dct24s': Row('24S', 'mask-rcnn-dct24s', reference='mask-rcnn-rgb', metric='coco/bbox_mAP'),
-    'mask-rcnn-dct48s': Row('48S', 'mask-rcnn-dct48s', reference='mask-rcnn-rgb', metric='coco/bbox_mAP'),
 }

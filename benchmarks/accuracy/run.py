@@ -73,19 +73,18 @@ def finish(row: str, seed: int, work_dirs: Path, threads: int, needed: Optional[
     RESULTS.mkdir(parents=True, exist_ok=True)
     rates = work_dir / f'gate_rates_epoch_{result["epochs"]}.json'
     if rates.is_file():
-        keep_selection(rates, row, seed)
+        keep_selection(rates, seed)
     atomic_write_text(str(target), json.dumps(result, indent=1) + '\n')
-    print(f'{row}, seed {seed}: {ROWS[row].metric} {result["metrics"][ROWS[row].metric]:.4g}, '
+    print(f'{row}, seed {seed}: top-1 {result["metrics"]["accuracy/top1"]:.2f}, '
           f'{result["seconds_per_epoch"]:.1f} s per epoch', flush=True)
 
 
-def keep_selection(rates: Path, row: str, seed: int) -> None:
-    """Save the on-rates of a gate and, for the row gate, its 24 best channels for the row learned24."""
+def keep_selection(rates: Path, seed: int) -> None:
+    """Save the on-rates of the row gate, and its 24 best channels for the row learned24."""
     on_rates = load_on_rates(str(rates))
-    on_rates.meta['config'] = f'{ROWS[row].config}.py'
-    save_on_rates(on_rates, str(HERE / f'selections/{row}-rates-{seed}.json'))
-    if row == 'gate':
-        save_selection(on_rates, on_rates.top(24), str(HERE / f'selections/learned-{seed}.json'))
+    on_rates.meta['config'] = 'gate.py'
+    save_on_rates(on_rates, str(HERE / f'selections/gate-rates-{seed}.json'))
+    save_selection(on_rates, on_rates.top(24), str(HERE / f'selections/learned-{seed}.json'))
 
 
 def train(row: str, seed: int, work_dir: Path, threads: int) -> bool:

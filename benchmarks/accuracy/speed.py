@@ -36,8 +36,7 @@ def main() -> None:
     """Measure, and update the file of results."""
     args = parse_args()
     torch.set_num_threads(1)
-    rows = [row for row in args.rows if ROWS[row].metric == 'accuracy/top1']  # detectors: tools/compare.py
-    reference = {ROWS[row].config: ROWS[ROWS[row].reference].config for row in rows}
+    reference = {ROWS[row].config: ROWS[ROWS[row].reference].config for row in args.rows}
     configs = list(dict.fromkeys([*reference.values(), *reference]))
     subjects = {name: Subject(name) for name in configs}
     turns = []

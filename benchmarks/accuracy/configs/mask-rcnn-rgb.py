@@ -1,2 +1,0 @@
-# Mask R-CNN of `make demo-detection`.
-_base_ = '../../../configs/demo/mask-rcnn_r18_demo.py'

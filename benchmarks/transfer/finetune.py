@@ -39,6 +39,7 @@ RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3, 'cspnext':
 PARTS = ('train', 'val', 'test')
 ELASTIC = ['24N', '18N', '12N', '6N']
 FINE = 4  # they are divided by it in fine-tuning
+OWN, LONG = ('resnet', 'convnext', 'vit'), 17  # own RGB networks, and the epochs of their second training
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,7 @@ class Row:
         per_class (int): Training images of each class, drawn by the seed; 0 for all.
         elastic (bool): Whether each training image keeps one of the selections ``ELASTIC`` at random.
         pixels (int): Side to which the RGB image is downsized, before it is enlarged again; 0 for neither.
+        source (int): Epochs of the RGB network that the row starts from.
     """
     network: str
     channels: str
@@ -65,6 +67,7 @@ class Row:
     per_class: int = 0
     elastic: bool = False
     pixels: int = 0
+    source: int = 10
 
     @property
     def name(self) -> str:
@@ -72,8 +75,8 @@ class Row:
         data = '' if self.data == 'imagenette' else f'-{self.data}'
         data += f'-{self.per_class}each' if self.per_class else ''
         kind = ('-elastic' if self.elastic else '') + ('-stemless' if self.stemless else '')
-        size = self.pixels or ''
-        return f'{self.network}{data}-{self.channels or "RGB"}{size}{kind}-{self.start}-{self.epochs}'.lower()
+        size, source = self.pixels or '', '' if self.source == 10 else self.source
+        return f'{self.network}{data}-{self.channels or "RGB"}{size}{kind}-{self.start}{source}-{self.epochs}'.lower()
 
     def config(self, folder: Path) -> Path:
         """Return the config; that of DCT channels is written by freqify into ``folder`` unless it is there."""
@@ -91,9 +94,9 @@ class Row:
         """Return the RGB network that the training starts from."""
         if self.network == 'lite0':
             return folder / 'lite0.pth'
-        if self.network == 'resnet':
+        if self.network == 'resnet' and self.source == 10:
             return folder.parent / f'accuracy/native-rgb-seed{seed}/epoch_10.pth'
-        return folder / f'{self.network}-rgb-scratch-10-seed{seed}/epoch_10.pth'
+        return folder / f'{self.network}-rgb-scratch-{self.source}-seed{seed}/epoch_{self.source}.pth'
 
     def options(self, folder: Path, seed: int) -> dict[str, Any]:
         """Return what the training changes in the config."""
@@ -135,6 +138,8 @@ def all_rows() -> dict[str, Row]:
     rows += [Row('resnet', '12N', epochs, start, True) for epochs in (1, 3) for start in ('stock', 'scratch')]
     rows += [Row('resnet', '12N', 10), Row('resnet', '12N', 10, stemless=True)]
     rows += [Row('resnet', '', epochs, 'scratch') for epochs in (1, 3)]
+    rows += [Row(network, '', LONG, 'scratch') for network in OWN]
+    rows += [Row(network, channels, 0, source=LONG) for network in OWN for channels in ('24N', '12N')]
     return {row.name: row for row in rows}
 
 

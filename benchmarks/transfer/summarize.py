@@ -17,7 +17,7 @@ from zero_shot import AMOUNTS, RESULT, SIDE
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / 'accuracy'))
 
-from finetune import ELASTIC, METRIC, RESULTS, Row, all_rows  # noqa: E402
+from finetune import ELASTIC, LONG, METRIC, OWN, RESULTS, Row, all_rows  # noqa: E402
 from input_sizes import SIDES, rows_of  # noqa: E402
 from report import markdown, paired, plus_minus  # noqa: E402
 from summary import Estimate, Results, difference, load_results, reached  # noqa: E402
@@ -85,8 +85,9 @@ def main() -> None:
     sizes = results_of_sizes()
     draw_sizes(sizes, str(HERE / 'elastic.png'))
     tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
-                  networks=network_robustness_table(), training=training_table(results),
-                  starts=start_table(results), transfer=transfer_table(results), sizes=sizes_table(sizes),
+                  networks=network_robustness_table(), carried=carried_table(results),
+                  training=training_table(results), starts=start_table(results),
+                  transfer=transfer_table(results), sizes=sizes_table(sizes),
                   detection=detection_table(load_results(RESULTS / 'detection')))
     text = PAGE.read_text(encoding='utf-8')
     for name, table in tables.items():
@@ -159,6 +160,19 @@ def network_robustness_table(file: Path = RESULTS / 'robustness.json') -> str:
     return table(('change', 'RGB, top-1, %', *(f'{name} - RGB' for name in others)), lines)
 
 
+def carried_table(results: Results) -> str:
+    """Return the table of own networks that were carried over after 10 or 17 epochs of training on RGB."""
+    lines = []
+    for network, words in zip(OWN, ('ResNet-18, unpacked', 'ConvNeXt, folded', 'ViT, folded')):
+        for source in (10, LONG):
+            rgb = Row(network, '', source, 'scratch').name
+            against = [difference(results, Row(network, channels, 0, source=source).name, rgb)
+                       for channels in ('24N', '12N')]
+            if rgb in results:
+                lines.append([words, source, cell(results, rgb), *map(paired, against)])
+    return table(('network', 'epochs on RGB', 'RGB', '24N - RGB', '12N - RGB'), lines)
+
+
 def training_table(results: Results) -> str:
     """Return the table of top-1 after 0, 1, 3 and 10 epochs."""
     lines = []
@@ -166,7 +180,7 @@ def training_table(results: Results) -> str:
         names = [Row(network, channels, epochs, start, stemless).name for epochs in EPOCHS]
         if any(name in results for name in names):
             lines.append([words, *(cell(results, name) for name in names)])
-    return table(('network', *(f'{epochs} epochs' for epochs in EPOCHS)), lines)
+    return table(('network', *(f'{epochs} epoch{"s" * (epochs != 1)}' for epochs in EPOCHS)), lines)
 
 
 def cell(results: Results, name: str) -> str:
@@ -190,7 +204,7 @@ def start_table(results: Results) -> str:
             values = [difference(results, *pair) for pair in zip(own, others)]
             if any(values):
                 lines.append([f'{words} - {text}', *map(paired, values)])
-    return table(('difference ± standard error (pairs)', *(f'{epochs} epochs' for epochs in EPOCHS)), lines)
+    return table(('difference ± standard error (pairs)', *(f'{epochs} epoch{"s" * (epochs != 1)}' for epochs in EPOCHS)), lines)
 
 
 def transfer_table(results: Results) -> str:

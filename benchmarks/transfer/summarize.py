@@ -30,7 +30,7 @@ PAGE = HERE.parent / 'TRANSFER.md'
 BEGIN, END = '<!-- begin of {} -->', '<!-- end of {} -->'
 ALL_VALUES = 3 * SIDE**2
 NATIVE = ('6N', '8 channels', '12N', '18N', '24N', '36 channels', '48N')
-EPOCHS = (0, 1, 3, 10)
+EPOCHS = {0: '0 epochs', 1: '1 epoch', 3: '3 epochs', 10: '10 epochs'}
 AP = 'coco/bbox_mAP'
 COLORS = {'one network for each selection': OTHERS, 'elastic': '#ef6c00', 'elastic, 20 epochs': '#c2185b',
           'trained on 24N, and cut': '#2e7d32', 'RGB, downsized': BASELINE}
@@ -180,7 +180,7 @@ def training_table(results: Results) -> str:
         names = [Row(network, channels, epochs, start, stemless).name for epochs in EPOCHS]
         if any(name in results for name in names):
             lines.append([words, *(cell(results, name) for name in names)])
-    return table(('network', *(f'{epochs} epoch{"s" * (epochs != 1)}' for epochs in EPOCHS)), lines)
+    return table(('network', *EPOCHS.values()), lines)
 
 
 def cell(results: Results, name: str) -> str:
@@ -204,7 +204,7 @@ def start_table(results: Results) -> str:
             values = [difference(results, *pair) for pair in zip(own, others)]
             if any(values):
                 lines.append([f'{words} - {text}', *map(paired, values)])
-    return table(('difference ± standard error (pairs)', *(f'{epochs} epoch{"s" * (epochs != 1)}' for epochs in EPOCHS)), lines)
+    return table(('difference ± standard error (pairs)', *EPOCHS.values()), lines)
 
 
 def transfer_table(results: Results) -> str:

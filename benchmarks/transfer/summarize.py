@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / 'accuracy'))
 
 from finetune import ELASTIC, LONG, METRIC, OWN, RESULTS, Row, all_rows  # noqa: E402
-from input_sizes import SIDES, rows_of  # noqa: E402
+from input_sizes import PHOTOS, SIDES, rows_of  # noqa: E402
 from report import markdown, paired, plus_minus  # noqa: E402
 from summary import Estimate, Results, difference, load_results, reached  # noqa: E402
 
@@ -30,6 +30,7 @@ PAGE = HERE.parent / 'TRANSFER.md'
 BEGIN, END = '<!-- begin of {} -->', '<!-- end of {} -->'
 ALL_VALUES = 3 * SIDE**2
 NATIVE = ('6N', '8 channels', '12N', '18N', '24N', '36 channels', '48N')
+PARTS = (1, 1 / 2, 3 / 8, 1 / 4, 1 / 8)  # of the values of RGB: all, and those of the elastic selections
 EPOCHS = {0: '0 epochs', 1: '1 epoch', 3: '3 epochs', 10: '10 epochs'}
 AP = 'coco/bbox_mAP'
 COLORS = {'one network for each selection': OTHERS, 'elastic': '#ef6c00', 'elastic, 20 epochs': '#c2185b',
@@ -80,9 +81,9 @@ class Photos:
 def main() -> None:
     """Write all tables and figures."""
     photos, results = Photos(), load_results(RESULTS) | stemless_of_the_accuracy_study()
-    draw_values(photos, str(HERE / 'values.png'))
-    draw_bytes(photos, str(HERE / 'bytes.png'))
     sizes = results_of_sizes()
+    draw_values(photos, sizes, str(HERE / 'values.png'))
+    draw_bytes(photos, str(HERE / 'bytes.png'))
     draw_sizes(sizes, str(HERE / 'elastic.png'))
     tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
                   networks=network_robustness_table(), carried=carried_table(results),
@@ -293,10 +294,10 @@ def draw_sizes(results: Results, path: str) -> None:
     save_figure(figure, path)
 
 
-def draw_values(photos: Photos, path: str) -> None:
-    """Draw top-1 over the values of an image."""
-    figure = Figure(figsize=(7.6, 4.6), layout='constrained')
-    axis = figure.subplots()
+def draw_values(photos: Photos, sizes: Results, path: str) -> None:
+    """Draw top-1 over the values of an image: without training, and fine-tuned for each number of values."""
+    figure = Figure(figsize=(11, 4.4), layout='constrained')
+    first, second = figure.subplots(1, 2)
     small = [name for name in photos.rows if name.startswith('RGB ') and name != 'RGB']
     series = {'DCT channels of 4x4 blocks': ([name for name in NATIVE if name in photos], OTHERS),
               'RGB, downsized by area averaging': (['RGB', *small], BASELINE)}
@@ -304,15 +305,31 @@ def draw_values(photos: Photos, path: str) -> None:
     for label, (names, color) in series.items():
         names = sorted(names, key=lambda name: photos.rows[name]['values'])
         spots = [(photos.rows[name]['values'] / ALL_VALUES, photos.top1(name, count)) for name in names]
-        axis.plot(*zip(*spots), 'o-', color=color, label=label, markersize=5)
         up = color == OTHERS
         words = [name.replace(' channels', '') if up else f'{side(photos, name)} px' for name in names]
-        annotate(axis, spots, words, 'above' if up else 'below')
-    axis.set_xlabel('values per image, RGB of 224x224 pixels = 1', color=INK)
-    finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights, not trained on either input', count)
-    axis.set_xscale('log', base=2)
-    axis.set_xticks([1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1], ['1/8', '1/4', '3/8', '1/2', '3/4', '1'])
+        draw_line(first, spots, words, label, color)
+    finish_axis(first, 'Not trained on either input, 224x224 pixels', 'of 1,000 classes', count)
+    lines = lines_of_sizes('stock')
+    for (label, (_, color)), kind in zip(series.items(), ('one network for each selection', 'RGB, downsized')):
+        labels = ['', *ELASTIC] if color == OTHERS else [f'{pixels} px' for pixels in (128, *SIDES['stock'])]
+        known = [(part, row, words) for part, row, words in zip(PARTS, lines[kind], labels) if row in sizes]
+        spots = [(part, reached(sizes, row).mean) for part, row, _ in known]
+        draw_line(second, spots, [words for *_, words in known], label, color)
+    finish_axis(second, 'Fine-tuned for each input, 128x128 pixels', 'of 10 classes', len(range(0, 3925, PHOTOS['stock'])))
+    top = second.get_ylim()[1] + 1
+    second.set_ylim(top - np.ptp(first.get_ylim()), top)  # a point is as long as in the first picture
+    for axis in (first, second):
+        axis.set_xlabel('values per image, RGB = 1', color=INK)
+        axis.set_xscale('log', base=2)
+        axis.set_xticks([1 / 8, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1], ['1/8', '1/4', '3/8', '1/2', '3/4', '1'])
+    figure.suptitle('EfficientNet-Lite0 from its ImageNet weights', fontsize=11, color=INK)
     save_figure(figure, path)
+
+
+def draw_line(axis: Axes, spots: list[tuple[float, float]], words: list[str], label: str, color: str) -> None:
+    """Draw the points of a line with words at each: above those of channels, below those of RGB."""
+    axis.plot(*zip(*spots), 'o-', color=color, label=label, markersize=5)
+    annotate(axis, spots, words, 'above' if color == OTHERS else 'below')
 
 
 def side(photos: Photos, name: str) -> int:
@@ -336,9 +353,9 @@ def short(name: str) -> str:
     return name.replace(' int8 scale ', '/') if ' scale ' in name else name.split()[0]
 
 
-def finish_axis(axis: Axes, title: str, count: int) -> None:
-    """Set what both figures share."""
-    axis.set_ylabel(f'top-1 of 1,000 classes (%), {count:,} photos', color=INK)
+def finish_axis(axis: Axes, title: str, classes: str, count: int) -> None:
+    """Set what the figures share."""
+    axis.set_ylabel(f'top-1 {classes} (%), {count:,} photos', color=INK)
     axis.set_title(title, fontsize=10, color=INK)
     axis.grid(alpha=0.25)
     axis.spines[['top', 'right']].set_visible(False)
@@ -371,7 +388,7 @@ def draw_bytes(photos: Photos, path: str) -> None:
     axis.plot(ALL_VALUES / 1e3, photos.top1('RGB', count), 'o', color=BASELINE, markersize=5)
     annotate(axis, [(ALL_VALUES / 1e3, photos.top1('RGB', count))], ['RGB'], 'above')
     axis.set_xlabel('kB per image', color=INK)
-    finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights: accuracy over bytes', count)
+    finish_axis(axis, 'EfficientNet-Lite0 with its ImageNet weights: accuracy over bytes', 'of 1,000 classes', count)
     axis.set_xscale('log')
     axis.set_xticks([3, 5, 10, 20, 40, 80, 150], ['3', '5', '10', '20', '40', '80', '150'])
     axis.minorticks_off()

@@ -315,7 +315,8 @@ def draw_values(photos: Photos, sizes: Results, path: str) -> None:
         known = [(part, row, words) for part, row, words in zip(PARTS, lines[kind], labels) if row in sizes]
         spots = [(part, reached(sizes, row).mean) for part, row, _ in known]
         draw_line(second, spots, [words for *_, words in known], label, color)
-    finish_axis(second, 'Fine-tuned for each input, 128x128 pixels', 'of 10 classes', len(range(0, 3925, PHOTOS['stock'])))
+    count = len(range(0, 3925, PHOTOS['stock']))
+    finish_axis(second, 'Fine-tuned for each input, 128x128 pixels', 'of 10 classes', count)
     top = second.get_ylim()[1] + 1
     second.set_ylim(top - np.ptp(first.get_ylim()), top)  # a point is as long as in the first picture
     for axis in (first, second):

@@ -193,7 +193,7 @@ def cell(results: Results, name: str) -> str:
 
 
 def start_table(results: Results) -> str:
-    """Return the paired differences of networks that were carried over to the RGB networks, and to scratch."""
+    """Return the paired differences of carried-over networks to RGB, to RGB trained further, and to scratch."""
     lines = []
     for network, channels, start, stemless, words in FINE_TUNED:
         if start != 'stock' or not channels:
@@ -201,7 +201,9 @@ def start_table(results: Results) -> str:
         rgb, alone = Row(network, '', 10, 'scratch').name, network == 'resnet'
         own = [Row(network, channels, epochs, start, stemless).name for epochs in EPOCHS]
         scratch = [Row(network, channels, epochs, 'scratch', alone).name for epochs in EPOCHS]
-        for text, others in (('the RGB network', [rgb] * len(EPOCHS)), ('from scratch', scratch)):
+        further = [Row(network, '', epochs).name for epochs in EPOCHS]
+        for text, others in (('the RGB network', [rgb] * len(EPOCHS)), ('RGB, trained further', further),
+                             ('from scratch', scratch)):
             values = [difference(results, *pair) for pair in zip(own, others)]
             if any(values):
                 lines.append([f'{words} - {text}', *map(paired, values)])

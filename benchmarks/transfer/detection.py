@@ -5,8 +5,8 @@ Their backbones start from RGB networks that were trained on Imagenette: the Res
 (benchmarks/accuracy/run.py --rows native-rgb) and CSPNeXts, which are trained here. mmfreq freqify makes the config of
 the channels, which loads the same RGB weights.
 
-A finished training writes results/detection/ROW-seedN.json and is not repeated. An interrupted one continues from its
-last checkpoint. Then run summarize.py.
+A finished training writes results/detection/ROW-seedN.json and is not repeated: to train its network again, delete that
+file. An interrupted one continues from its last checkpoint. Then run summarize.py.
 """
 import argparse
 from pathlib import Path
@@ -63,7 +63,10 @@ def train(detector: str, name: str, seed: int, work_dir: Path) -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         write_freqified(str(config), INPUTS[name], out, None)
         config = out
-    checkpoint = backbone(detector, seed, work_dir).resolve(strict=True)
+    checkpoint = backbone(detector, seed, work_dir).resolve()
+    if not checkpoint.is_file():
+        print(f'{detector} on {name}, seed {seed}: skipped, because there is no {checkpoint}', flush=True)
+        return
     options = {'randomness.seed': seed, 'model.backbone.init_cfg.checkpoint': str(checkpoint)}
     arguments = dict(config=str(config), work_dir=str(work_dir / f'{detector}-{name}-seed{seed}'), resume='auto',
                      no_validate=False, amp=False, auto_scale_lr=False, verbose=False, launcher='none', local_rank=0,

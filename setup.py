@@ -63,7 +63,7 @@ setup(
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'test': [
             'pytest>=7.0', 'pytest-xdist>=3.5', 'setuptools>=70.1', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6',
-            'zstandard>=0.22', 'tensorboard>=2.10', 'openvino>=2024.0'
+            'zstandard>=0.22', 'tensorboard>=2.10', 'openvino>=2024.0', 'onedl-mmsegmentation>=1.4'
         ],
     },
     classifiers=[

@@ -16,9 +16,8 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     """
     out, images = Path(os.path.abspath(out_dir)), []
     for path in map(Path, map(os.path.abspath, paths)):
-        below = sorted(Path(parent, name) for parent, _, names in os.walk(path, followlinks=True) for name in names)
         files = [path] if path.is_file() else [
-            file for file in below if file.suffix.lower() in SUFFIXES and out not in file.parents]
+            file for file in _below(path) if file.suffix.lower() in SUFFIXES and out not in file.parents]
         if not files:
             raise RefusedError(f'{path}: expected images ({" ".join(SUFFIXES)}), got none')
         images += files
@@ -27,6 +26,16 @@ def find_images(paths: Sequence[str], out_dir: str) -> dict[str, Path]:
     for picture in {out / f'{name}.png' for name in named} & {*images}:
         raise RefusedError(f'{picture}: output would overwrite the input')
     return named
+
+
+def _below(folder: Path) -> list[Path]:
+    """Return the files below a folder, and below linked ones unless they contain the link."""
+    files = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [name for name in folders if not Path(real).is_relative_to(os.path.realpath(f'{parent}/{name}'))]
+        files += [Path(parent, name) for name in names]
+    return sorted(files)
 
 
 def in_words(prediction: dict[str, Any], score_thr: float) -> str:

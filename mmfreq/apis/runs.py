@@ -11,13 +11,14 @@ from mmengine.device import get_device
 from mmengine.dist import is_main_process
 from mmengine.evaluator import DumpResults
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 
 from mmfreq.apis.terminal import say
 from mmfreq.config.checks import check_config
 from mmfreq.config.paths import config_path
 from mmfreq.config.pipelines import (
     DATALOADERS,
+    all_hooks,
     datasets_with_pipeline,
     drop_channels,
     iter_dicts,
@@ -112,16 +113,14 @@ def train_config(args: argparse.Namespace) -> Config:
         cfg.optim_wrapper.type = 'AmpOptimWrapper'
         cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
     if args.resume == 'auto':
-        last = find_latest_checkpoint(cfg.work_dir)
-        if last:  # else the training starts as the config says, from load_from if there is one
-            cfg.update(resume=True, load_from=last)
+        if Path(cfg.work_dir, 'last_checkpoint').is_file():  # else it starts as the config says, from load_from if any
+            cfg.update(resume=True, load_from=find_checkpoint(cfg.work_dir, best=False)[0])
     elif args.resume:
         cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
     if args.auto_scale_lr:
         cfg.auto_scale_lr.enable = True
     has_gate = any(node.get('gate') is not None for node in iter_dicts(cfg.get('model')))
-    hooks = [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]
-    if has_gate and 'GateLossHook' not in [transform_type(hook) for hook in hooks if hook]:
+    if has_gate and 'GateLossHook' not in map(transform_type, all_hooks(cfg)):
         say('WARNING: the model has a gate, but no GateLossHook makes it drop channels')
     check_config(cfg)
     return cfg

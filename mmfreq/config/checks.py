@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmfreq.config.pipelines import (
     DATALOADERS,
     DEFAULT_STRIDE,
+    all_hooks,
     check_same,
     input_specs,
     iter_dicts,
@@ -41,7 +42,7 @@ def check_config(cfg: Config) -> None:
     for name in DATALOADERS:
         _check_annotation_files(cfg, name.partition('_')[0])
     takes_channels = any(spec.channels for spec in specs.values())
-    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor'), cfg.get('custom_hooks')]):
+    for node in iter_dicts([cfg.get('model'), cfg.get('data_preprocessor'), all_hooks(cfg)]):
         if takes_channels and node.get('mode') == 'slide':
             raise RefusedError("model.test_cfg.mode: expected 'whole', since 'slide' counts pixels, and the "
                                'network takes DCT channels')

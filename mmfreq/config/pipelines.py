@@ -50,23 +50,45 @@ def named_pipelines(cfg: Config) -> list[tuple[str, list[dict]]]:
     """Return all pipelines that feed the network, each with its name for messages.
 
     They are those of the data sets, ``tta_pipeline``, and those to which a hook of the hosts switches.
-    A pipeline with a MultiBranch is returned once for each branch.
+    The steps of a wrapper follow those of the data set inside. A pipeline with a MultiBranch or a
+    RandomChoice is returned once for each of its branches.
     """
-    named = [(name, steps) for name in DATALOADERS for steps in pipelines(cfg, name)]
+    named = [(name, steps) for name in DATALOADERS for steps in _whole(cfg.get(name))]
     named.append(('tta_pipeline', cfg.get('tta_pipeline') or []))
-    for hook in cfg.get('custom_hooks') or ():
+    for hook in all_hooks(cfg):
         named += [(transform_type(hook), node[key]) for node in iter_dicts(hook)
                   for key in ('switch_pipeline', 'train_pipeline') if node.get(key)]
     return [(name, way) for name, steps in named if steps for way in _ways(list(steps))]
 
 
+def all_hooks(cfg: Config) -> list[dict]:
+    """Return the configs of all hooks."""
+    return list(filter(None, [*(cfg.get('custom_hooks') or ()), *(cfg.get('default_hooks') or {}).values()]))
+
+
+def _whole(node: Any) -> list[list[dict]]:
+    """Return the pipelines inside ``node``, each with those of the wrappers around its data set."""
+    own = list(node.get('pipeline') or ()) if isinstance(node, dict) else []
+    inside = {key: value for key, value in node.items() if key != 'pipeline'} if own else node
+    inner = [steps for child in _children(inside) for steps in _whole(child)]
+    return [[*steps, *own] for steps in inner or [[]] if steps or own]
+
+
 def _ways(steps: list[dict]) -> list[list[dict]]:
-    """Return the steps, or those through each branch of the first MultiBranch among them."""
-    for number, step in enumerate(steps):
-        if transform_type(step) == 'MultiBranch':
-            branches = [value for key, value in step.items() if value and key not in ('type', 'branch_field')]
-            return [[*steps[:number], *branch, *steps[number + 1:]] for branch in branches]
-    return [steps]
+    """Return the ways through steps: one, or one for each branch."""
+    ways: list[list[dict]] = [[]]
+    for step in steps:
+        inner = [way for branch in _branches(step) for way in _ways([branch] if isinstance(branch, dict) else branch)]
+        ways = [[*way, *rest] for way in ways for rest in inner or [[step]]]
+    return ways
+
+
+def _branches(step: dict) -> list[Any]:
+    """Return the branches of a MultiBranch, or of a RandomChoice with a DCT; of another step none."""
+    if transform_type(step) == 'MultiBranch':
+        return [step[name] for name in step['branch_field'] if name in step]
+    has_dct = any(transform_type(node) in DCT_TRANSFORMS for node in iter_dicts(step))
+    return list(step['transforms']) if has_dct and transform_type(step) == 'RandomChoice' else []
 
 
 def transform_type(transform: dict) -> str:
@@ -143,6 +165,8 @@ def input_spec(cfg: Config, pipeline: list[dict]) -> InputSpec:
         if any(node.get(key) for key in COLOR_CONVERSIONS):
             colors = dict(bgr='rgb').get(colors, f'{colors}, reversed')
         return replace(spec, mean=tuple(mean or ()), std=tuple(std or ()), colors=colors)
+    if len(spec.channels) == 3 and any(node.get(key) for key in COLOR_CONVERSIONS):
+        raise RefusedError('data_preprocessor: expected no conversion of colours, which would swap the 3 DCT channels')
     scale, own_mean, own_std = spec.scale or 1, mean or [0], std or [1]
     if set(spec.mean) == {0.} and set(spec.std) == {1.}:  # the preprocessor alone normalises
         return replace(spec, mean=tuple((np.array(spec.mean) + own_mean).tolist()),
@@ -179,19 +203,19 @@ def drop_channels(cfg: Config, dataloader: str, keep: list[ChannelSpec]) -> None
     """
     for steps in pipelines(cfg, dataloader):
         spec = InputSpec.from_steps(steps)
-        if spec.channels and not any(spec.mean):
-            raise RefusedError(f'{dataloader}: expected a pipeline that normalises, so that 0 is the mean')
+        if not any(spec.mean):
+            raise RefusedError(f'{dataloader}: expected a pipeline with a DCT that normalises, so that 0 is the mean')
         for channels in keep:
-            if not {*_indices(channels, spec)} <= {*spec.channels}:
+            if not {*_indices(channels, spec.block_size)} <= {*spec.channels}:
                 raise RefusedError(f'{dataloader}: expected channels of its input, {spec}, got {channels}')
         last = max(i for i, step in enumerate(steps) if transform_type(step) in DCT_TRANSFORMS)
         steps.insert(last + 1, dict(type='ChannelDrop', keep=keep, block_size=spec.block_size))
 
 
-def _indices(channels: ChannelSpec, spec: InputSpec) -> list[int]:
-    """Return the channels of a selection; refuse an invalid one. Pixels have none."""
+def _indices(channels: ChannelSpec, block_size: int) -> list[int]:
+    """Return the channels of a selection; refuse an invalid one."""
     try:
-        return channel_indices(channels, spec.block_size if spec.channels else 8)
+        return channel_indices(channels, block_size)
     except ValueError as error:
         raise RefusedError(str(error)) from error
 

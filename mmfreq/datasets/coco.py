@@ -72,5 +72,6 @@ def has_extent(segmentation: Any) -> bool:
     """Return whether a COCO segmentation is RLE or has a polygon that is not a point or line."""
     if isinstance(segmentation, dict):
         return True
-    polygons = [np.reshape(polygon, (-1, 2)) for polygon in segmentation if len(polygon) > 4]
+    polygons = [np.reshape(polygon, (-1, 2)) for polygon in segmentation
+                if len(polygon) > 4 and len(polygon) % 2 == 0]  # mmdet skips others
     return any(np.ptp(polygon, axis=0).min() > 0 for polygon in polygons)

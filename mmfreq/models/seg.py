@@ -19,6 +19,7 @@ layer from channels to pixels. A whole config::
 from typing import Any
 
 import torch
+from mmengine.structures import PixelData
 from torch.nn import functional as F  # noqa: N812
 
 from mmfreq.models.ops import provide_ops
@@ -84,7 +85,11 @@ class FreqSegDataPreProcessor(SegDataPreProcessor):
         inputs = [F.pad((cells - mean) / std, (0, columns - cells.shape[2], 0, rows - cells.shape[1]))
                   for cells in data['inputs']]
         height, width = rows * self.stride, columns * self.stride
-        for sample, shape in zip(batch['data_samples'], shapes):  # mmseg crops logits by these
-            sample.set_metainfo(dict(pad_shape=(height, width),
-                                     padding_size=[0, width - shape[1], 0, height - shape[0]]))
+        for sample, shape in zip(batch['data_samples'], shapes):
+            padding = [0, width - shape[1], 0, height - shape[0]]  # mmseg crops logits by it
+            sample.set_metainfo(dict(pad_shape=(height, width), padding_size=padding, img_padding_size=padding))
+            for name in sample.keys() if training else ():  # labels, to whole cells
+                labels = sample.get(name).data
+                missing = 0, width - labels.shape[-1], 0, height - labels.shape[-2]
+                sample.set_data({name: PixelData(data=F.pad(labels, missing, value=self.seg_pad_val))})
         return dict(inputs=torch.stack(inputs), data_samples=batch['data_samples'])

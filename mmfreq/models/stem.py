@@ -181,7 +181,8 @@ class StemlessResNetMixin(FreqMixin):
             an inherited config may hold, has no meaning without a stem and is ignored.
 
     Raises:
-        ValueError: As :class:`FreqMixin`; ``entry_stage`` is not an integer >= 1.
+        ValueError: As :class:`FreqMixin`; ``entry_stage`` is not an integer >= 1, or ``out_indices``
+            names a stage before it.
 
     Example:
         >>> import torch
@@ -196,6 +197,9 @@ class StemlessResNetMixin(FreqMixin):
         self.entry_stage = check_positive_int('entry_stage', entry_stage)
         kwargs['stem_channels'] = in_channels
         super().__init__(*args, in_channels=in_channels, **kwargs)
+        if min(self.out_indices) < entry_stage - 1:  # the channels themselves would be an output
+            raise ValueError(f'entry_stage={entry_stage}: expected out_indices of {entry_stage - 1} or more, '
+                             f'got {self.out_indices}')
         if entry_stage > 1:
             self.input_stride = FreqMixin.input_stride * math.prod(self.strides[:entry_stage])
 

@@ -38,7 +38,9 @@ def test_images_have_different_names(tmp_path: Path) -> None:
 
     (tmp_path / 'linked').mkdir()
     (tmp_path / 'linked/far').symlink_to(tmp_path / 'b')
+    (tmp_path / 'b/loop').symlink_to(tmp_path)  # a link to what contains it is not followed
     assert names('linked') == ['1.jpg']
+    (tmp_path / 'b/loop').unlink()
     shutil.rmtree(tmp_path / 'linked')
     assert names('') == names('a', 'b') == ['a/1.PNG', 'a/1.jpg', 'a/1.jpg.png', 'b/1.jpg']
     assert names('b/1.jpg', 'b/notes.txt', 'b') == ['1.jpg', 'notes.txt']

@@ -1,7 +1,6 @@
 """Configs that would train or evaluate on a wrong input are refused, and both values are named."""
 import json
 from contextlib import nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Callable
 
@@ -76,26 +75,45 @@ def test_the_pipeline_that_a_hook_switches_to_counts(hook: Callable[[list], dict
     check_config(load(custom_hooks=[hook(load().train_pipeline)]))
     steps = load().train_pipeline
     steps[-2].channels = '24T'
-    refuses(load(custom_hooks=[hook(steps)]), 'channels: .*Hook has 24T, but train_dataloader has 24S')
+    for hooks in (dict(custom_hooks=[hook(steps)]), dict(default_hooks__switch=hook(steps))):
+        refuses(load(**hooks), 'channels: .*Hook has 24T, but train_dataloader has 24S')
     steps = load().train_pipeline
     steps.insert(-1, dict(type='RandomFlip'))
     refuses(load(custom_hooks=[hook(steps)]), 'Hook: RandomFlip comes after FusedBlockDCT')
 
 
-def test_each_branch_of_a_pipeline_counts() -> None:
-    def branches(**changes: Any) -> Config:
-        cfg = load()
-        load_image, *steps = cfg.train_dataloader.dataset.pipeline
-        labeled, unlabeled = deepcopy(steps), deepcopy(steps)
-        labeled[-2].update(changes)
-        multi = dict(type='MultiBranch', branch_field=['sup', 'unsup'], sup=labeled, unsup=unlabeled)
-        cfg.train_dataloader.dataset.pipeline = [load_image, multi]
-        return cfg
+def branches(kind: str, first: list, second: list) -> dict:
+    """Return a transform with two branches, as mmengine reads it from a host's config."""
+    if kind == 'RandomChoice':
+        return dict(type=kind, transforms=[first, second])
+    return dict(type=kind, branch_field=['sup', 'unsup', 'other'], sup=first, unsup=second, _scope_='mmdet')
 
-    check_config(branches())
-    refuses(branches(channels='24T'), 'channels: train_dataloader has 24S, but another pipeline of .* has 24T')
-    cfg = branches()
-    cfg.train_dataloader.dataset.pipeline[-1].sup.insert(-1, dict(type='RandomFlip'))
+
+@pytest.mark.parametrize('kind', ['MultiBranch', 'RandomChoice'])
+def test_each_branch_of_a_pipeline_counts(kind: str) -> None:
+    cfg, other = load(), load()
+    image, *steps = cfg.train_dataloader.dataset.pipeline
+    freq_of(other, 'train_dataloader').channels = '24T'
+    changed = other.train_dataloader.dataset.pipeline[1:]
+    flipped = [*steps[:-1], dict(type='RandomFlip'), steps[-1]]
+    for second, words in ((steps, ''), (changed, 'channels: train_dataloader has 24T, but another pipeline .* 24S'),
+                          (steps[:-2], 'channels: train_dataloader has none, but another pipeline'),
+                          (flipped, 'train_dataloader: RandomFlip comes after FusedBlockDCT')):
+        cfg.train_dataloader.dataset.pipeline = [image, branches(kind, steps, second)]
+        refuses(cfg, words) if words else check_config(cfg)
+    cfg.train_dataloader.dataset.pipeline = [image, *steps[:-1], branches(kind, steps[-1], steps[-1])]
+    check_config(cfg)  # a branch of one transform
+    cfg.train_dataloader.dataset.pipeline[-1] = branches(kind, [dict(type='RandomFlip'), steps[-1]], steps[-1])
+    refuses(cfg, 'train_dataloader: RandomFlip comes after FusedBlockDCT')
+
+
+def test_the_steps_of_a_wrapper_follow_those_of_its_data_set() -> None:
+    cfg = load()
+    inner, (*steps, pack) = cfg.train_dataloader.dataset, cfg.train_dataloader.dataset.pipeline
+    inner.pipeline = steps
+    cfg.train_dataloader.dataset = dict(type='MultiImageMixDataset', dataset=inner, pipeline=[pack])
+    check_config(cfg)
+    cfg.train_dataloader.dataset.pipeline = [dict(type='RandomFlip'), pack]
     refuses(cfg, 'train_dataloader: RandomFlip comes after FusedBlockDCT')
 
 
@@ -117,6 +135,26 @@ def test_preprocessors_that_do_not_fit(path: str, change: dict, words: str) -> N
     cfg = load(path)
     cfg.data_preprocessor.update(change)
     refuses(cfg, f'data_preprocessor.*{words}')
+
+
+def test_three_channels_are_no_colours() -> None:
+    cfg = load(data_preprocessor__to_rgb=True)
+    check_config(cfg)  # mmpretrain converts three channels alone
+    for loader in LOADERS:
+        freq_of(cfg, loader).channels = [[0], [0], [0]]
+    refuses(cfg, 'data_preprocessor: expected no conversion of colours')
+
+
+def test_segmentors_take_whole_images_through_their_preprocessor() -> None:
+    freq = dict(type='FusedBlockDCT', channels='24N', stats='imagenette-224-4x4', block_size=4)
+    model = dict(type='EncoderDecoder', data_preprocessor=dict(type='FreqSegDataPreProcessor'),
+                 backbone=dict(type='UnpackedResNetV1c', freq=freq, pixels=dict(std=[58])), test_cfg=dict(mode='whole'))
+    cfg = Config(dict(default_scope='mmseg', model=model, test_dataloader=dict(dataset=dict(pipeline=[freq]))))
+    check_config(cfg)
+    cfg.model.test_cfg = dict(mode='slide', crop_size=(512, 512), stride=(341, 341))
+    refuses(cfg, "expected 'whole'")
+    cfg.model.data_preprocessor.type = 'SegDataPreProcessor'
+    refuses(cfg, "type='FreqSegDataPreProcessor'")
 
 
 def test_a_normalisation_by_the_preprocessor_counts() -> None:

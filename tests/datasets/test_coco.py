@@ -70,6 +70,7 @@ def test_labels_are_the_classes_of_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize('change', [
     dict(image_id=99), dict(category_id=99), dict(area=0), dict(bbox=[10, 10, 0.5, 20]), dict(bbox=[500, 10, 20, 20]),
     dict(segmentation=[[]]), dict(segmentation=[[10, 10, 50, 60]]), dict(segmentation=[[10, 10, 50, 10, 90, 10]]),
+    dict(segmentation=[[10, 10, 50, 10, 50, 40, 10]]),
     dict(iscrowd=1), dict(iscrowd=1, area=0), dict(ignore=1)])
 def test_annotations_that_are_left_out_are_counted(change: dict, tmp_path: Path, log: list) -> None:
     dataset(tmp_path, content(6, **change), **MASKS)

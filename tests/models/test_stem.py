@@ -201,6 +201,7 @@ def test_stock_checkpoints_load_at_stage_2(channels: int, frozen: int, log: list
 
 @pytest.mark.parametrize(('arguments', 'message'), [
     (dict(entry_stage=0), 'entry_stage: expected an integer >= 1, got 0'), (dict(entry_stage=True), 'got True'),
+    (dict(entry_stage=2, out_indices=(0, 1)), r'entry_stage=2: expected out_indices of 1 or more, got \(0, 1\)'),
     (dict(in_channels=0), 'in_channels: expected an integer >= 1, got 0'), (dict(in_channels='24'), "got '24'")])
 def test_bad_arguments(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -11,20 +11,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from finetune import RESULTS, Row
+from finetune import HERE, RESULTS, Row
+from rows import ROWS
 from zero_shot import AMOUNTS, CHANGES, CLASSES, EVERY
 
 import mmfreq
 from mmfreq.files import atomic_write_text
 
 RESULT = RESULTS / 'robustness.json'
-# Networks: a row with the config, and the training of the accuracy study with the weights.
+# Networks: the training of the accuracy study with the weights, and the channels that it is carried over to.
 NETWORKS = {
-    'RGB': (Row('resnet', '', 10, 'scratch'), 'native-rgb'),
-    '24N, unpacked': (Row('resnet', '24N', 0), 'native-rgb'),
-    '12N, unpacked': (Row('resnet', '12N', 0), 'native-rgb'),
-    '24N, from scratch': (Row('resnet', '24N', 10, 'scratch', stemless=True), 'dct24n'),
-    '12N, from scratch': (Row('resnet', '12N', 10, 'scratch', stemless=True), 'dct12n'),
+    'RGB': ('native-rgb', ''), '24N, unpacked': ('native-rgb', '24N'), '12N, unpacked': ('native-rgb', '12N'),
+    '24N, from scratch': ('dct24n', ''), '12N, from scratch': ('dct12n', ''),
 }
 
 
@@ -46,14 +44,20 @@ def main() -> None:
     results = json.loads(RESULT.read_text(encoding='utf-8')) if RESULT.is_file() else {}
     for seed in map(str, args.seeds):
         for name in args.networks:
-            row, training = NETWORKS[name]
-            checkpoint = args.work_dir / f'accuracy/{training}-seed{seed}/epoch_10.pth'
+            checkpoint = args.work_dir / f'accuracy/{NETWORKS[name][0]}-seed{seed}/epoch_10.pth'
             if seed in results.get(name, {}) or not checkpoint.is_file():
                 continue
-            model = mmfreq.load_model(str(row.config(args.work_dir / 'transfer')), str(checkpoint))
+            model = mmfreq.load_model(str(config_of(name, args.work_dir / 'transfer')), str(checkpoint))
             results.setdefault(name, {})[seed] = evaluate(model, files)
             atomic_write_text(str(RESULT), json.dumps(results, indent=1) + '\n')
             print(f'{name}, seed {seed}: {results[name][seed]}', flush=True)
+
+
+def config_of(name: str, folder: Path) -> Path:
+    """Return the config of a network; freqify writes those of carried-over networks into ``folder``."""
+    training, channels = NETWORKS[name]
+    trained = HERE.parent / f'accuracy/configs/{ROWS[training].config}.py'
+    return Row('resnet', channels, 0).config(folder) if channels else trained
 
 
 def evaluate(model: Any, files: list[Path]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from torch import nn
 
 from mmfreq.apis.freqify.convert import freqify
 from mmfreq.config.checks import check_channels
+from mmfreq.config.pipelines import input_specs
 from mmfreq.dct.channels import channel_indices
 
 
@@ -181,6 +182,15 @@ class LevelModel:
 
     def predict(self, images: list[np.ndarray], batch_size: int) -> list[dict]:
         return [dict(pred_label=round((image.mean() - 60) / 10)) for image in images]
+
+
+@pytest.mark.parametrize('name', robustness.NETWORKS)
+def test_configs_of_networks_fit_their_names(name: str, tmp_path: Path) -> None:
+    cfg = Config.fromfile(robustness.config_of(name, tmp_path))
+    check_channels(cfg)
+    selection = '' if name == 'RGB' else name[:3]
+    assert input_specs(cfg)['test_dataloader'].channels == tuple(channel_indices(selection, 4) if selection else ())
+
 
 
 def test_damaged_photos_keep_their_labels(tmp_path: Path) -> None:

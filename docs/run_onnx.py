@@ -18,7 +18,8 @@ names = [output.name for output in session.get_outputs()]
 for path in sys.argv[2:]:
     image = ImageOps.exif_transpose(Image.open(path))
     if image.mode[0] in 'IF':  # 16 bits or more, which convert() would clip
-        sys.exit(f'{path}: expected an image of 8 bits, got mode {image.mode} of Pillow')
+        print(f'{path}: expected an image of 8 bits, got mode {image.mode} of Pillow', file=sys.stderr)
+        continue
     pixels = np.array(image.convert('RGB'))[:, :, ::1 if about['colors'] == 'rgb' else -1]
     outputs = [output[0] for output in session.run(None, {'input': pixels[None]})]
     scores = outputs[names.index('scores')]

@@ -53,6 +53,8 @@ def main() -> None:
     weights = args.weights and checkpoint_file(args.weights)
     print(*write_freqified(args.config, args.channels, out, args.stats, weights),
           *(f'wrote {file}' for file in files), sep='\n')
+    if weights:
+        print(*(f'mmfreq {tool} {out} {files[1]}' for tool in ('test', 'export')), f'mmfreq train {out}', sep='\n')
 
 
 if __name__ == '__main__':

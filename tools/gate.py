@@ -67,17 +67,19 @@ def main() -> None:
     batch_size = args.batch_size or min(loader.get('batch_size', MOST_IMAGES), MOST_IMAGES)
     files = ([str(file) for file in find_images([args.data], args.out).values()] if args.data else
              training_images(model, args.steps * batch_size, args.seed))
+    print(f'learns from {min(len(files), args.steps * batch_size):,} of {len(files):,} '
+          f'{"images" if args.data else "training images"} in {args.steps} batches')
     rates = learn_channels(model, files, args.target, args.steps, batch_size, args.seed)
     save_on_rates(rates, str(out / 'gate_rates.json'))
     plot_on_rates([rates], [config_path(config).stem], str(out / 'gate_heatmap.png'))
     channels, selection = rates.top(args.target), out / f'selection-{args.target}.json'
     static = out / f'{static_name(config_path(config).stem, args.target)}.py'
-    write_static(rates, channels, config_path(config), selection, static)
+    write_static(rates, channels, config_path(config), selection, static, carried=True)
     weights = carry_over(model, checkpoint, static)
     print(describe_selection(rates, channels))
     if not rates.verdict()['decided']:
         say('WARNING: the gate is UNDECIDED: its selection is chance. Give it more --steps or images')
-    for line in (f'test {static} {weights}', f'predict {static} {weights} IMAGES',
+    for line in (f'train {static}', f'test {static} {weights}', f'predict {static} {weights} IMAGES',
                  f'export {static} {weights} {static.with_suffix(".onnx")}'):
         print(f'mmfreq {line}')
 

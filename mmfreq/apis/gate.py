@@ -17,6 +17,7 @@ from mmfreq.apis.freqify.convert import freqified_name, write_freqified
 from mmfreq.apis.inference import Model
 from mmfreq.apis.measure import build_model
 from mmfreq.apis.runs import read_config
+from mmfreq.apis.terminal import say
 from mmfreq.config.pipelines import input_specs, iter_dicts, pipelines, transform_type
 from mmfreq.engine.hooks.input_spec import leaves
 from mmfreq.errors import RefusedError
@@ -28,6 +29,7 @@ from mmfreq.selection.hook import halves_of
 from mmfreq.selection.rates import OnRates
 
 MOST_IMAGES = 12  # in a batch
+TRIES = 10  # images, until one can be read
 
 
 class ImageFiles(Dataset):
@@ -43,8 +45,15 @@ class ImageFiles(Dataset):
         return len(self.files)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """Return what the pipeline makes of an image."""
-        return self.pipeline(dict(img_path=self.files[index], img_id=index))
+        """Return what the pipeline makes of an image, or of one of the next if it cannot be read."""
+        for attempt in range(TRIES):
+            number = (index + attempt) % len(self)
+            try:
+                return self.pipeline(dict(img_path=self.files[number], img_id=number))
+            except Exception as error:  # a damaged image does not end the others
+                failure = error
+                say(f'{self.files[number]}: {type(error).__name__}: {" ".join(str(error).split())}')
+        raise failure
 
 
 def with_all_channels(config: str, checkpoint: str, channels: str, out: Path) -> tuple[str, str]:

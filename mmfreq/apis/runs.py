@@ -1,6 +1,7 @@
 """Turn the flags of train and test into a config, and run it."""
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Any, Optional
 
@@ -115,6 +116,8 @@ def train_config(args: argparse.Namespace) -> Config:
     if args.resume == 'auto':
         if Path(cfg.work_dir, 'last_checkpoint').is_file():  # else it starts as the config says, from load_from if any
             cfg.update(resume=True, load_from=find_checkpoint(cfg.work_dir, best=False)[0])
+        else:
+            say(f'{cfg.work_dir} has no checkpoint to resume: the training starts anew')
     elif args.resume:
         cfg.update(resume=True, load_from=checkpoint_file(args.resume, best=False))
     if args.auto_scale_lr:
@@ -136,12 +139,17 @@ def test_config(args: argparse.Namespace) -> Config:
     if args.amp:
         cfg.test_cfg.fp16 = True
     if args.channels:
-        drop_channels(cfg, 'test_dataloader', [args.channels])
+        try:
+            drop_channels(cfg, 'test_dataloader', [args.channels])
+        except RefusedError as error:
+            raise RefusedError(f'--channels {args.channels}: {error}') from error
         say(f'the input is cut to {args.channels}; its other channels are at their mean')
     if args.show or args.show_dir:
         _enable_visualization(cfg, args)
     check_config(cfg)
     if args.tta:
+        if not (cfg.get('tta_pipeline') and cfg.get('tta_model')):
+            raise RefusedError('--tta: expected tta_pipeline and tta_model in the config')
         for dataset in datasets_with_pipeline(cfg.test_dataloader.dataset):
             dataset['pipeline'] = cfg.tta_pipeline
         cfg.model = ConfigDict(**cfg.tta_model, module=cfg.model)
@@ -151,13 +159,14 @@ def test_config(args: argparse.Namespace) -> Config:
 def find_checkpoint(path: str, best: bool = True) -> tuple[str, str]:
     """Return a checkpoint file, and which one it is of the work dir that ``path`` may name.
 
-    Of a work dir that is its ``best_*.pth`` if it has exactly one and ``best`` is True, else the last.
+    Of a work dir that is its newest ``best_*.pth`` if they are of one metric and ``best`` is True, else the last.
     """
     if '://' in path or Path(path).is_file():
         return path, ''
-    files = sorted(Path(path).glob('best_*.pth')) if best else []
-    if len(files) == 1:
-        return str(files[0]), 'the best'
+    files = sorted(Path(path).glob('best_*.pth'), key=os.path.getmtime) if best else []
+    metrics = {re.sub(r'_(epoch|iter)_\d+', '', file.stem) for file in files}
+    if len(metrics) == 1:  # earlier trainings in this folder may have left theirs
+        return str(files[-1]), 'the best' if len(files) == 1 else f'the newest of {len(files)} best'
     last = Path(path, 'last_checkpoint')
     if last.is_file():  # it names an absolute path, but the work dir may have moved
         saved = Path(last.read_text().strip())

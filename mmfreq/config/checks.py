@@ -9,6 +9,7 @@ from mmfreq.config.pipelines import (
     DATALOADERS,
     DEFAULT_STRIDE,
     all_hooks,
+    check_drop,
     check_same,
     input_specs,
     iter_dicts,
@@ -30,8 +31,9 @@ def check_config(cfg: Config) -> None:
 
     Raises:
         RefusedError: The pipelines feed the network different inputs, or other channels than it
-            takes; a transform or a batch augmentation for pixels gets DCT channels; an evaluator
-            reads another COCO file than its data set; a sliding window of pixels would cut DCT channels.
+            takes; a transform or a batch augmentation for pixels gets DCT channels; a ChannelDrop does not
+            fit its input; an evaluator reads another COCO file than its data set; a sliding window of
+            pixels would cut DCT channels.
     """
     check_channels(cfg)
     specs = input_specs(cfg)
@@ -39,6 +41,9 @@ def check_config(cfg: Config) -> None:
         check_same(name, spec, *next(iter(specs.items())))
     for name, steps in named_pipelines(cfg):
         _check_after_dct(name, steps)
+        for number, step in enumerate(steps):
+            if transform_type(step) == 'ChannelDrop':
+                check_drop(name, InputSpec.from_steps(steps[:number]), step['keep'], step.get('block_size', 8))
     for name in DATALOADERS:
         _check_annotation_files(cfg, name.partition('_')[0])
     takes_channels = any(spec.channels for spec in specs.values())

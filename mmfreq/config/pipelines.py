@@ -203,21 +203,24 @@ def drop_channels(cfg: Config, dataloader: str, keep: list[ChannelSpec]) -> None
     """
     for steps in pipelines(cfg, dataloader):
         spec = InputSpec.from_steps(steps)
-        if not any(spec.mean):
-            raise RefusedError(f'{dataloader}: expected a pipeline with a DCT that normalises, so that 0 is the mean')
-        for channels in keep:
-            if not {*_indices(channels, spec.block_size)} <= {*spec.channels}:
-                raise RefusedError(f'{dataloader}: expected channels of its input, {spec}, got {channels}')
+        check_drop(dataloader, spec, keep, spec.block_size)
         last = max(i for i, step in enumerate(steps) if transform_type(step) in DCT_TRANSFORMS)
         steps.insert(last + 1, dict(type='ChannelDrop', keep=keep, block_size=spec.block_size))
 
 
-def _indices(channels: ChannelSpec, block_size: int) -> list[int]:
-    """Return the channels of a selection; refuse an invalid one."""
-    try:
-        return channel_indices(channels, block_size)
-    except ValueError as error:
-        raise RefusedError(str(error)) from error
+def check_drop(name: str, spec: InputSpec, keep: list[ChannelSpec], block_size: int) -> None:
+    """Raise RefusedError unless a ChannelDrop fits the input ``spec`` that it gets in the pipeline ``name``."""
+    if not any(spec.mean):
+        raise RefusedError(f'{name}: expected a DCT that normalises, so that 0 is the mean, before ChannelDrop')
+    if block_size != spec.block_size:
+        raise RefusedError(f'{name}: ChannelDrop has block_size={block_size}, but the DCT has {spec.block_size}')
+    for channels in keep:
+        try:
+            missing = {*channel_indices(channels, block_size)} - {*spec.channels}
+        except ValueError as error:
+            raise RefusedError(str(error)) from error
+        if missing:
+            raise RefusedError(f'{name}: expected channels of its input, {spec}, got {channels}')
 
 
 def check_same(name: str, spec: InputSpec, other_name: str, other: InputSpec) -> None:

@@ -107,6 +107,11 @@ def render(value: Any, column: int = 0, indent: int = 0,
     return '\n'.join((left, ',\n'.join(lines))) + end + right
 
 
+def beside(config: Path) -> dict[str, str]:
+    """Return the path of the checkpoint beside a config, by the Python text that names it there."""
+    return {f"'{{{{ fileDirname }}}}/{config.stem}.pth'": str(config.with_suffix('.pth'))}
+
+
 def wrapped(texts: Iterable[str]) -> str:
     """Return texts as the lines of a config's comment; addresses stay whole."""
     wrap = textwrap.TextWrapper(_WIDTH - 2, break_on_hyphens=False, break_long_words=False).wrap

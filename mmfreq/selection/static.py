@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mmfreq.config.pipelines import iter_dicts, transform_type
-from mmfreq.config.writer import child_text, plain_config, stock_base
+from mmfreq.config.writer import beside, child_text, plain_config, stock_base
 from mmfreq.dct.channels import (
     CHANNEL_NAMES,
     COMPONENTS,
@@ -52,17 +52,19 @@ def save_selection(rates: OnRates, channels: list[int], path: str) -> None:
     atomic_write_text(path, json.dumps(values, indent=1) + '\n')
 
 
-def write_static(rates: OnRates, channels: list[int], dynamic: Path, selection: Path, out: Path) -> None:
+def write_static(rates: OnRates, channels: list[int], dynamic: Path, selection: Path, out: Path,
+                 carried: bool = False) -> None:
     """Write a selection, and the config ``out`` of :func:`static_config` that takes it."""
     save_selection(rates, channels, str(selection))
-    atomic_write_text(out, static_config(dynamic, selection, out))
+    atomic_write_text(out, static_config(dynamic, selection, out, carried))
 
 
-def static_config(dynamic: Path, selection: Path, out: Path) -> str:
+def static_config(dynamic: Path, selection: Path, out: Path, carried: bool = False) -> str:
     """Return the text of the config ``out``, which trains on a selection without the gate.
 
     It inherits the stock config from which ``dynamic``, the config of the network that had a gate,
-    comes. The selection is a file of :func:`save_selection`.
+    comes. The selection is a file of :func:`save_selection`. If weights are ``carried`` over to a
+    checkpoint beside ``out``, a training starts from them.
 
     Raises:
         RefusedError: ``dynamic`` has no DCT in its pipelines.
@@ -79,8 +81,11 @@ def static_config(dynamic: Path, selection: Path, out: Path) -> str:
     if 'custom_hooks' in target:
         target['custom_hooks'] = [hook for hook in target['custom_hooks']
                                   if transform_type(hook) != 'GateLossHook']
+    if carried:
+        target['load_from'] = str(out.with_suffix('.pth'))
     comment = f'Static selection of DCT channels, learned with {dynamic.name}.'
-    return child_text(stock_base(dynamic), target, comment, out.parent)
+    names = beside(out) if carried else {}
+    return child_text(stock_base(dynamic), target, comment, out.parent, names)
 
 
 def _replace_selection(node: Any, channels: Any) -> int:

@@ -450,6 +450,7 @@ def test_a_stock_checkpoint_becomes_one_of_the_new_config(
     run_tool('freqify', config, '--channels', channels, '--weights', 'stock.pth', '-o', 'out.py')
     new, cfg = torch.load('out.pth'), Config.fromfile('out.py')
     assert cfg.model.backbone.type == backbone
+    assert Path(cfg.load_from) == tmp_path / 'out.pth'  # a training starts from it, from any folder
     changed = {key for key in given if not torch.equal(given[key], new['state_dict'][key])}
     folded = 'backbone.downsample_layers.0.0.'
     assert changed == ({f'{folded}weight', f'{folded}bias'} if 'Freq' in backbone else set())

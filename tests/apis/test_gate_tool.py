@@ -1,5 +1,6 @@
 """The channels that a trained network needs, and the network on these channels alone."""
 import json
+import shutil
 from pathlib import Path
 from typing import Any, Callable
 
@@ -72,9 +73,12 @@ def test_a_stock_network_on_the_channels_that_it_needs(
         run_tool: Callable[..., None], capsys: pytest.CaptureFixture) -> None:
     """Its logits are those of all channels, those that are not selected at their mean."""
     config, weights = write_stock(tmp_path, backbone, 16, images)
-    out = tmp_path / 'out'
-    run_tool('gate', config, weights, images, '--channels', channels, '--target', target, '--steps', 12, '-o', out)
-    text = capsys.readouterr().out
+    out, damaged = tmp_path / 'out', tmp_path / 'damaged'
+    shutil.copytree(images, damaged)
+    (damaged / 'rows/a.png').write_text('no image')
+    run_tool('gate', config, weights, damaged, '--channels', channels, '--target', target, '--steps', 12, '-o', out)
+    text, errors = capsys.readouterr()
+    assert 'damaged/rows/a.png: ' in errors
     names = f'{channels}/stock-dct{channels.lower()}', f'stock-dct{target}-learned'
     assert {path.relative_to(out).as_posix() for path in out.rglob('*.*')} == {
         'gate_rates.json', 'gate_heatmap.png', f'selection-{target}.json',
@@ -82,7 +86,8 @@ def test_a_stock_network_on_the_channels_that_it_needs(
     rates = load_on_rates(str(out / 'gate_rates.json'))
     size = 8 if channels == '64S' else 4
     everything = channel_indices(channels, size)
-    assert (rates.images, rates.block_size, rates.channels.tolist()) == (16, size, everything)
+    assert Config.fromfile(out / f'{names[1]}.py').load_from == str(out / f'{names[1]}.pth')
+    assert (rates.images, rates.block_size, rates.channels.tolist()) == (17, size, everything)
     assert rates.kept()['all'] == pytest.approx(target, abs=1e-3)
     selection = json.loads((out / f'selection-{target}.json').read_text())['channels']
     assert selection == rates.top(target)

@@ -30,7 +30,7 @@ from mmfreq.config.pipelines import (
     transform_type,
     with_imports,
 )
-from mmfreq.config.writer import child_text, plain_config, wrapped
+from mmfreq.config.writer import beside, child_text, plain_config, wrapped
 from mmfreq.dct.channels import NATIVE_NAMES, channel_indices
 from mmfreq.dct.stats import named_sets
 from mmfreq.engine.checkpoints import load_checked
@@ -124,7 +124,9 @@ def write_freqified(config: str, channels: str, out: Path, stats: Optional[str] 
         try_config(cfg, Config.fromfile(str(path)))
     if weights is not None:
         notes = [*notes, _carry_over(cfg, weights, out.with_suffix('.pth'))]
-    atomic_write_text(out, child_text(config, target, comment, out.parent))
+        target['load_from'] = str(out.with_suffix('.pth'))  # a training starts from it
+    names = beside(out) if weights else {}
+    atomic_write_text(out, child_text(config, target, comment, out.parent, names))
     return notes
 
 

@@ -292,7 +292,8 @@ def draw_sizes(results: Results, path: str) -> None:
         axis.grid(alpha=0.25)
         axis.spines[['top', 'right']].set_visible(False)
     figure.axes[0].set_ylabel('top-1 (%)', color=INK)
-    figure.axes[1].legend(frameon=False, fontsize=9, loc='lower right')
+    lines = {line.get_label(): line for axis in figure.axes for line in axis.lines}
+    figure.axes[1].legend(lines.values(), lines, frameon=False, fontsize=9, loc='lower right')
     save_figure(figure, path)
 
 

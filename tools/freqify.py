@@ -54,7 +54,8 @@ def main() -> None:
     print(*write_freqified(args.config, args.channels, out, args.stats, weights),
           *(f'wrote {file}' for file in files), sep='\n')
     if weights:
-        print(*(f'mmfreq {tool} {out} {files[1]}' for tool in ('test', 'export')), f'mmfreq train {out}', sep='\n')
+        for line in (f'train {out}', f'test {out} {files[1]}', f'export {out} {files[1]} {out.with_suffix(".onnx")}'):
+            print(f'mmfreq {line}')
 
 
 if __name__ == '__main__':

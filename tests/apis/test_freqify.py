@@ -457,6 +457,7 @@ def test_a_stock_checkpoint_becomes_one_of_the_new_config(
     assert InputSpec.from_checkpoint(new) == InputSpec.of(cfg.freq)
     assert new['meta']['dataset_meta']['classes'] == ('a', )
     said = capsys.readouterr().out
+    assert 'mmfreq export out.py out.pth out.onnx\n' in said
     assert f'{len(given) - len(changed)} of {len(new["state_dict"])} tensors are those of stock.pth' in said
     with DefaultScope.overwrite_default_scope(cfg.default_scope):
         load_checked(build_model(cfg), 'out.pth', cfg)

@@ -176,7 +176,7 @@ def test_channels_cut_the_input(checkpoint: Path, tmp_path: Path) -> None:
             runs.test_config(arguments('test', checkpoint, '--channels', channels))
     raw = [dict(type='BlockDCT'), dict(type='PackInputs')]
     for steps in (raw, raw[1:]):
-        with pytest.raises(RefusedError, match='expected a DCT that normalises'):
+        with pytest.raises(RefusedError, match='expected normalised DCT channels'):
             drop_channels(Config(dict(test_dataloader=dict(dataset=dict(pipeline=steps)))), 'test_dataloader', ['12S'])
 
 

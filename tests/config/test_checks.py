@@ -189,7 +189,7 @@ def test_the_documented_elastic_config(change: dict, words: str, tmp_path: Path)
     steps[-2].update(change)
     refuses(cfg, words) if words else check_config(cfg)
     steps[-3:-1] = steps[-2:-4:-1]  # before the DCT
-    refuses(cfg, 'train_dataloader: expected a DCT that normalises')
+    refuses(cfg, 'train_dataloader: expected normalised DCT channels')
 
 
 # Transforms and augmentations for pixels

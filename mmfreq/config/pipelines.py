@@ -211,7 +211,8 @@ def drop_channels(cfg: Config, dataloader: str, keep: list[ChannelSpec]) -> None
 def check_drop(name: str, spec: InputSpec, keep: list[ChannelSpec], block_size: int) -> None:
     """Raise RefusedError unless a ChannelDrop fits the input ``spec`` that it gets in the pipeline ``name``."""
     if not any(spec.mean):
-        raise RefusedError(f'{name}: expected normalised DCT channels, whose mean is 0, to drop some of them; got {spec}')
+        raise RefusedError(f'{name}: expected normalised DCT channels, whose mean is 0, to drop some of them, '
+                           f'got {spec}')
     if block_size != spec.block_size:
         raise RefusedError(f'{name}: ChannelDrop has block_size={block_size}, but the DCT has {spec.block_size}')
     for channels in keep:

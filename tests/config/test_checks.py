@@ -179,9 +179,11 @@ def test_pixels_in_another_colour_space_are_another_input() -> None:
     ({}, ''), (dict(keep=['48N']), 'expected channels of its input, .*24N.*, got 48N'),
     (dict(block_size=8), 'ChannelDrop has block_size=8, but the DCT has 4'), (dict(keep=['none']), "'none'")])
 def test_the_documented_elastic_config(change: dict, words: str, tmp_path: Path) -> None:
-    blocks = (Path(__file__).parents[2] / 'docs/channel_selection.md').read_text().split('```python\n')
+    root = Path(__file__).parents[2]
+    blocks = (root / 'docs/channel_selection.md').read_text().split('```python\n')
     text, = (text for text in (block.split('```')[0] for block in blocks) if 'ChannelDrop' in text)
-    (tmp_path / 'resnet50-dct24n.py').write_text("_base_ = 'mmfreq::resnet/resnet50-dct24n_8xb32_in1k.py'\n")
+    base = str(root / 'configs/resnet/resnet50-dct24n_8xb32_in1k.py')
+    (tmp_path / 'resnet50-dct24n.py').write_text(f'_base_ = {base!r}\n')
     (tmp_path / 'elastic.py').write_text(text)
     cfg = read_config(str(tmp_path / 'elastic.py'))
     steps = cfg.train_dataloader.dataset.pipeline

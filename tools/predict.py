@@ -10,7 +10,7 @@ from tqdm import tqdm
 import mmfreq
 from mmfreq.apis.predict import find_images, in_words
 from mmfreq.apis.runs import CHECKPOINT_HELP, add_cfg_options, checkpoint_file, read_config
-from mmfreq.apis.terminal import run_tool, say
+from mmfreq.apis.terminal import run_tool, say_failed
 from mmfreq.files import atomic_write_bytes, atomic_write_text
 
 
@@ -43,7 +43,7 @@ def main() -> None:
                 prediction = model.predict(file, score_thr=args.score_thr)
             except Exception as error:  # a damaged image does not end the others
                 failed.append(error)
-                say(f'{name}: {type(error).__name__}: {" ".join(str(error).split())}')
+                say_failed(name, error)
                 continue
             picture = cv2.imencode('.png', prediction.pop('picture'))[1].tobytes()
             atomic_write_bytes(Path(args.out_dir, f'{name}.png'), picture)

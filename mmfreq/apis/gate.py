@@ -17,7 +17,7 @@ from mmfreq.apis.freqify.convert import freqified_name, write_freqified
 from mmfreq.apis.inference import Model
 from mmfreq.apis.measure import build_model
 from mmfreq.apis.runs import read_config
-from mmfreq.apis.terminal import say
+from mmfreq.apis.terminal import say_failed
 from mmfreq.config.pipelines import input_specs, iter_dicts, pipelines, transform_type
 from mmfreq.engine.hooks.input_spec import leaves
 from mmfreq.errors import RefusedError
@@ -52,7 +52,7 @@ class ImageFiles(Dataset):
                 return self.pipeline(dict(img_path=self.files[number], img_id=number))
             except Exception as error:  # a damaged image does not end the others
                 failure = error
-                say(f'{self.files[number]}: {type(error).__name__}: {" ".join(str(error).split())}')
+                say_failed(self.files[number], error)
         raise failure
 
 

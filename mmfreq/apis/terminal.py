@@ -14,6 +14,11 @@ def say(text: str) -> None:
     tqdm.write(f'{os.path.basename(sys.argv[0])}: {text}', file=sys.stderr)
 
 
+def say_failed(name: object, error: Exception) -> None:
+    """Write on one line which input failed, and why, where the others go on."""
+    say(f'{name}: {type(error).__name__}: {" ".join(str(error).split())}')
+
+
 def run_tool(main: Callable[[], None]) -> None:
     """Run a tool's ``main``. Errors of a user's code and of the hosts keep their traceback.
 

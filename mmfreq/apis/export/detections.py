@@ -37,10 +37,10 @@ def compare(outputs: Arrays, expected: Arrays, repetitions: Iterable[Arrays],
 
     Where more differs than is ``allowed``, ``repetitions`` of the expected ones, with other rounding,
     decide. An expected detection that is missing or different there is not compared: equal scores may
-    come in another order, and NMS, or a cut after the best ones, may keep others. Nor are additional
-    detections, if their scores are no higher than those of a repetition. Two limits hold: at most twice
-    as many detections may be missing, or additional, as in a repetition, and the result must have at
-    least half as many detections as each repetition.
+    come in another order, and NMS, or a cut after the best ones, may keep others. An additional detection
+    is not compared if its score is no higher than those of a repetition. At most twice as many detections
+    may be missing, or additional, as in a repetition. The result must have at least half as many
+    detections as each repetition.
 
     Returns:
         dict: The largest differences of detections: ``scores``, relative to the largest one;

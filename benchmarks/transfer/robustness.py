@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Top-1 of the ResNets of the study on photos that are compressed, blurred, noisy or small. Then run summarize.py.
+"""Top-1 of the networks of the study on photos that are compressed, blurred, noisy or small. Then run summarize.py.
 
 The networks are those of finetune.py and of the accuracy study, with every eighth validation photo of Imagenette. A
 network and seed whose result is in results/robustness.json is not repeated.
@@ -7,23 +7,31 @@ network and seed whose result is in results/robustness.json is not repeated.
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import cv2
 import numpy as np
 from finetune import HERE, RESULTS, Row
-from rows import ROWS
 from zero_shot import AMOUNTS, CHANGES, CLASSES, EVERY
 
 import mmfreq
 from mmfreq.files import atomic_write_text
 
-RESULT = RESULTS / 'robustness.json'
-# Networks: the training of the accuracy study with the weights, and the channels that it is carried over to.
-NETWORKS = {
-    'RGB': ('native-rgb', ''), '24N, unpacked': ('native-rgb', '24N'), '12N, unpacked': ('native-rgb', '12N'),
-    '24N, from scratch': ('dct24n', ''), '12N, from scratch': ('dct12n', ''),
+RESULT, ACCURACY = RESULTS / 'robustness.json', HERE.parent / 'accuracy/configs'
+# Networks: the training with the weights, and the config, or the row that has it.
+NETWORKS: dict[str, tuple[str, Union[Row, Path]]] = {
+    'ResNet-18, RGB': ('accuracy/native-rgb', Row('resnet', '', 0)),
+    'ResNet-18, 24N, unpacked': ('accuracy/native-rgb', Row('resnet', '24N', 0)),
+    'ResNet-18, 12N, unpacked': ('accuracy/native-rgb', Row('resnet', '12N', 0)),
+    'ResNet-18, 24N, from scratch': ('accuracy/dct24n', ACCURACY / 'dct24n.py'),
+    'ResNet-18, 12N, from scratch': ('accuracy/dct12n', ACCURACY / 'dct12n.py'),
 }
+for network, words in (('convnext', 'ConvNeXt'), ('vit', 'ViT')):
+    rgb, own = (f'transfer/{network}-{channels}-scratch-10' for channels in ('rgb', '24n'))
+    NETWORKS |= {f'{words}, RGB': (rgb, Row(network, '', 0)),
+                 f'{words}, 24N, folded': (rgb, Row(network, '24N', 0)),
+                 f'{words}, 12N, folded': (rgb, Row(network, '12N', 0)),
+                 f'{words}, 24N, from scratch': (own, Row(network, '24N', 0))}
 
 
 def parse_args() -> argparse.Namespace:
@@ -31,7 +39,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--data', type=Path, default=Path('data/imagenette/val'), help='one folder for each class')
     parser.add_argument('--networks', nargs='+', default=list(NETWORKS), choices=NETWORKS, metavar='NETWORK',
-                        help=f'of {", ".join(NETWORKS)} (default: all)')
+                        help=f'{"; ".join(NETWORKS)} (default: all)')
     parser.add_argument('--seeds', nargs='+', type=int, default=[0, 1, 2], help='seeds (default: 0 1 2)')
     parser.add_argument('--work-dir', type=Path, default=Path('work_dirs'), help='of both studies')
     return parser.parse_args()
@@ -44,7 +52,7 @@ def main() -> None:
     results = json.loads(RESULT.read_text(encoding='utf-8')) if RESULT.is_file() else {}
     for seed in map(str, args.seeds):
         for name in args.networks:
-            checkpoint = args.work_dir / f'accuracy/{NETWORKS[name][0]}-seed{seed}/epoch_10.pth'
+            checkpoint = args.work_dir / f'{NETWORKS[name][0]}-seed{seed}/epoch_10.pth'
             if seed in results.get(name, {}) or not checkpoint.is_file():
                 continue
             model = mmfreq.load_model(str(config_of(name, args.work_dir / 'transfer')), str(checkpoint))
@@ -54,10 +62,9 @@ def main() -> None:
 
 
 def config_of(name: str, folder: Path) -> Path:
-    """Return the config of a network; freqify writes those of carried-over networks into ``folder``."""
-    training, channels = NETWORKS[name]
-    trained = HERE.parent / f'accuracy/configs/{ROWS[training].config}.py'
-    return Row('resnet', channels, 0).config(folder) if channels else trained
+    """Return the config of a network; freqify writes those of DCT channels into ``folder``."""
+    config = NETWORKS[name][1]
+    return config.config(folder) if isinstance(config, Row) else config
 
 
 def evaluate(model: Any, files: list[Path]) -> dict[str, float]:

@@ -86,7 +86,7 @@ def main() -> None:
     draw_bytes(photos, str(HERE / 'bytes.png'))
     draw_sizes(sizes, str(HERE / 'elastic.png'))
     tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
-                  networks=network_robustness_table(), carried=carried_table(results),
+                  networks=network_robustness_tables(), carried=carried_table(results),
                   training=training_table(results), starts=start_table(results),
                   transfer=transfer_table(results), sizes=sizes_table(sizes),
                   detection=detection_table(load_results(RESULTS / 'detection')))
@@ -149,16 +149,20 @@ def robustness_table(photos: Photos) -> str:
     return table(('change', 'amount', 'RGB, top-1, %', '24N - RGB', '12N - RGB'), lines)
 
 
-def network_robustness_table(file: Path = RESULTS / 'robustness.json') -> str:
-    """Return the table of changed photos for the networks of the study, from the results of robustness.py."""
-    found = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {'RGB': {}}
-    others = [name for name in found if name != 'RGB']
-    lines = []
-    for change in next(iter(found['RGB'].values()), ()):
-        own = {name: {seed: dict(metrics={METRIC: scores[change]}) for seed, scores in seeds.items()}
-               for name, seeds in found.items()}
-        lines.append([change, cell(own, 'RGB'), *(paired(difference(own, name, 'RGB')) for name in others)])
-    return table(('change', 'RGB, top-1, %', *(f'{name} - RGB' for name in others)), lines)
+def network_robustness_tables(file: Path = RESULTS / 'robustness.json') -> str:
+    """Return a table of changed photos for each network of the study, from the results of robustness.py."""
+    found, tables = json.loads(file.read_text(encoding='utf-8')) if file.is_file() else {}, []
+    for rgb in (name for name in found if name.endswith(', RGB')):
+        network = rgb.removesuffix('RGB')
+        others = [name for name in found if name.startswith(network) and name != rgb]
+        lines = []
+        for change in next(iter(found[rgb].values())):
+            own = {name: {seed: dict(metrics={METRIC: scores[change]}) for seed, scores in seeds.items()}
+                   for name, seeds in found.items()}
+            lines.append([change, cell(own, rgb), *(paired(difference(own, name, rgb)) for name in others)])
+        heads = [f'{name.removeprefix(network)} - RGB' for name in others]
+        tables.append(table(('change', f'{rgb}, top-1, %', *heads), lines))
+    return '\n'.join(tables)
 
 
 def carried_table(results: Results) -> str:

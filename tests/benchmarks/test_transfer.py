@@ -16,7 +16,7 @@ import zero_shot
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.registry import DefaultScope, init_default_scope
-from summarize import Photos, network_robustness_table, table
+from summarize import Photos, network_robustness_tables, table
 from torch import nn
 
 from mmfreq.apis.freqify.convert import freqify
@@ -188,9 +188,8 @@ class LevelModel:
 def test_configs_of_networks_fit_their_names(name: str, tmp_path: Path) -> None:
     cfg = Config.fromfile(robustness.config_of(name, tmp_path))
     check_channels(cfg)
-    selection = '' if name == 'RGB' else name[:3]
+    selection = name.split(', ')[1].replace('RGB', '')
     assert input_specs(cfg)['test_dataloader'].channels == tuple(channel_indices(selection, 4) if selection else ())
-
 
 
 def test_damaged_photos_keep_their_labels(tmp_path: Path) -> None:
@@ -203,8 +202,11 @@ def test_damaged_photos_keep_their_labels(tmp_path: Path) -> None:
     assert len(scores) == 1 + sum(map(len, zero_shot.AMOUNTS.values()))
     assert set(scores.values()) == {100}
     (tmp_path / '1.json').write_text(json.dumps({
-        name: {str(seed): {'none': top1 + seed} for seed in range(2)} for name, top1 in (('RGB', 70), ('24N', 60))}))
-    assert '| none | 70.50 ± 0.71 (2) | -10.00 ± 0.00 (2) |' in network_robustness_table(tmp_path / '1.json')
+        name: {str(seed): {'none': top1 + seed} for seed in range(2)}
+        for name, top1 in (('A, RGB', 70), ('B, RGB', 50), ('A, 24N', 60), ('B, 24N', 51))}))
+    first, second = network_robustness_tables(tmp_path / '1.json').split('\n\n')
+    assert '| none | 70.50 ± 0.71 (2) | -10.00 ± 0.00 (2) |' in first
+    assert '| none | 50.50 ± 0.71 (2) | +1.00 ± 0.00 (2) |' in second
 
 
 def test_a_table() -> None:

@@ -346,7 +346,6 @@ def test_panoptic_configs_pass_the_checks(path: Path) -> None:
 @pytest.mark.parametrize(('config', 'words'), [
     ('mmpretrain::none.py', 'no such file: mmpretrain::none.py'),
     ('mmpretrain::lenet/lenet5_mnist.py', 'mmfreq has no FreqLeNet5'),
-    ('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', 'for None'),
     ('mmpretrain::barlowtwins/barlowtwins_resnet50_8xb256-coslr-1000e_in1k.py', 'SelfSupDataPreprocessor'),
     ('mmpretrain::arcface/resnet50-arcface_8xb32_inshop.py', 'expected model.backbone, got .*image_encoder'),
     ('mmdet::detectors/cascade-rcnn_r50-rfp_1x_coco.py', 'besides model.backbone, got rfp_backbone'),
@@ -356,6 +355,12 @@ def test_panoptic_configs_pass_the_checks(path: Path) -> None:
 def test_configs_that_are_refused(config: str, words: str) -> None:
     with pytest.raises(RefusedError, match=words):
         freqify(config, '24S')
+
+
+@pytest.mark.parametrize('channels', ['24S', '24N'])
+def test_a_config_of_no_host_is_refused(channels: str) -> None:
+    with pytest.raises(RefusedError, match='default_scope: expected mmpretrain or mmdet, got None'):
+        freqify('mmpretrain::dinov2/vit-base-p14_dinov2-pre_headless.py', channels)
 
 
 RESIZE = "dict(type='Resize', scale=(224, 224))"

@@ -12,6 +12,7 @@ from mmengine.registry import DefaultScope
 
 from mmfreq.apis.freqify.model import (
     BLOCK_SIZE,
+    MODULES,
     convert_backbone,
     convert_preprocessors,
     keep_backbone,
@@ -63,6 +64,8 @@ def freqify(config: str, channels: str, stats: Optional[str] = None,
     """
     target, notes = plain_config(config_path(config)), []
     scope = target.get('default_scope')
+    if scope not in MODULES:
+        raise RefusedError(f'default_scope: expected {" or ".join(MODULES)}, got {scope}')
     model, native = target.get('model') or {}, channels in NATIVE_NAMES
     pixels, stride = dict(preprocessor(Config(target))), DEFAULT_STRIDE
     if not keep and not native:

@@ -95,13 +95,15 @@ def packed_sample(cfg: Config, dataloader: str = 'test_dataloader') -> dict[str,
     is fixed, else 375x500.
     """
     pipeline, *_ = pipelines(cfg, dataloader)
-    steps = [step for step in pipeline if not transform_type(step).startswith('Load')]
+    loads = [step for step in pipeline if transform_type(step).startswith('Load')]
+    steps = [step for step in pipeline if step not in loads]
     width, height = 500, 375
     for step in iter_dicts(steps):
         kind = step.get('resize') or transform_type(step)  # of a LazyResize, or of itself
         if kind == 'Resize' and isinstance(step.get('scale'), (tuple, list)):
             width, height = step['scale']
     noise = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    noise = noise.astype(np.float32) if any(step.get('to_float32') for step in loads) else noise
     return Compose(steps)(dict(img=noise, img_path='noise', img_id=0, img_shape=noise.shape[:2],
                                ori_shape=noise.shape[:2], gt_label=0))
 

@@ -1,5 +1,6 @@
 """Write the changes of a config to the one that it inherits, in OpenMMLab's text style."""
 import os
+import re
 import textwrap
 from keyword import iskeyword
 from pathlib import Path
@@ -67,7 +68,8 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path,
     if missing := sorted(set(inherited) - set(target)):
         raise RefusedError(f'a config that inherits {base} cannot drop its keys {missing}')
     changes = difference(inherited, target)
-    reference = base if '::' in base else Path(os.path.relpath(base, folder)).as_posix()
+    named = re.match(r'\w*::\w*/\w*', base)  # mmengine knows no other names, such as mmdet::gn+ws/...
+    reference = base if named else Path(os.path.relpath(config_path(base), folder)).as_posix()
     lines = [*(f'# {line}' for line in comment.splitlines()), f'_base_ = {reference!r}', '']
     pipelines = [key for key in changes if key.endswith('_pipeline')]
     texts = {name: repr(value) for name, value in (names or {}).items()}

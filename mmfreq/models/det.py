@@ -23,6 +23,7 @@ from mmdet.registry import MODELS  # noqa: E402
 from mmfreq.config.pipelines import DEFAULT_STRIDE, transform_type  # noqa: E402
 from mmfreq.datasets import coco  # noqa: E402, F401  configs name its data set
 from mmfreq.dct.blocks import grid_shape  # noqa: E402
+from mmfreq.errors import RefusedError  # noqa: E402
 from mmfreq.models.dct_layer import PlacementMixin  # noqa: E402
 from mmfreq.models.stem import (  # noqa: E402
     PatchMixin,
@@ -109,20 +110,20 @@ class FreqDetDataPreprocessor(PlacementMixin, DetDataPreprocessor):
             ``boxtype2tensor`` and ``non_blocking`` of :class:`mmdet.models.DetDataPreprocessor`.
 
     Raises:
-        ValueError: ``pad_size_divisor`` is not a multiple of ``stride``, or ``batch_augments`` do
+        RefusedError: ``pad_size_divisor`` is not a multiple of ``stride``, or ``batch_augments`` do
             anything but pad with 0 to a multiple of ``stride``.
     """
 
     def __init__(self, pad_size_divisor: int = 32, stride: int = DEFAULT_STRIDE,
                  batch_augments: Optional[Sequence[dict]] = None, **kwargs: Any) -> None:
         if pad_size_divisor % stride:
-            raise ValueError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, '
-                             f'got {pad_size_divisor}')
+            raise RefusedError(f'pad_size_divisor: expected a multiple of stride={stride} pixels, '
+                               f'got {pad_size_divisor}')
         for augment in batch_augments or ():
             fixed = transform_type(augment) == 'BatchFixedSizePad' and not augment.get('img_pad_value')
             if not fixed or any(side % stride for side in augment['size']):
-                raise ValueError('batch_augments: expected BatchFixedSizePad(img_pad_value=0) to a '
-                                 f'multiple of stride={stride} pixels, got {dict(augment)}')
+                raise RefusedError('batch_augments: expected BatchFixedSizePad(img_pad_value=0) to a '
+                                   f'multiple of stride={stride} pixels, got {dict(augment)}')
         super().__init__(pad_size_divisor=pad_size_divisor // stride,
                          batch_augments=batch_augments, **kwargs)
         self.stride = stride

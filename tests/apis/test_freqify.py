@@ -322,6 +322,15 @@ test_dataloader = val_dataloader
     assert target['train_pipeline'] == target['train_dataloader']['dataset']['pipeline']
 
 
+@pytest.mark.parametrize('name', [
+    'legacy_1.x/retinanet_r50-caffe_fpn_1x_coco_v1.py',  # mmengine does not find mmdet::legacy_1.x/...
+    'centripetalnet/centripetalnet_hourglass104_16xb6-crop511-210e-mstest_coco.py',  # pads float pixels
+])
+def test_configs_with_peculiarities_are_written(name: str, tmp_path: Path) -> None:
+    write_freqified(f'mmdet::{name}', '24S', tmp_path / 'out.py')
+    assert plain_config(tmp_path / 'out.py') == freqify(f'mmdet::{name}', '24S')[0]
+
+
 def test_a_backbone_of_the_other_host() -> None:
     target, _ = freqify('mmdet::convnext/mask-rcnn_convnext-t-p4-w7_fpn_amp-ms-crop-3x_coco.py', '64S')
     assert target['model']['backbone']['type'] == 'mmpretrain.FreqConvNeXt'
@@ -376,6 +385,8 @@ RESIZE = "dict(type='Resize', scale=(224, 224))"
     (CLS, pipeline("dict(type='RandomFlip', prob=0.5)", PACK), 'a transform that resizes'),
     (CLS, pipeline("dict(type='torchvision/Resize', size=224)", PACK), 'a transform that resizes, .* got torchvision/'),
     (CLS, pipeline(RESIZE, "dict(type='ToPIL', to_rgb=True)", "dict(type='ToNumpy')", PACK), 'expects BGR'),
+    (DET, "model = dict(data_preprocessor=dict(batch_augments=[dict(type='BatchResize', scale=(1400, 800))]))",
+     'batch_augments: expected BatchFixedSizePad'),
     (DET, f'''tta_pipeline = [{LOAD}, dict(type='TestTimeAug', transforms=[
         [dict(type='PackDetInputs'), dict(type='RandomFlip', prob=1.)]])]''', 'RandomFlip comes after FusedBlockDCT'),
 ])

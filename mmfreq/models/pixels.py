@@ -31,8 +31,8 @@ class BlockPixels:
     Args:
         freq (dict): Config of the pipeline's FusedBlockDCT.
         pixels (dict): Config of the stock preprocessor. ``mean``, ``std``, ``to_rgb`` (mmpretrain)
-            or ``bgr_to_rgb`` and ``rgb_to_bgr`` (mmdet) count, and ``pad_value`` if it pads: with
-            the type of a detector's, or with a ``pad_size_divisor``.
+            or ``bgr_to_rgb`` and ``rgb_to_bgr`` (mmdet) count, and ``pad_value`` (mmseg's ``pad_val``) if
+            it pads: with the type of a detector's or of mmseg's, or with a ``pad_size_divisor``.
         stride (int): Side S in pixels of the stock network's image.
 
     Attributes:
@@ -70,8 +70,8 @@ class BlockPixels:
         self.bias = torch.from_numpy(level).view(3, stride, stride)
         self.pixels = InputSpec(mean=tuple(pixels.get('mean') or ()),
                                 std=tuple(pixels.get('std') or ()), colors=order)
-        pads = 'Det' in transform_type(pixels) or pixels.get('pad_size_divisor', 1) > 1
-        self.pad_value = float(pixels.get('pad_value', 0)) if pads else None
+        pads = any(name in transform_type(pixels) for name in ('Det', 'Seg')) or pixels.get('pad_size_divisor', 1) > 1
+        self.pad_value = float(pixels.get('pad_value', pixels.get('pad_val', 0))) if pads else None
 
     def padding(self) -> torch.Tensor:
         """Return the channels (C, 1, 1) that come nearest to a block of the stock padding."""

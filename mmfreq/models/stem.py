@@ -13,9 +13,9 @@ import torch
 from mmcv.cnn import ConvModule
 from mmengine.logging import print_log
 from mmengine.registry import Registry
-from mmengine.runner import CheckpointLoader
 from torch import nn
 
+from mmfreq.config.pipelines import check_same
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.errors import RefusedError
 from mmfreq.input_spec import InputSpec
@@ -92,9 +92,12 @@ class FreqMixin:
         :attr:`source_spec`, nothing is changed.
 
         Raises:
-            RefusedError: The block size differs, so that equal numbers are other channels.
+            RefusedError: The block size differs, so that equal numbers are other channels; or the checkpoint
+                is of other pixels than those whose function this network keeps.
         """
         own, source, self.source_spec = self.input_spec, self.source_spec, None
+        if source and not source.channels and self.keeps_stock_weights:
+            check_same('the checkpoint', source, 'pixels of the backbone', self.block_pixels.pixels)
         if not own or not source or not source.channels:
             return
         if own.block_size != source.block_size:
@@ -116,10 +119,6 @@ class FreqMixin:
 
     def init_weights(self) -> None:
         """Initialise as the stock class; restore the gate's weights, which some classes reset."""
-        initial = self.init_cfg if isinstance(self.init_cfg, dict) else {}
-        if self.input_spec is not None and initial.get('checkpoint'):
-            checkpoint = CheckpointLoader.load_checkpoint(initial['checkpoint'], map_location='cpu')
-            self.source_spec = InputSpec.from_checkpoint(checkpoint)
         super().init_weights()
         if self.gate is not None and self.init_cfg is None:
             self.gate.init_weights()

@@ -22,6 +22,7 @@ class UnpackMixin(PixelsMixin, FreqMixin):
     Args:
         freq (dict): Config of the pipeline's FusedBlockDCT.
         pixels (dict): Config of the stock preprocessor.
+        in_channels (int): Colours of the stock network's image, which must be 3. Defaults to 3.
         train_unpack (bool): Whether the layer is trained and saved, as ``unpack_weight`` and
             ``unpack_bias``. Defaults to False.
         *args: Arguments of :class:`~mmfreq.models.pixels.PixelsMixin`, ``gate`` of
@@ -29,12 +30,14 @@ class UnpackMixin(PixelsMixin, FreqMixin):
         **kwargs: As well.
 
     Raises:
-        ValueError: As :class:`~mmfreq.models.pixels.PixelsMixin`.
+        ValueError: As :class:`~mmfreq.models.pixels.PixelsMixin`; ``in_channels`` is not 3.
     """
     prefix = 'Unpacked'
 
     def __init__(self, *args: Any, freq: dict[str, Any], pixels: dict[str, Any],
-                 train_unpack: bool = False, **kwargs: Any) -> None:
+                 in_channels: int = 3, train_unpack: bool = False, **kwargs: Any) -> None:
+        if in_channels != 3:
+            raise ValueError(f'{type(self).__name__}: expected a stock network of in_channels=3, got {in_channels}')
         super().__init__(*args, freq=freq, pixels=pixels,
                          in_channels=len(InputSpec.of(freq).channels), **kwargs)
         weight = self.block_pixels.weight.flatten(0, 2)[..., None, None]

@@ -8,16 +8,16 @@ from torch import nn
 from mmfreq.dct.blocks import check_positive_int
 from mmfreq.errors import RefusedError
 
-_CERTAIN = 1e4  # logit of a channel that is always on
+CERTAIN = 1e4  # logit of a channel that is always on
 _LEAST_NOISE = 0.02
 
 
 class GateNorm(nn.BatchNorm1d):
     """BatchNorm1d that treats a training batch of one, which has no variance, as in evaluation."""
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Normalise (N, C)."""
-        if self.training and x.shape[0] == 1:
+    def forward(self, x: torch.Tensor, running: bool = False) -> torch.Tensor:
+        """Normalise (N, C), by the running statistics in evaluation, or if ``running``."""
+        if self.training and (running or x.shape[0] == 1):
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias,
                                 eps=self.eps)
         return super().forward(x)
@@ -36,7 +36,7 @@ class ChannelGate(nn.Module):
     which the probabilities sum up to the budget. In evaluation, which is the limit of noise 0, the
     offset lies between the last logit within the budget and the next one. The budget holds for each
     image, and therefore in any batch, process or average of weights. At noise 0, training decides
-    as evaluation does, and the gate gets no gradient: its decision stands.
+    as evaluation does, by the running statistics, and the gate gets no gradient.
 
     The last layer has weights for two halves of the training images. A training image uses those of
     its half, and evaluation the mean of both. Channels that both halves choose are not chance:
@@ -112,16 +112,19 @@ class ChannelGate(nn.Module):
         """Set the budget on its geometric way from all channels to ``target``: 0 <= progress <= 1."""
         self.set_budget(round(self.channels * (target / self.channels)**progress), noise)
 
-    def logits(self, x: torch.Tensor) -> torch.Tensor:
-        """Return the logits (N, 2, C) of the two halves, float32, for inputs (N, C, H, W)."""
+    def logits(self, x: torch.Tensor, running: bool = False) -> torch.Tensor:
+        """Return the logits (N, 2, C) of the two halves, float32, for inputs (N, C, H, W).
+
+        They are those of evaluation in evaluation, or if ``running``.
+        """
         # twice, since each half learns from half of the images
         logits = 2 * self.logit_bias.float().expand(x.shape[0], -1, -1)
         if self.per_image:
             pooled = x.mean(dim=(2, 3), dtype=torch.float32)
             with torch.autocast(x.device.type, enabled=False):
-                features = F.relu(self.norm(self.linear(pooled.to(self.linear.weight.dtype))))
+                features = F.relu(self.norm(self.linear(pooled.to(self.linear.weight.dtype)), running))
                 logits = logits + 2 * features.float()[:, None] * self.logit_weight.float()
-        return torch.where(self.always_on, torch.full_like(logits, _CERTAIN), logits)
+        return torch.where(self.always_on, torch.full_like(logits, CERTAIN), logits)
 
     def draw(self, halves: torch.Tensor) -> torch.Tensor:
         """Return scores (N, C), which are positive for the channels that training draws."""
@@ -146,7 +149,7 @@ class ChannelGate(nn.Module):
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
         """Return scores (N, C), which are positive for the channels that evaluation keeps."""
-        ranked = F.pad(logits, (0, 1), value=-_CERTAIN).sort(dim=1, descending=True).values
+        ranked = F.pad(logits, (0, 1), value=-CERTAIN).sort(dim=1, descending=True).values
         places = torch.stack([self.budget - 1, self.budget]).clamp(min=0)
         offset = -ranked.index_select(1, places).mean(dim=1, keepdim=True)
         return logits + offset * (self.budget > 0)
@@ -157,13 +160,12 @@ class ChannelGate(nn.Module):
             raise ValueError(f'ChannelGate: expected an input (N, {self.channels}, H, W), got '
                              f'{tuple(x.shape)}; compare the channels that the pipeline selects '
                              'with in_channels of the backbone')
-        halves = self.logits(x)
-        self.halves = halves.detach()
+        self.halves = self.logits(x, running=True).detach()
         scores = self.decide(self.halves.mean(dim=1))
         self.probability = torch.sigmoid(scores)
         self.mask = (scores > 0).float()
         if self.training:
-            scores = torch.where(self.noise > 0, self.draw(halves), scores)
+            scores = torch.where(self.noise > 0, self.draw(self.logits(x)), scores)
             soft = torch.sigmoid(scores)
             self.mask = (scores > 0).float() + (soft - soft.detach())
         return x * self.mask.to(x.dtype)[:, :, None, None]

@@ -7,7 +7,7 @@ from typing import Any, Optional, Sequence
 import numpy as np
 import torch
 from mmengine.dist import is_main_process
-from mmengine.hooks import Hook
+from mmengine.hooks import EMAHook, Hook
 from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop, Runner
@@ -27,7 +27,8 @@ class GateLossHook(Hook):
     With ``target``, a budget says how many channels the gate keeps, in each iteration and in
     evaluation. Until ``phases[0]`` of the training, it is all channels. It falls geometrically until
     ``phases[1]``, while the noise of the draws falls linearly from 1 to 0. From then on, the budget
-    is ``target``, the decision of the gate stands, and the network adapts to it.
+    is ``target``, the gate stays as it is, and the network adapts to it. Only these checkpoints
+    count for ``save_best``.
 
     With ``loss_weight``, the paper's lambda, ``loss_gate`` = lambda * (channels kept, mean over the
     batch) is added to the losses of any mmpretrain or mmdet model (Xu et al. 2020, Eq. 2). A loss
@@ -70,11 +71,13 @@ class GateLossHook(Hook):
         self.target, self.loss_weight, self.phases = target, loss_weight, phases
         self.rates: Optional[OnRates] = None  # of the last validation
         self._handle: Optional[torch.utils.hooks.RemovableHandle] = None
+        self._final: Optional[dict[str, torch.Tensor]] = None  # the gate since the budget is the target
 
     def before_train(self, runner: Runner) -> None:
         """Look for the gate, and extend the losses of the model."""
         self._find(runner, 'train_dataloader')
         self.gate.set_budget(self.target or 0)  # raises if the target does not fit
+        self._averages = [find_gate(hook.ema_model) for hook in runner.hooks if isinstance(hook, EMAHook)]
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         self._handle = model.register_forward_hook(self._add_losses, with_kwargs=True)
 
@@ -84,15 +87,21 @@ class GateLossHook(Hook):
         self.gate.second = halves and torch.tensor(halves, device=self.gate.noise.device)
         if self.target is not None:
             start, end = self.phases
-            progress = ((runner.iter + 1) / runner.max_iters - start) / (end - start)
-            progress = min(max(progress, 0.), 1.)
-            self.gate.lower_budget(self.target, progress, noise=1 - progress)
+            before, progress = (min(max((done / runner.max_iters - start) / (end - start), 0.), 1.)
+                                for done in (runner.iter, runner.iter + 1))
+            for gate in (self.gate, *self._averages):  # an average keeps the first integer
+                gate.lower_budget(self.target, progress, noise=1 - progress)
+            if progress == 1 and self._final is None:
+                self._final = {name: value.clone() for name, value in self.gate.state_dict().items()}
+            if before < 1 == progress:  # what was best until now has another budget
+                for key in [key for key in runner.message_hub.runtime_info if key.startswith('best_score')]:
+                    runner.message_hub.pop_info(key)
 
     def after_train(self, runner: Runner) -> None:
         """Leave the model as it was, and log whether the gate has decided."""
         if self._handle is not None:
             self._handle.remove()
-            self._handle = self.gate.second = None
+            self._handle = self.gate.second = self._final = None
         if self.rates is not None:
             log = runner.logger.info if self.rates.verdict()['decided'] else runner.logger.warning
             log(f'GateLossHook: {self.rates.describe()}')
@@ -128,9 +137,11 @@ class GateLossHook(Hook):
             self._counter = GateCounter(images, self._input)
 
     def _after_iter(self, runner: Runner, *args: Any, mode: str = 'train', **kwargs: Any) -> None:
-        """Count one batch of a validation or test."""
+        """Count one batch of a validation or test. Undo what weight decay does to a gate that rests."""
         if mode != 'train':
             self._counter.add(self.gate)
+        elif self._final is not None:
+            self.gate.load_state_dict(self._final)
 
     def after_val_epoch(self, runner: Runner, metrics: Optional[dict[str, float]] = None) -> None:
         """Add the means to the metrics; save the rates beside the checkpoints."""

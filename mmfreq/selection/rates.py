@@ -12,7 +12,7 @@ from mmfreq.dct.channels import COMPONENTS, zigzag_order
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_write_text
 from mmfreq.input_spec import InputSpec
-from mmfreq.selection.gate import ChannelGate
+from mmfreq.selection.gate import CERTAIN, ChannelGate
 
 DECIDED = 0.5  # least agreement of the halves of a gate that has decided
 _LISTS = dict(channels=int, on_rate=float, probability=float, halves=float)
@@ -62,8 +62,8 @@ class OnRates:
 
         It has if its two halves, which saw different images and draws, rank the same channels
         highest: ``agreement = (common - chance) / (count - chance)`` is at least :data:`DECIDED`.
-        Two selections at random have ``chance = count**2 / C`` channels in common. A gate
-        that keeps all channels, or none, has not decided.
+        Two selections at random have ``chance = k + (count - k)**2 / (C - k)`` channels in common, of
+        which k are always on. A gate that keeps all channels, or none, has not decided.
 
         Returns:
             dict[str, Any]: ``count``, ``common`` (int), ``chance``, ``agreement`` (float <= 1),
@@ -73,7 +73,8 @@ class OnRates:
         total = len(self.channels)
         count = count or self.meta.get('budget') or round(self.kept()['all'])
         first, second = (set(np.argsort(-half, kind='stable')[:count]) for half in self.halves)
-        common, chance = len(first & second), count**2 / total
+        common, certain = len(first & second), int((self.halves == CERTAIN).all(axis=0).sum())
+        chance = certain + (count - certain)**2 / max(total - certain, 1)
         agreement = margin = 0.
         if 0 < count < total:
             agreement = (common - chance) / (count - chance)

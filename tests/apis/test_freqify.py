@@ -366,6 +366,13 @@ def test_configs_that_are_refused(config: str, words: str) -> None:
         freqify(config, '24S')
 
 
+def test_a_config_of_the_new_style_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / 'new.py'
+    path.write_text('from mmpretrain.models import ResNet\n\nmodel = dict(backbone=dict(type=ResNet, depth=18))\n')
+    with pytest.raises(RefusedError, match='expected a text-style config'):
+        freqify(str(path), '24N')
+
+
 @pytest.mark.parametrize('channels', ['24S', '24N'])
 def test_a_config_of_no_host_is_refused(channels: str) -> None:
     with pytest.raises(RefusedError, match='default_scope: expected mmpretrain or mmdet, got None'):
@@ -454,6 +461,7 @@ def test_tool(tmp_path: Path, run_tool: Any, quick_init: None, monkeypatch: pyte
 @pytest.mark.parametrize(('config', 'channels', 'backbone'), [
     (CLS, '12N', 'UnpackedResNet'), (CLS, '24S', 'UnpackedResNet'), (DET, '24N', 'UnpackedResNet'),
     ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', '24N', 'FreqConvNeXt'),
+    ('mmpretrain::t2t_vit/t2t-vit-t-14_8xb64_in1k.py', '24N', 'UnpackedT2T_ViT'),  # states in_channels=3
     ('mmpretrain::van/van-tiny_8xb128_in1k.py', '24N', 'UnpackedVAN')])
 def test_a_stock_checkpoint_becomes_one_of_the_new_config(
         config: str, channels: str, backbone: str, tmp_path: Path, run_tool: Any, quick_init: None,

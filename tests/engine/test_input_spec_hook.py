@@ -105,16 +105,17 @@ def test_a_config_that_does_not_fit_ends_a_run_at_once(data: Path, tmp_path: Pat
         Runner.from_cfg(cfg).train()
 
 
-@pytest.mark.parametrize('way', ['load_from', 'init_cfg', 'EMA'])
+@pytest.mark.parametrize('way', ['load_from', 'EMA', 'backbone', 'list', 'model'])
 def test_a_selection_starts_from_the_columns_of_its_channels(way: str, trained: Path, data: Path,
                                                              tmp_path: Path) -> None:
     """Of 24S, five channels are taken in another order, and two are not there."""
     source = channel_indices('24S')
     channels = [source[i] for i in (20, 3, 0, 8, 23)] + [40, 191]
     file = str(trained / 'epoch_1.pth')
-    options = dict(load_from=file) if way != 'init_cfg' else dict(
-        model__backbone__init_cfg=dict(type='Pretrained', checkpoint=file, prefix='backbone.'))
-    cfg = config(data, tmp_path, channels, **options)
+    part = dict(type='Pretrained', checkpoint=file, prefix='backbone.')
+    options = dict(backbone=dict(model__backbone__init_cfg=part), list=dict(model__backbone__init_cfg=[part]),
+                   model=dict(model__init_cfg=dict(type='Pretrained', checkpoint=file)))
+    cfg = config(data, tmp_path, channels, **options.get(way, dict(load_from=file)))
     cfg.param_scheduler.eta_max = 1e-9
     cfg.custom_hooks = [dict(type='EMAHook')] if way == 'EMA' else []
     Runner.from_cfg(cfg).train()

@@ -73,6 +73,15 @@ def test_segmentor_is_the_stock_one() -> None:
         freq.data_preprocessor(broken)
 
 
+def test_padding_is_the_stock_one() -> None:
+    freq = segmentor(dict(type='FreqSegDataPreProcessor', size=(64, 96)), type='UnpackedResNetV1c', freq=FREQ,
+                     in_channels=3, pixels=dict(PIXELS, pad_val=2))
+    batch = freq.data_preprocessor(sample(np.full((64, 64, 3), 200, np.uint8), True), training=True)
+    pixels = freq.backbone.enter(batch['inputs'])
+    assert (pixels[..., 64:] == 2).all()
+    assert (pixels[..., :64] != 2).all()
+
+
 @pytest.mark.parametrize('test_cfg', [dict(size=(61, 73)), dict(size=(50, 60)), dict(size_divisor=2), None])
 def test_padding_of_any_size_is_cut_off(test_cfg: Optional[dict]) -> None:
     """Whole cells are a few pixels more than mmseg's padding; labels get them too, and predictions lose them."""

@@ -223,6 +223,10 @@ def test_a_checkpoint_of_other_pixels_is_refused() -> None:
         given = dict(state_dict=model.state_dict(), meta=dict(input_spec=spec.to_dict()))
         with pytest.raises(RefusedError, match=words) if words else nullcontext():
             check_checkpoint(given, InputSpec.of(transform('24N')), model)
+        if words != 'channels':  # a training may start from other channels
+            model.input_spec, model.source_spec = InputSpec.of(transform('24N')), spec
+            with pytest.raises(RefusedError, match=words) if words else nullcontext():
+                model.load_state_dict(given['state_dict'])
 
 
 @pytest.mark.parametrize(('options', 'words'), [
@@ -237,7 +241,8 @@ def test_configs_whose_pipeline_has_other_channels_are_refused(options: dict, wo
 
 
 @pytest.mark.parametrize(('options', 'words'), [
-    (dict(pixels=None), 'both of freq and pixels'), (dict(input_stride=8), 'to cover 8x8 pixels'),
+    (dict(in_channels=1), 'in_channels=3, got 1'), (dict(pixels=None), 'both of freq and pixels'),
+    (dict(input_stride=8), 'to cover 8x8 pixels'),
     (dict(freq=transform('24N', stats='photos-448')), '48 channels')])
 def test_bad_arguments(options: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):

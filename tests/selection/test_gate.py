@@ -119,9 +119,9 @@ def test_probabilities_of_every_image_sum_up_to_the_budget(budget: int, noise: f
 def test_evaluation_and_training_at_noise_0_keep_the_largest_logits(budget: int, training: bool) -> None:
     gate, x = trained_gate(always_on=[7]), inputs(16)
     gate.set_budget(budget, noise=0.)
-    y = gate.train(training)(x)
+    logits = gate.train(training).logits(x, running=True).mean(dim=1).detach()
+    y = gate(x)
     assert (gate.mask.sum(dim=1) == budget).all()
-    logits = gate.logits(x).mean(dim=1).detach()
     lowest = torch.where(gate.mask.bool(), logits, torch.inf).amin(dim=1)
     assert (lowest > torch.where(gate.mask.bool(), -torch.inf, logits).amax(dim=1)).all()
     assert ((gate.probability > 0.5) == gate.mask.bool()).all()
@@ -192,13 +192,23 @@ def test_one_image_in_training_uses_the_running_statistics() -> None:
     assert torch.equal(logits, gate.eval().logits(x))
 
 
+def test_training_at_noise_0_decides_as_evaluation_on_any_batch() -> None:
+    gate, x = trained_gate(budget=24), inputs(4)
+    gate(inputs(64))  # running statistics, which are not those of the batch
+    gate.set_budget(24, noise=0.)
+    expected = copy.deepcopy(gate).eval()
+    expected(x)
+    gate(x)
+    assert torch.equal(gate.mask, expected.mask)
+
+
 # Gradients
 
 
 def test_gradient_is_that_of_the_soft_decision() -> None:
     gate, weights, x = trained_gate(10), torch.randn(64, 10), inputs(64, 10)
     logits = gate.logits(x).detach().requires_grad_()
-    gate.logits = lambda x: logits
+    gate.logits = lambda x, running=False: logits
     torch.manual_seed(3)
     gate(x)
     (gate.mask * weights).sum().backward()

@@ -95,7 +95,8 @@ class Recorder(Hook):
 
 def run(work_dir: Path, model: Optional[BaseModel] = None, train: int = 8, useful: int = 6, epochs: int = 2,
         batch: int = 4, lr: float = 0., seed: int = 0, launcher: str = 'none',
-        resume: Optional[Path] = None, interval: int = 1, **hook: Any) -> tuple[Runner, Recorder]:
+        resume: Optional[Path] = None, interval: int = 1, decay: float = 0., buffers: Optional[bool] = None,
+        **hook: Any) -> tuple[Runner, Recorder]:
     loader = dict(batch_size=batch, num_workers=0, sampler=dict(type='DefaultSampler', shuffle=lr > 0))
     described = dict(dataset=dict(pipeline=[dict(type='BlockDCT'), dict(type='ChannelSelect', channels=NUMBERS)]))
     cfg = Config(dict(train_dataloader=described, val_dataloader=described, launcher=launcher))
@@ -110,12 +111,14 @@ def run(work_dir: Path, model: Optional[BaseModel] = None, train: int = 8, usefu
         train_cfg=dict(by_epoch=True, max_epochs=epochs, val_interval=interval),
         val_cfg=dict(),
         val_evaluator=[],
-        optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr, momentum=0.9), paramwise_cfg=dict(
+        optim_wrapper=dict(optimizer=dict(type='SGD', lr=lr, momentum=0.9, weight_decay=decay), paramwise_cfg=dict(
             custom_keys={'gate.logit': dict(lr_mult=10)})),
         param_scheduler=dict(type='CosineAnnealingLR', T_max=epochs, convert_to_iter_based=True) if lr else None,
         default_hooks=dict(logger=dict(type='LoggerHook', interval=1),
-                           checkpoint=dict(type='CheckpointHook', interval=interval)),
-        custom_hooks=[dict(type='GateLossHook', **hook), recorder],
+                           checkpoint=dict(type='CheckpointHook', interval=interval, save_best='gate/kept',
+                                           rule='greater')),
+        custom_hooks=[dict(type='GateLossHook', **hook), recorder, *(
+            [] if buffers is None else [dict(type='EMAHook', update_buffers=buffers)])],
         launcher=launcher,
         randomness=dict(seed=seed),
         default_scope='mmengine',
@@ -178,6 +181,26 @@ def test_a_resumed_training_continues_with_its_budget(tmp_path: Path) -> None:
     _, whole = run(tmp_path / 'whole', epochs=6, target=2, phases=(0.0, 0.5))
     _, rest = run(tmp_path / 'rest', epochs=6, target=2, phases=(0.0, 0.5), resume=tmp_path / 'whole/epoch_2.pth')
     assert rest.logs == whole.logs[4:]
+
+
+@pytest.mark.parametrize('buffers', [False, True])
+def test_an_average_has_the_budget(buffers: bool, tmp_path: Path) -> None:
+    run(tmp_path, epochs=4, target=2, phases=(0.0, 0.5), buffers=buffers)
+    for name in ('state_dict', 'ema_state_dict'):
+        state = torch.load(tmp_path / 'epoch_4.pth', weights_only=False)[name]
+        assert [int(value) for key, value in state.items() if key.endswith('gate.budget')] == [2]
+    assert load_on_rates(str(tmp_path / 'gate_rates_epoch_4.json')).kept()['all'] == pytest.approx(2)
+
+
+def test_the_gate_rests_at_the_target_and_the_best_checkpoint_is_one_of_it(tmp_path: Path) -> None:
+    """Momentum and weight decay would move it, and its running statistics follow the batches."""
+    run(tmp_path, epochs=4, target=2, phases=(0.0, 0.5), lr=0.1, decay=0.1, interval=1)
+    states = [torch.load(tmp_path / f'epoch_{epoch}.pth', weights_only=False)['state_dict'] for epoch in (1, 2, 4)]
+    gates = [{key: value for key, value in state.items() if key.startswith('gate.')} for state in states]
+    assert all(torch.equal(gates[1][key], gates[2][key]) for key in gates[1])
+    assert not torch.equal(gates[0]['gate.linear.weight'], gates[1]['gate.linear.weight'])
+    assert not torch.equal(states[1]['head.weight'], states[2]['head.weight'])
+    assert [path.name for path in tmp_path.glob('best*')] == ['best_gate_kept_epoch_2.pth']
 
 
 def test_a_model_without_a_gate_and_a_target_that_does_not_fit_are_refused(tmp_path: Path) -> None:

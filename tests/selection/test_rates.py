@@ -71,6 +71,17 @@ def test_halves_that_know_nothing_are_at_chance() -> None:
     assert not any(verdict['decided'] for verdict in verdicts)
 
 
+def test_channels_that_are_always_on_are_no_agreement() -> None:
+    generator = np.random.default_rng(0)
+    halves = generator.normal(size=(100, 2, 192))
+    halves[..., :16] = 1e4
+    verdicts = [rates(generator.random(192), halves=one, budget=24).verdict() for one in halves]
+    assert np.mean([verdict['agreement'] for verdict in verdicts]) == pytest.approx(0, abs=0.05)
+    assert verdicts[0]['chance'] == round(16 + 8 * 8 / 176, 2)
+    assert not any(verdict['decided'] for verdict in verdicts)
+    assert rates(halves[0, 0], halves=halves[0, [0, 0]], budget=24).verdict()['agreement'] == 1
+
+
 # Files
 
 

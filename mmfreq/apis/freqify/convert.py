@@ -62,7 +62,10 @@ def freqify(config: str, channels: str, stats: Optional[str] = None,
     Raises:
         RefusedError: The config cannot be converted; the message has the reason.
     """
-    target, notes = plain_config(config_path(config)), []
+    path = config_path(config)
+    if Config._is_lazy_import(str(path)):
+        raise RefusedError(f'{config}: expected a text-style config, got one of the new style')
+    target, notes = plain_config(path), []
     scope = target.get('default_scope')
     if scope not in MODULES:
         raise RefusedError(f'default_scope: expected {" or ".join(MODULES)}, got {scope}')

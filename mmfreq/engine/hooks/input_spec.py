@@ -3,7 +3,7 @@ from typing import Any, Iterable, Iterator, Optional
 
 from mmengine.hooks import Hook
 from mmengine.registry import HOOKS
-from mmengine.runner import BaseLoop, Runner
+from mmengine.runner import BaseLoop, CheckpointLoader, Runner
 from torch import nn
 
 from mmfreq.config.checks import check_config
@@ -30,8 +30,8 @@ class InputSpecHook(Hook):
     - data sets of one run whose classes differ;
     - to test or to resume: a checkpoint of another input, network or list of classes.
 
-    A training that starts from a checkpoint of other channels (``load_from``) takes the columns of
-    the channels that both have.
+    A training that starts from a checkpoint of other channels (``load_from``, or ``init_cfg`` of any
+    module) takes the columns of the channels that both have.
 
     Example:
         >>> default_hooks = dict(input_spec=dict(type='InputSpecHook'))
@@ -46,6 +46,8 @@ class InputSpecHook(Hook):
         check_config(runner.cfg)
         check_classes(_datasets(runner))
         self._describe(runner)
+        if isinstance(runner._train_loop, BaseLoop):  # initialises the weights next
+            _describe_initial_weights(runner.model)
 
     def _describe(self, runner: Runner) -> None:
         self.spec = next(iter(input_specs(runner.cfg).values()), None)
@@ -71,6 +73,18 @@ class InputSpecHook(Hook):
                 check_trained_classes(checkpoint, dataset)
         except RefusedError as error:
             raise RefusedError(f'checkpoint {runner._load_from}: {error}') from error
+
+
+def _describe_initial_weights(model: nn.Module) -> None:
+    """Tell the backbones for DCT channels the input of the checkpoints in ``init_cfg``, theirs or a parent's."""
+    for module in unwrapped(model).modules():
+        initial = getattr(module, 'init_cfg', None) or ()
+        for entry in [initial] if isinstance(initial, dict) else initial:
+            backbones = [backbone for _, backbone in _freq_backbones(module)]
+            if backbones and entry.get('checkpoint'):
+                checkpoint = CheckpointLoader.load_checkpoint(entry['checkpoint'], map_location='cpu')
+                for backbone in backbones:
+                    backbone.source_spec = InputSpec.from_checkpoint(checkpoint)
 
 
 def _freq_backbones(model: Any) -> Iterator[tuple[str, nn.Module]]:

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmfreq.config.paths import config_path
 from mmfreq.errors import RefusedError
 
-_WIDTH = 100
+_WIDTH, _HOSTS = 100, {'mmpretrain', 'mmdet'}
 _FIRST = ('data_root', 'classes', 'custom_imports', 'freq', 'model', 'data_preprocessor')
 _REPEATED = ('freq', 'data_root', 'classes', 'val_dataloader', 'val_evaluator')
 
@@ -68,7 +68,8 @@ def child_text(base: str, target: Mapping[str, Any], comment: str, folder: Path,
     if missing := sorted(set(inherited) - set(target)):
         raise RefusedError(f'a config that inherits {base} cannot drop its keys {missing}')
     changes = difference(inherited, target)
-    named = re.match(r'\w*::\w*/\w*', base)  # mmengine knows no other names, such as mmdet::gn+ws/...
+    # mmengine knows no names such as mmdet::gn+ws/..., and would look for mmpretrain's models in mmdet
+    named = re.match(r'\w*::\w*/\w*', base) and {base.partition('::')[0], target.get('default_scope')} != _HOSTS
     reference = base if named else Path(os.path.relpath(config_path(base), folder)).as_posix()
     lines = [*(f'# {line}' for line in comment.splitlines()), f'_base_ = {reference!r}', '']
     pipelines = [key for key in changes if key.endswith('_pipeline')]

@@ -324,6 +324,7 @@ test_dataloader = val_dataloader
 
 @pytest.mark.parametrize('name', [
     'legacy_1.x/retinanet_r50-caffe_fpn_1x_coco_v1.py',  # mmengine does not find mmdet::legacy_1.x/...
+    'rtmdet/classification/cspnext-tiny_8xb256-rsb-a1-600e_in1k.py',  # a classifier of mmpretrain
     'centripetalnet/centripetalnet_hourglass104_16xb6-crop511-210e-mstest_coco.py',  # pads float pixels
 ])
 def test_configs_with_peculiarities_are_written(name: str, tmp_path: Path) -> None:
@@ -371,6 +372,11 @@ def test_a_config_of_the_new_style_is_refused(tmp_path: Path) -> None:
     path.write_text('from mmpretrain.models import ResNet\n\nmodel = dict(backbone=dict(type=ResNet, depth=18))\n')
     with pytest.raises(RefusedError, match='expected a text-style config'):
         freqify(str(path), '24N')
+
+
+def test_a_backbone_that_has_no_unpacked_version_is_refused() -> None:
+    with pytest.raises(RefusedError, match='has no UnpackedMoCoV3ViT for mmpretrain'):
+        freqify('mmpretrain::mocov3/benchmarks/vit-small-p16_8xb128-linear-coslr-90e_in1k.py', '24N')
 
 
 @pytest.mark.parametrize('channels', ['24S', '24N'])
@@ -461,6 +467,7 @@ def test_tool(tmp_path: Path, run_tool: Any, quick_init: None, monkeypatch: pyte
 @pytest.mark.parametrize(('config', 'channels', 'backbone'), [
     (CLS, '12N', 'UnpackedResNet'), (CLS, '24S', 'UnpackedResNet'), (DET, '24N', 'UnpackedResNet'),
     ('mmpretrain::convnext/convnext-tiny_32xb128_in1k.py', '24N', 'FreqConvNeXt'),
+    ('mmpretrain::inception_v3/inception-v3_8xb32_in1k.py', '24N', 'UnpackedInceptionV3'),  # returns None, too
     ('mmpretrain::t2t_vit/t2t-vit-t-14_8xb64_in1k.py', '24N', 'UnpackedT2T_ViT'),  # states in_channels=3
     ('mmpretrain::van/van-tiny_8xb128_in1k.py', '24N', 'UnpackedVAN')])
 def test_a_stock_checkpoint_becomes_one_of_the_new_config(

@@ -65,7 +65,7 @@ def _check_features(backbone: nn.Module, stock: nn.Module, inputs: torch.Tensor)
 
 
 def _shapes(features: Any) -> Any:
-    """Return the shapes of features, nested as these are: Conformer has two in a stage."""
-    if isinstance(features, torch.Tensor):
-        return tuple(features.shape)
-    return [_shapes(level) for level in features]
+    """Return the shapes of features, nested as these are: Conformer has two in a stage, InceptionV3 a None."""
+    if isinstance(features, (list, tuple)):
+        return [_shapes(level) for level in features]
+    return features if features is None else tuple(features.shape)

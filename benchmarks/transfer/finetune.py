@@ -140,6 +140,8 @@ def all_rows() -> dict[str, Row]:
     rows += [Row('resnet', '', epochs, 'scratch') for epochs in (1, 3)]
     rows += [Row(network, '', LONG, 'scratch') for network in OWN]
     rows += [Row(network, channels, 0, source=LONG) for network in OWN for channels in ('24N', '12N')]
+    rows += [Row(network, channels, epochs, 'scratch') for network in OWN[1:]
+             for channels, epochs in (('48N', 10), ('24N', LONG))]
     return {row.name: row for row in rows}
 
 

@@ -88,7 +88,7 @@ def main() -> None:
     tables = dict(selections=selection_table(photos), bytes=bytes_table(photos), robustness=robustness_table(photos),
                   networks=network_robustness_tables(), carried=carried_table(results),
                   training=training_table(results), starts=start_table(results),
-                  transfer=transfer_table(results), sizes=sizes_table(sizes),
+                  scratch=scratch_table(results), transfer=transfer_table(results), sizes=sizes_table(sizes),
                   detection=detection_table(load_results(RESULTS / 'detection')))
     text = PAGE.read_text(encoding='utf-8')
     for name, table in tables.items():
@@ -212,6 +212,19 @@ def start_table(results: Results) -> str:
             if any(values):
                 lines.append([f'{words} - {text}', *map(paired, values)])
     return table(('difference ± standard error (pairs)', *EPOCHS.values()), lines)
+
+
+def scratch_table(results: Results) -> str:
+    """Return the table of own networks that were trained from scratch on RGB and on channels."""
+    lines = []
+    for network, words in zip(OWN, ('ResNet-18', 'ConvNeXt', 'ViT')):
+        for epochs in (*EPOCHS, LONG):
+            rgb, *others = (Row(network, channels, epochs, 'scratch', bool(channels) and network == 'resnet').name
+                            for channels in ('', '24N', '48N'))
+            if rgb in results and others[0] in results:
+                against = [paired(difference(results, name, rgb)) for name in others]
+                lines.append([words, epochs, cell(results, rgb), cell(results, others[0]), *against])
+    return table(('network', 'epochs', 'RGB', '24N', '24N - RGB', '48N - RGB'), lines)
 
 
 def transfer_table(results: Results) -> str:

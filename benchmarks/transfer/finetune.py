@@ -38,6 +38,7 @@ CLASSES = {'imagenette': 10, 'clothing10': 10, 'flowers17': 17}
 RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3, 'cspnext': 4e-3}
 PARTS = ('train', 'val', 'test')
 ELASTIC = ['24N', '18N', '12N', '6N']
+OTHER_RATES = (0.5, 2)  # multiples of them, from scratch
 FINE = 4  # they are divided by it in fine-tuning
 OWN, LONG = ('resnet', 'convnext', 'vit'), 17  # own RGB networks, and the epochs of their second training
 
@@ -57,6 +58,7 @@ class Row:
         elastic (bool): Whether each training image keeps one of the selections ``ELASTIC`` at random.
         pixels (int): Side to which the RGB image is downsized, before it is enlarged again; 0 for neither.
         source (int): Epochs of the RGB network that the row starts from.
+        rate (float): Multiple of the network's largest learning rate.
     """
     network: str
     channels: str
@@ -68,6 +70,7 @@ class Row:
     elastic: bool = False
     pixels: int = 0
     source: int = 10
+    rate: float = 1
 
     @property
     def name(self) -> str:
@@ -76,7 +79,8 @@ class Row:
         data += f'-{self.per_class}each' if self.per_class else ''
         kind = ('-elastic' if self.elastic else '') + ('-stemless' if self.stemless else '')
         size, source = self.pixels or '', '' if self.source == 10 else self.source
-        return f'{self.network}{data}-{self.channels or "RGB"}{size}{kind}-{self.start}{source}-{self.epochs}'.lower()
+        name = f'{self.network}{data}-{self.channels or "RGB"}{size}{kind}-{self.start}{source}-{self.epochs}'.lower()
+        return name if self.rate == 1 else f'{name}-rate{self.rate:g}'
 
     def config(self, folder: Path) -> Path:
         """Return the config; that of DCT channels is written by freqify into ``folder`` unless it is there."""
@@ -100,7 +104,7 @@ class Row:
 
     def options(self, folder: Path, seed: int) -> dict[str, Any]:
         """Return what the training changes in the config."""
-        rate = RATES[self.network] / (FINE if self.start == 'stock' else 1)
+        rate = self.rate * RATES[self.network] / (FINE if self.start == 'stock' else 1)
         options = {'randomness.seed': seed, 'param_scheduler.total_steps': max(self.epochs, 1),
                    'param_scheduler.eta_max': rate, 'optim_wrapper.optimizer.lr': rate,
                    'train_cfg.max_epochs': max(self.epochs, 1), 'train_cfg.val_interval': max(self.epochs, 1)}
@@ -142,6 +146,8 @@ def all_rows() -> dict[str, Row]:
     rows += [Row(network, channels, 0, source=LONG) for network in OWN for channels in ('24N', '12N')]
     rows += [Row(network, channels, epochs, 'scratch') for network in OWN[1:]
              for channels, epochs in (('48N', 10), ('24N', LONG))]
+    rows += [Row(network, channels, 10, 'scratch', rate=rate) for network in OWN[1:]
+             for channels in ('', '24N') for rate in OTHER_RATES]
     return {row.name: row for row in rows}
 
 

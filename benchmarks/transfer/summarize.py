@@ -4,6 +4,7 @@
 The tables replace the text between the marks in ../TRANSFER.md. values.png shows top-1 over the values of an image,
 bytes.png over its bytes, and elastic.png that of networks which were trained for each number of values.
 """
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -17,7 +18,7 @@ from zero_shot import AMOUNTS, RESULT, SIDE
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parent / 'accuracy'))
 
-from finetune import ELASTIC, LONG, METRIC, OWN, RESULTS, Row, all_rows  # noqa: E402
+from finetune import ELASTIC, LONG, METRIC, OTHER_RATES, OWN, RESULTS, Row, all_rows  # noqa: E402
 from input_sizes import PHOTOS, SIDES, rows_of  # noqa: E402
 from report import markdown, paired, plus_minus  # noqa: E402
 from summary import Estimate, Results, difference, load_results, reached  # noqa: E402
@@ -218,13 +219,13 @@ def scratch_table(results: Results) -> str:
     """Return the table of own networks that were trained from scratch on RGB and on channels."""
     lines = []
     for network, words in zip(OWN, ('ResNet-18', 'ConvNeXt', 'ViT')):
-        for epochs in (*EPOCHS, LONG):
-            rgb, *others = (Row(network, channels, epochs, 'scratch', bool(channels) and network == 'resnet').name
-                            for channels in ('', '24N', '48N'))
+        for epochs, rate in itertools.product((*EPOCHS, LONG), (1, *OTHER_RATES)):
+            rgb, *others = (Row(network, channels, epochs, 'scratch', bool(channels) and network == 'resnet',
+                                rate=rate).name for channels in ('', '24N', '48N'))
             if rgb in results and others[0] in results:
                 against = [paired(difference(results, name, rgb)) for name in others]
-                lines.append([words, epochs, cell(results, rgb), cell(results, others[0]), *against])
-    return table(('network', 'epochs', 'RGB', '24N', '24N - RGB', '48N - RGB'), lines)
+                lines.append([words, epochs, f'{rate:g}', cell(results, rgb), cell(results, others[0]), *against])
+    return table(('network', 'epochs', 'learning rate', 'RGB', '24N', '24N - RGB', '48N - RGB'), lines)
 
 
 def transfer_table(results: Results) -> str:

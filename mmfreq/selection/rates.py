@@ -63,7 +63,7 @@ class OnRates:
         It has if its two halves, which saw different images and draws, rank the same channels
         highest: ``agreement = (common - chance) / (count - chance)`` is at least :data:`DECIDED`.
         Two selections at random have ``chance = k + (count - k)**2 / (C - k)`` channels in common, of
-        which k are always on. A gate that keeps all channels, or none, has not decided.
+        which k are always on. A gate that keeps all channels, or only those, has not decided.
 
         Returns:
             dict[str, Any]: ``count``, ``common`` (int), ``chance``, ``agreement`` (float <= 1),
@@ -76,7 +76,7 @@ class OnRates:
         common, certain = len(first & second), int((self.halves == CERTAIN).all(axis=0).sum())
         chance = certain + (count - certain)**2 / max(total - certain, 1)
         agreement = margin = 0.
-        if 0 < count < total:
+        if certain < count < total:
             agreement = (common - chance) / (count - chance)
             chosen = np.isin(self.channels, self.top(count))
             margin = float(self.probability[chosen].mean() - self.probability[~chosen].mean())

@@ -80,6 +80,7 @@ def test_channels_that_are_always_on_are_no_agreement() -> None:
     assert verdicts[0]['chance'] == round(16 + 8 * 8 / 176, 2)
     assert not any(verdict['decided'] for verdict in verdicts)
     assert rates(halves[0, 0], halves=halves[0, [0, 0]], budget=24).verdict()['agreement'] == 1
+    assert not any(rates(halves[0, 0], halves=halves[0]).verdict(count)['decided'] for count in (8, 16, 192))
 
 
 # Files

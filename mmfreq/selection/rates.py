@@ -73,7 +73,7 @@ class OnRates:
         total = len(self.channels)
         count = count or self.meta.get('budget') or round(self.kept()['all'])
         first, second = (set(np.argsort(-half, kind='stable')[:count]) for half in self.halves)
-        common, certain = len(first & second), int((self.halves == CERTAIN).all(axis=0).sum())
+        common, certain = len(first & second), min(count, int((self.halves == CERTAIN).all(axis=0).sum()))
         chance = certain + (count - certain)**2 / max(total - certain, 1)
         agreement = margin = 0.
         if certain < count < total:

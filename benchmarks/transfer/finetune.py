@@ -36,10 +36,10 @@ STATISTICS = {'lite0': None}  # by network; None: the shipped ones of 224x224 ph
 CLASSES = {'imagenette': 10, 'clothing10': 10, 'flowers17': 17}
 # Largest learning rates from scratch.
 RATES = {'resnet': 0.2, 'convnext': 2e-3, 'vit': 1e-3, 'lite0': 4e-3, 'cspnext': 4e-3}
+OTHER_RATES = (0.5, 2)  # multiples of them, as controls
+FINE = 4  # they are divided by it in fine-tuning
 PARTS = ('train', 'val', 'test')
 ELASTIC = ['24N', '18N', '12N', '6N']
-OTHER_RATES = (0.5, 2)  # multiples of them, from scratch
-FINE = 4  # they are divided by it in fine-tuning
 OWN, LONG = ('resnet', 'convnext', 'vit'), 17  # own RGB networks, and the epochs of their second training
 
 

@@ -11,7 +11,8 @@ from mmengine.config import Config
 from mmfreq.config.paths import config_path
 from mmfreq.errors import RefusedError
 
-_WIDTH, _HOSTS = 100, {'mmpretrain', 'mmdet'}
+_WIDTH = 100
+_HOSTS = {'mmpretrain', 'mmdet'}
 _FIRST = ('data_root', 'classes', 'custom_imports', 'freq', 'model', 'data_preprocessor')
 _REPEATED = ('freq', 'data_root', 'classes', 'val_dataloader', 'val_evaluator')
 

@@ -24,8 +24,7 @@ def convert_backbone(model: dict[str, Any], channels: int, scope: str) -> tuple[
     """
     backbone = _only_backbone(model)
     kind = backbone['type']
-    modules, network = _find(kind, 'Freq', scope)
-    _check_known(kind, 'Freq', scope, network)
+    modules, network = _known(kind, 'Freq', scope)
     backbone.update(type=prefixed(kind, 'Freq'), in_channels=channels)
     patch = backbone.get('patch_size', network.input_stride)
     if issubclass(network, PatchMixin) and isinstance(patch, int) and patch % 4 == 2:
@@ -48,8 +47,7 @@ def keep_backbone(model: dict[str, Any], scope: str, freq: dict[str, Any],
     backbone = _only_backbone(model)
     kind = backbone['type']
     _, network = _find(kind, 'Freq', scope)
-    modules, unpacked = _find(kind, 'Unpacked', scope)
-    _check_known(kind, 'Unpacked', scope, unpacked)
+    modules, _ = _known(kind, 'Unpacked', scope)
     stock = {key: pixels[key] for key in _PIXELS if key in pixels}
     prefix, arguments = 'Unpacked', {}
     if network and issubclass(network, PatchMixin):
@@ -79,10 +77,13 @@ def _find(kind: str, prefix: str, scope: str) -> tuple[list[str], Optional[type]
     return modules, MODELS.children[owner].module_dict.get(name) if owner in MODULES else None
 
 
-def _check_known(kind: str, prefix: str, scope: str, network: Optional[type]) -> None:
+def _known(kind: str, prefix: str, scope: str) -> tuple[list[str], type]:
+    """Return the same; raise RefusedError if there is no such class."""
+    modules, network = _find(kind, prefix, scope)
     if not network:
         raise RefusedError(f'model.backbone is {kind}, but mmfreq has no {prefixed(kind, prefix)} for '
                            f'{scope}: docs/new_backbone.md')
+    return modules, network
 
 
 def _only_backbone(model: dict[str, Any]) -> dict[str, Any]:

@@ -80,8 +80,8 @@ def _describe_initial_weights(model: nn.Module) -> None:
     for module in unwrapped(model).modules():
         initial = getattr(module, 'init_cfg', None) or ()
         for entry in [initial] if isinstance(initial, dict) else initial:
-            backbones = [backbone for _, backbone in _freq_backbones(module)]
-            if backbones and entry.get('checkpoint'):
+            backbones = [backbone for _, backbone in _freq_backbones(module)] if entry.get('checkpoint') else []
+            if backbones:
                 checkpoint = CheckpointLoader.load_checkpoint(entry['checkpoint'], map_location='cpu')
                 for backbone in backbones:
                     backbone.source_spec = InputSpec.from_checkpoint(checkpoint)

@@ -116,8 +116,10 @@ def test_the_gate_finds_the_channels_that_a_network_reads(tmp_path: Path, run_to
     state, deviations = checkpoint(folded), block_stats('imagenette-224-4x4', 4).std
     projection = state['state_dict']['backbone.downsample_layers.0.0.weight']
     projection.zero_()
-    for channel in needed:  # which all have the same effect
-        projection[:, channel, 0, 0] = torch.randn(len(projection)) * deviations[channel]
+    torch.manual_seed(0)
+    directions = torch.linalg.qr(torch.randn(len(projection), len(needed)))[0]  # all have the same effect
+    for channel, direction in zip(needed, directions.T):
+        projection[:, channel, 0, 0] = direction * len(projection) ** 0.5 * deviations[channel]
     torch.save(state, folded)
     rates = []
     for number, steps in enumerate((100, 5, 5)):

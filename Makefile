@@ -35,7 +35,7 @@ install: $(VENV)/.installed
 $(VENV)/.installed: setup.py requirements/constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
-	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[hosts,demo,export,turbojpeg,test,docs]'
+	$(BIN)/python -m pip install -c requirements/constraints.txt -e '.[hosts,segmentation,demo,export,turbojpeg,test,docs]'
 	$(BIN)/python -m pip uninstall -y opencv-python
 	$(BIN)/python -m pip install -c requirements/constraints.txt --force-reinstall --no-deps opencv-python-headless
 	$(BIN)/python -c 'import mmfreq, mmpretrain, mmdet; print("mmfreq", mmfreq.__version__, "is ready")'

@@ -56,6 +56,7 @@ setup(
             'onedl-mmengine>=0.10.12,<1.0', 'onedl-mmcv>=2.3.6,<3.0', 'onedl-mmpretrain>=1.3.6,<2.0',
             'onedl-mmdetection>=3.5.1,<4.0'
         ],
+        'segmentation': ['onedl-mmsegmentation>=1.4'],  # a host, too: not beside the originals
         'demo': ['scikit-image>=0.24'],
         'docs': ['mkdocs>=1.6'],
         'turbojpeg': ['PyTurboJPEG>=1.7,<2'],  # 2 needs libjpeg-turbo 3
@@ -63,7 +64,7 @@ setup(
         'export': ['onnx>=1.17', 'onnxscript>=0.5', 'onnxruntime>=1.20'],
         'test': [
             'pytest>=7.0', 'pytest-xdist>=3.5', 'setuptools>=70.1', 'scipy>=1.10', 'scikit-image>=0.24', 'ruff>=0.6',
-            'zstandard>=0.22', 'tensorboard>=2.10', 'openvino>=2024.0', 'onedl-mmsegmentation>=1.4'
+            'zstandard>=0.22', 'tensorboard>=2.10', 'openvino>=2024.0'
         ],
     },
     classifiers=[

@@ -120,6 +120,9 @@ def test_configs_tools_and_metafiles_travel(wheel: Path) -> None:
     extras = re.search(r'mmfreq\[(.*?)\]', (ROOT / 'docs/tutorial.ipynb').read_text())[1].split(',')
     metadata = message_from_bytes((wheel / f'mmfreq-{__version__}.dist-info/METADATA').read_bytes())
     assert {'hosts', 'demo', 'export'} == {*extras} <= {*metadata.get_all('Provides-Extra')}
+    builds = {requirement.split('"')[1] for requirement in metadata.get_all('Requires-Dist')
+              if requirement.startswith('onedl-') and 'extra ==' in requirement}
+    assert builds == {'hosts', 'segmentation'}  # no other extra brings a host beside the user's own
     assert metadata.get_payload(decode=True).strip() == (ROOT / 'README.md').read_bytes().strip()
 
 

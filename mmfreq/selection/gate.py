@@ -9,7 +9,7 @@ from mmfreq.dct.blocks import check_positive_int
 from mmfreq.errors import RefusedError
 
 CERTAIN = 1e4  # logit of a channel that is always on
-_LEAST_NOISE = 0.02
+_LEAST_NOISE, _LEAST_SCORE = 0.02, 1e-30
 
 
 class GateNorm(nn.BatchNorm1d):
@@ -149,10 +149,15 @@ class ChannelGate(nn.Module):
 
     def decide(self, logits: torch.Tensor) -> torch.Tensor:
         """Return scores (N, C), which are positive for the channels that evaluation keeps."""
-        ranked = F.pad(logits, (0, 1), value=-CERTAIN).sort(dim=1, descending=True).values
+        ranked, order = logits.sort(dim=1, descending=True)
+        ranked = F.pad(ranked, (0, 1), value=-CERTAIN)
         places = torch.stack([self.budget - 1, self.budget]).clamp(min=0)
-        offset = -ranked.index_select(1, places).mean(dim=1, keepdim=True)
-        return logits + offset * (self.budget > 0)
+        scores = logits - ranked.index_select(1, places).mean(dim=1, keepdim=True)
+        first = torch.arange(self.channels, device=logits.device) < self.budget
+        kept = torch.zeros_like(logits).scatter(1, order, first.to(logits.dtype).expand_as(logits))
+        # the mean of equal or neighbouring numbers parts nothing, but their order does
+        scores = torch.where(kept > 0, scores.clamp(min=_LEAST_SCORE), scores.clamp(max=0.))
+        return torch.where(self.budget > 0, scores, logits)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the input (N, C, H, W), in its dtype, with 0 in the channels that are off."""

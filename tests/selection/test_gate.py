@@ -140,6 +140,21 @@ def test_a_budget_parts_channels_that_have_learned_nothing() -> None:
     assert gate.halves[0, 0].argsort().tolist() == gate.halves[0, 1].argsort(descending=True).tolist()  # no agreement
 
 
+@pytest.mark.parametrize('training', [False, True])
+@pytest.mark.parametrize('steps', [0, 1, 2])
+def test_the_budget_holds_where_logits_are_equal_or_neighbouring_numbers(steps: int, training: bool) -> None:
+    gate = ChannelGate(6, per_image=False).train(training)
+    logit = np.float32(0.1)
+    for _ in range(steps):
+        logit = np.nextafter(logit, np.float32(1))
+    gate.logit_bias.data = torch.tensor([[0.3, float(logit), 0.1, 0.1, float(logit), -0.2]]).repeat(2, 1)
+    for budget in range(1, 7):
+        gate.set_budget(budget, noise=0.)
+        gate(torch.randn(2, 6, 1, 1))
+        assert gate.mask.sum(dim=1).tolist() == [budget, budget]
+        assert ((gate.probability > 0.5).sum(dim=1) <= budget).all()
+
+
 def test_the_budget_holds_where_all_logits_have_drifted() -> None:
     """As in an average of weights, which lags behind: what a stored offset would not survive."""
     gate, x = trained_gate(budget=24).eval(), inputs()

@@ -155,7 +155,8 @@ def fine_tunings(network: str) -> list[Row]:
     """Return the rows of a network with a patch embedding: RGB from scratch, carried over, and from scratch."""
     rows = [Row(network, '', 10, 'scratch'), Row(network, '24N', 0), Row(network, '12N', 0)]
     rows += [Row(network, channels, epochs) for epochs in (1, 3) for channels in ('24N', '12N')]
-    return rows + [Row(network, '24N', epochs, 'scratch') for epochs in (3, 10, 1)] + [Row(network, '24N', 10)]
+    rows += [Row(network, '24N', epochs, 'scratch') for epochs in (3, 10, 1)]
+    return rows + [Row(network, channels, 10) for channels in ('24N', '12N', '')]
 
 
 def transfers(per_class: int, epochs: int) -> list[Row]:

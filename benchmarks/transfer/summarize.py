@@ -50,6 +50,7 @@ FINE_TUNED = (
       for network, words in (('convnext', 'ConvNeXt'), ('vit', 'ViT'))
       for channels, start, text in (('24N', 'stock', 'folded, from RGB weights'),
                                     ('12N', 'stock', 'folded, from RGB weights'),
+                                    ('', 'stock', 'trained further'),
                                     ('24N', 'scratch', 'from scratch'), ('', 'scratch', 'from scratch'))))
 
 

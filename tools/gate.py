@@ -13,6 +13,8 @@ import mmfreq
 from mmfreq.apis.gate import (
     MOST_IMAGES,
     carry_over,
+    compare_selections,
+    describe_distances,
     learn_channels,
     training_images,
     with_all_channels,
@@ -25,7 +27,7 @@ from mmfreq.config.paths import config_path
 from mmfreq.dct.channels import CHANNEL_NAMES, NATIVE_NAMES
 from mmfreq.files import check_writable
 from mmfreq.selection.rates import save_on_rates
-from mmfreq.selection.static import describe_selection, static_name, write_static
+from mmfreq.selection.static import describe_selection, named_selections, static_name, write_static
 
 
 def parse_args() -> argparse.Namespace:
@@ -70,13 +72,17 @@ def main() -> None:
     print(f'learns from {min(len(files), args.steps * batch_size):,} of {len(files):,} '
           f'{"images" if args.data else "training images"} in {args.steps} batches')
     rates = learn_channels(model, files, args.target, args.steps, batch_size, args.seed)
+    channels, named = rates.top(args.target), named_selections(rates, args.target)
+    distances = compare_selections(model, files, {'learned': channels, **named}, batch_size, args.seed)
+    rates.meta['distances'] = {name: float(values.mean()) for name, values in distances.items()}
     save_on_rates(rates, str(out / 'gate_rates.json'))
     plot_on_rates([rates], [config_path(config).stem], str(out / 'gate_heatmap.png'))
-    channels, selection = rates.top(args.target), out / f'selection-{args.target}.json'
+    selection = out / f'selection-{args.target}.json'
     static = out / f'{static_name(config_path(config).stem, args.target)}.py'
     write_static(rates, channels, config_path(config), selection, static, carried=True)
     weights = carry_over(model, checkpoint, static)
     print(describe_selection(rates, channels))
+    print(describe_distances(distances))
     if not rates.verdict()['decided']:
         say('WARNING: the gate is UNDECIDED: its selection is chance. Give it more --steps or images')
     for line in (f'train {static}', f'test {static} {weights}', f'predict {static} {weights} IMAGES',

@@ -1,10 +1,13 @@
 """Learn which channels a trained network needs, and carry it over to them."""
+import math
 import random
 import sys
 from copy import deepcopy
+from itertools import islice
 from pathlib import Path
-from typing import Any, Iterator, Optional, Sequence
+from typing import Any, Callable, Iterator, Mapping, Optional, Sequence
 
+import numpy as np
 import torch
 from mmengine.config import Config
 from mmengine.dataset import Compose
@@ -23,13 +26,14 @@ from mmfreq.engine.hooks.input_spec import leaves
 from mmfreq.errors import RefusedError
 from mmfreq.files import atomic_save
 from mmfreq.input_spec import META_KEY
-from mmfreq.selection.frozen import static_rates, train_gate
+from mmfreq.selection.frozen import selection_distances, static_rates, train_gate
 from mmfreq.selection.gate import ChannelGate
 from mmfreq.selection.hook import halves_of
 from mmfreq.selection.rates import OnRates
 
 MOST_IMAGES = 12  # in a batch
 TRIES = 10  # images, until one can be read
+COMPARED = 20  # batches on which selections are compared
 
 
 class ImageFiles(Dataset):
@@ -111,16 +115,55 @@ def learn_channels(model: Model, files: Sequence[str], target: int, steps: int, 
     if any(node.get('gate') is not None for node in iter_dicts(model.cfg.model)):
         raise RefusedError('the network has a gate of its own: tools/select_channels.py')
     torch.manual_seed(seed)
-    module = model.module.requires_grad_(False)
-    module.to(memory_format=torch.channels_last)  # convolutions on a CPU then take half of the time
-    network = module if model.cfg.default_scope == 'mmpretrain' else module.extract_feat
-    gate = ChannelGate(len(spec.channels), per_image=False).to(next(module.parameters()).device)
+    network = _frozen(model)
+    gate = ChannelGate(len(spec.channels), per_image=False).to(next(model.module.parameters()).device)
     progress = tqdm(train_gate(gate, network, _batches(model, files, batch_size, seed), target, steps),
                     total=steps, unit='batch', mininterval=0.2 if sys.stderr.isatty() else 60)
     for loss in progress:
         progress.set_postfix_str(f'{int(gate.budget)} channels, loss {loss:.3f}', refresh=False)
     images = min(len(files), steps * batch_size)
     return static_rates(gate, spec, images, config=model.cfg.filename)
+
+
+def compare_selections(model: Model, files: Sequence[str], selections: Mapping[str, Sequence[int]],
+                       batch_size: int, seed: int = 0) -> dict[str, np.ndarray]:
+    """Compare selections by the output of a network on them, without labels.
+
+    Args:
+        model (Model): The network, of many DCT channels.
+        files (Sequence[str]): Images, of which at most :data:`COMPARED` batches are used.
+        selections (Mapping[str, Sequence[int]]): Channels by the name of the selection.
+        batch_size (int): Images in a batch.
+        seed (int): Of the order of the images. Defaults to 0.
+
+    Returns:
+        dict[str, np.ndarray]: By name, float64 (batches, ):
+            :func:`~mmfreq.selection.frozen.distance` to the output on all channels.
+    """
+    spec = input_specs(model.cfg)['test_dataloader']
+    kept = torch.tensor(np.array([np.isin(spec.channels, channels) for channels in selections.values()]))
+    count = min(COMPARED, -(-len(files) // batch_size))
+    batches = (inputs for inputs, _ in islice(_batches(model, files, batch_size, seed), count))
+    progress = tqdm(batches, 'compare', count, unit='batch', mininterval=0.2 if sys.stderr.isatty() else 60)
+    return dict(zip(selections, selection_distances(_frozen(model), progress, kept).T))
+
+
+def describe_distances(distances: Mapping[str, np.ndarray]) -> str:
+    """Describe what :func:`compare_selections` returns; the others are compared with the first."""
+    (_, own), *others = distances.items()
+    lines = [f'distance to the output on all channels: {own.mean():.3f} of its deviation']
+    for name, values in others:
+        difference = values - own
+        error = difference.std(ddof=1) / len(own)**0.5 if len(own) > 1 else math.nan
+        lines.append(f'distance with {name}: {values.mean():.3f}, difference {difference.mean():+.3f} ± {error:.3f}')
+    return '\n'.join(lines)
+
+
+def _frozen(model: Model) -> Callable[[torch.Tensor], Any]:
+    """Return the network of which a gate needs the output: all of a classifier, a detector without its heads."""
+    module = model.module.requires_grad_(False)
+    module.to(memory_format=torch.channels_last)  # convolutions on a CPU then take half of the time
+    return module if model.cfg.default_scope == 'mmpretrain' else module.extract_feat
 
 
 def _batches(model: Model, files: Sequence[str], batch_size: int,

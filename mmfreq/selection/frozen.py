@@ -67,6 +67,26 @@ def distance(outputs: Any, expected: Any) -> torch.Tensor:
     return torch.stack(distances).mean()
 
 
+@torch.no_grad()
+def selection_distances(network: Callable[[torch.Tensor], Any], batches: Iterable[torch.Tensor],
+                        kept: torch.Tensor) -> np.ndarray:
+    """Return how far the outputs of a network on selections are from those on all channels.
+
+    Args:
+        network (Callable): As for :func:`train_gate`.
+        batches (Iterable[torch.Tensor]): Inputs (N, C, H, W).
+        kept (torch.Tensor): bool (S, C), the channels of each selection.
+
+    Returns:
+        np.ndarray: float64 (batches, S), each a :func:`distance`.
+    """
+    rows = []
+    for inputs in batches:
+        expected = network(inputs)
+        rows.append([distance(network(inputs * mask.to(inputs)[:, None, None]), expected).item() for mask in kept])
+    return np.array(rows)
+
+
 def _tensors(node: Any) -> Iterator[torch.Tensor]:
     """Yield the tensors in nested lists, tuples and dicts."""
     if isinstance(node, torch.Tensor):

@@ -1,5 +1,6 @@
 """Train a gate, and record how often it keeps each channel."""
 import math
+import os
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Optional, Sequence
@@ -164,10 +165,14 @@ class GateLossHook(Hook):
 
 
 def halves_of(data_batch: Any) -> Optional[list[bool]]:
-    """Return which images of a batch belong to the second half, by their paths; None without."""
+    """Return which images of a batch belong to the second half, by name of file and folder; None without.
+
+    The place of the data does not matter, so that one seed gives the same gate elsewhere.
+    """
     samples = data_batch.get('data_samples') if isinstance(data_batch, dict) else None
     paths = [getattr(sample, 'img_path', None) for sample in samples or ()]
     if not paths or None in paths:
         return None
     # a cryptographic hash: the last bit of CRC-32 can be the same for all files of a folder
-    return [blake2b(str(path).encode(), digest_size=1).digest()[0] % 2 > 0 for path in paths]
+    names = ['/'.join(Path(os.path.abspath(path)).parts[-2:]) for path in paths]
+    return [blake2b(name.encode(), digest_size=1).digest()[0] % 2 > 0 for name in names]

@@ -37,11 +37,17 @@ def describe_selection(rates: OnRates, channels: list[int]) -> str:
              f'lowest probability of the selection: {lowest:.3f}'
              + (f', highest of the others: {rest.max():.3f}' if rest.size else ''),
              rates.describe(len(channels))]
-    for name in {4: NATIVE_NAMES, 8: CHANNEL_NAMES}.get(rates.block_size, ()):
-        known = channel_indices(name, rates.block_size)
-        if len(known) == len(channels):
-            lines.append(f'in common with {name}: {len({*channels} & {*known})} of {len(known)}')
+    lines += [f'in common with {name}: {len({*channels} & {*known})} of {len(known)}'
+              for name, known in named_selections(rates, len(channels)).items()]
     return '\n'.join(lines)
+
+
+def named_selections(rates: OnRates, count: int) -> dict[str, list[int]]:
+    """Return the named selections of ``count`` channels among those of the rates, by name."""
+    names = {4: NATIVE_NAMES, 8: CHANNEL_NAMES}.get(rates.block_size, ())
+    known = {name: channel_indices(name, rates.block_size) for name in names}
+    return {name: channels for name, channels in known.items()
+            if len(channels) == count and {*channels} <= {*rates.channels.tolist()}}
 
 
 def save_selection(rates: OnRates, channels: list[int], path: str) -> None:

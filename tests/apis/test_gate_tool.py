@@ -93,6 +93,13 @@ def test_a_stock_network_on_the_channels_that_it_needs(
     assert selection == rates.top(target)
     assert f'{target} of {len(everything)} channels: {selection}' in text
     assert f'mmfreq test {out}/{names[1]}.py {out}/{names[1]}.pth' in text
+    distances, known = rates.meta['distances'], {'48N': {'12N'}, '64S': {'24S', '24T'}}[channels]
+    assert {*distances} == {'learned', *known}
+    assert min(distances.values()) > 0
+    assert f'distance to the output on all channels: {distances["learned"]:.3f}' in text
+    for name in known:
+        difference = distances[name] - distances['learned']
+        assert f'distance with {name}: {distances[name]:.3f}, difference {difference:+.3f} ± ' in text
     full, static = (mmfreq.load_model(out / f'{name}.py', out / f'{name}.pth', 'cpu') for name in names)
     image = cv2.imread(str(images / 'rows/0.png'))
     inputs = [model.packed(image)['inputs'] for model in (full, static)]

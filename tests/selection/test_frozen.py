@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from mmfreq.input_spec import InputSpec
-from mmfreq.selection.frozen import distance, static_rates, train_gate
+from mmfreq.selection.frozen import distance, selection_distances, static_rates, train_gate
 from mmfreq.selection.gate import ChannelGate
 from mmfreq.selection.rates import OnRates
 
@@ -53,6 +53,20 @@ def test_it_finds_the_channels_that_matter(nested: bool) -> None:
     assert 'the gate is decided' in rates.describe()
     assert (rates.images, rates.block_size, rates.meta) == (640, 4, dict(config='a.py', budget=len(NEEDED)))
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_selection_is_as_far_as_the_output_on_it() -> None:
+    net, kept = network(NEEDED), torch.ones(3, CHANNELS, dtype=torch.bool)
+    kept[0, 5] = kept[1, NEEDED[0]] = kept[2, NEEDED[:4]] = False
+    inputs = [torch.randn(8, CHANNELS, 4, 4) for _ in range(5)]
+    distances = selection_distances(net, inputs, kept)
+    assert distances.shape == (5, 3)
+    for batch, row in zip(inputs, distances):
+        removed = batch.clone()
+        removed[:, NEEDED[0]] = 0
+        assert row[0] == pytest.approx(0, abs=1e-3)  # blind to this channel
+        assert row[1] == pytest.approx(distance(net(removed), net(batch)).item())
+        assert row[0] < row[1] < row[2]
 
 
 @pytest.mark.parametrize('target', [1, 6, 17])

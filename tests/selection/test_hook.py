@@ -310,3 +310,12 @@ def test_both_halves_have_files_of_each_folder() -> None:
         samples = [BaseDataElement(metainfo=dict(img_path=path)) for path in paths]
         assert 2 <= sum(halves_of(dict(data_samples=samples))) <= 6
     assert halves_of(dict(data_samples=[BaseDataElement()])) is None
+
+
+def test_the_halves_do_not_depend_on_the_place_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [f'{folder}/{i}.png' for folder in ('rows', 'columns') for i in range(20)]
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / 'rows').mkdir()
+    halves = [halves_of(dict(data_samples=[BaseDataElement(metainfo=dict(img_path=f'{start}{name}')) for name in names]))
+              for start in ('', './', '/data/', 'other/data/train/', f'{tmp_path}/')]
+    assert halves == halves[:1] * 5

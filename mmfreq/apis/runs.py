@@ -31,8 +31,8 @@ from mmfreq.files import atomic_write_text, check_writable
 
 CFG_OPTIONS_HELP = ('override keys of the config: key=value, nested as a.b.c=value, list items as '
                     'a.0.b=value, lists as key="[a,b]" or key=a,b, no white space inside a value')
-CHECKPOINT_HELP = ('checkpoint file, or a work dir: its best_*.pth if there is exactly one, else its '
-                   'last checkpoint')
+CHECKPOINT_HELP = ('checkpoint file, or a work dir: its newest best_*.pth if all are of one metric, else '
+                   'its last checkpoint')
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:

@@ -316,6 +316,8 @@ def test_the_halves_do_not_depend_on_the_place_of_the_data(tmp_path: Path, monke
     names = [f'{folder}/{i}.png' for folder in ('rows', 'columns') for i in range(20)]
     monkeypatch.chdir(tmp_path)
     (tmp_path / 'rows').mkdir()
-    halves = [halves_of(dict(data_samples=[BaseDataElement(metainfo=dict(img_path=f'{start}{name}')) for name in names]))
-              for start in ('', './', '/data/', 'other/data/train/', f'{tmp_path}/')]
+    halves = []
+    for start in ('', './', '/data/', 'other/data/train/', f'{tmp_path}/'):
+        samples = [BaseDataElement(metainfo=dict(img_path=f'{start}{name}')) for name in names]
+        halves.append(halves_of(dict(data_samples=samples)))
     assert halves == halves[:1] * 5

@@ -105,13 +105,16 @@ def test_a_config_that_does_not_fit_ends_a_run_at_once(data: Path, tmp_path: Pat
         Runner.from_cfg(cfg).train()
 
 
-@pytest.mark.parametrize('way', ['load_from', 'EMA', 'backbone', 'list', 'model'])
+@pytest.mark.parametrize('way', ['load_from', 'wrapped', 'EMA', 'backbone', 'list', 'model'])
 def test_a_selection_starts_from_the_columns_of_its_channels(way: str, trained: Path, data: Path,
                                                              tmp_path: Path) -> None:
     """Of 24S, five channels are taken in another order, and two are not there."""
     source = channel_indices('24S')
     channels = [source[i] for i in (20, 3, 0, 8, 23)] + [40, 191]
     file = str(trained / 'epoch_1.pth')
+    if way == 'wrapped':  # as saved from DistributedDataParallel
+        saved, file = checkpoint(trained / 'epoch_1.pth'), str(tmp_path / 'wrapped.pth')
+        torch.save(dict(saved, state_dict={f'module.{key}': value for key, value in saved['state_dict'].items()}), file)
     part = dict(type='Pretrained', checkpoint=file, prefix='backbone.')
     options = dict(backbone=dict(model__backbone__init_cfg=part), list=dict(model__backbone__init_cfg=[part]),
                    model=dict(model__init_cfg=dict(type='Pretrained', checkpoint=file)))

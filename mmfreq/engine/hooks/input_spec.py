@@ -63,9 +63,11 @@ class InputSpecHook(Hook):
         """Check a checkpoint that is tested or resumed; fit one that a training starts from."""
         self._describe(runner)  # a FlexibleRunner loads before the run begins
         if isinstance(runner._train_loop, BaseLoop) and not runner._resume:
+            weights = checkpoint.get('state_dict', checkpoint)
+            wrapper = 'module.' if any(key.startswith('module.') for key in weights) else ''
             for name, backbone in _freq_backbones(runner.model):
                 backbone.source_spec = InputSpec.from_checkpoint(checkpoint)
-                backbone.take_channels(checkpoint.get('state_dict', checkpoint), f'{name}.')
+                backbone.take_channels(weights, f'{wrapper}{name}.')
             return
         try:
             check_checkpoint(checkpoint, self.spec, unwrapped(runner.model))

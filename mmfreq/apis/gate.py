@@ -193,7 +193,7 @@ def carry_over(model: Model, checkpoint: str, config: Path) -> Path:
     with model.scope():
         static = build_model(deepcopy(cfg))
     spec, source = (input_specs(item)['test_dataloader'] for item in (cfg, model.cfg))
-    static.backbone.input_spec, static.backbone.source_spec = spec, source
+    static.backbone.input_spec, static.backbone.source_specs = spec, (source, )
     static.load_state_dict(model.module.state_dict())
     loaded = CheckpointLoader.load_checkpoint(checkpoint, 'cpu', logger='silent')
     meta = {**(loaded.get('meta') or {}), META_KEY: spec.to_dict()}

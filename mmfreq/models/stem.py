@@ -49,7 +49,7 @@ class FreqMixin:
     channel_axis: int = 1  # axis of the first weight that counts the channels
     unfrozen: int = -1  # frozen_stages of the stock class that freezes nothing
     input_spec: Optional[InputSpec] = None  # the input of this network, if InputSpecHook is used
-    source_spec: Optional[InputSpec] = None  # the input of the checkpoint that is loaded next
+    source_specs: tuple[Optional[InputSpec], ...] = ()  # the inputs of the checkpoints that are loaded next
     keeps_stock_weights: bool = False  # whether stock weights keep their function: no training
 
     def __init__(self, *args: Any, in_channels: int, gate: Optional[dict[str, Any]] = None,
@@ -89,13 +89,14 @@ class FreqMixin:
         """Take the columns of this network's channels from a checkpoint of other ones, in place.
 
         Channels that the checkpoint lacks keep their initialisation. Without :attr:`input_spec` and
-        :attr:`source_spec`, nothing is changed.
+        :attr:`source_specs`, nothing is changed.
 
         Raises:
             RefusedError: The block size differs, so that equal numbers are other channels; or the checkpoint
                 is of other pixels than those whose function this network keeps.
         """
-        own, source, self.source_spec = self.input_spec, self.source_spec, None
+        own, (source, *rest) = self.input_spec, self.source_specs or (None, )
+        self.source_specs = tuple(rest)
         if source and not source.channels and self.keeps_stock_weights:
             check_same('the checkpoint', source, 'pixels of the backbone', self.block_pixels.pixels)
         if not own or not source or not source.channels:

@@ -105,7 +105,7 @@ def test_a_config_that_does_not_fit_ends_a_run_at_once(data: Path, tmp_path: Pat
         Runner.from_cfg(cfg).train()
 
 
-@pytest.mark.parametrize('way', ['load_from', 'wrapped', 'EMA', 'backbone', 'list', 'model'])
+@pytest.mark.parametrize('way', ['load_from', 'wrapped', 'EMA', 'backbone', 'list', 'model', 'both'])
 def test_a_selection_starts_from_the_columns_of_its_channels(way: str, trained: Path, data: Path,
                                                              tmp_path: Path) -> None:
     """Of 24S, five channels are taken in another order, and two are not there."""
@@ -118,6 +118,7 @@ def test_a_selection_starts_from_the_columns_of_its_channels(way: str, trained: 
     part = dict(type='Pretrained', checkpoint=file, prefix='backbone.')
     options = dict(backbone=dict(model__backbone__init_cfg=part), list=dict(model__backbone__init_cfg=[part]),
                    model=dict(model__init_cfg=dict(type='Pretrained', checkpoint=file)))
+    options['both'] = options['backbone'] | options['model']  # first the backbone's, then the model's
     cfg = config(data, tmp_path, channels, **options.get(way, dict(load_from=file)))
     cfg.param_scheduler.eta_max = 1e-9
     cfg.custom_hooks = [dict(type='EMAHook')] if way == 'EMA' else []
@@ -150,7 +151,7 @@ def test_every_mixin_takes_columns(kind: str, arguments: dict, quick_init: None)
         shape = [1] * tensor.ndim
         shape[axis] = 24
         tensor.copy_(torch.arange(24.).view(shape).expand_as(tensor))
-    narrow.input_spec, narrow.source_spec = spec, source
+    narrow.input_spec, narrow.source_specs = spec, (source, )
     narrow.load_state_dict(wide.state_dict())
     positions = [source.channels.index(channel) for channel in spec.channels]
     axes = narrow.channel_axes()
@@ -158,7 +159,7 @@ def test_every_mixin_takes_columns(kind: str, arguments: dict, quick_init: None)
     for name, axis in axes.items():
         values = narrow.state_dict()[name].movedim(axis, -1)
         assert_array_equal(values.reshape(-1, 12)[0], positions)
-    assert narrow.source_spec is None
+    assert narrow.source_specs == ()
 
 
 # The network and the classes

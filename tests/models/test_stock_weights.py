@@ -224,7 +224,7 @@ def test_a_checkpoint_of_other_pixels_is_refused() -> None:
         with pytest.raises(RefusedError, match=words) if words else nullcontext():
             check_checkpoint(given, InputSpec.of(transform('24N')), model)
         if words != 'channels':  # a training may start from other channels
-            model.input_spec, model.source_spec = InputSpec.of(transform('24N')), spec
+            model.input_spec, model.source_specs = InputSpec.of(transform('24N')), (spec, )
             with pytest.raises(RefusedError, match=words) if words else nullcontext():
                 model.load_state_dict(given['state_dict'])
 

@@ -66,7 +66,7 @@ class InputSpecHook(Hook):
             weights = checkpoint.get('state_dict', checkpoint)
             wrapper = 'module.' if any(key.startswith('module.') for key in weights) else ''
             for name, backbone in _freq_backbones(runner.model):
-                backbone.source_spec = InputSpec.from_checkpoint(checkpoint)
+                backbone.source_specs = (InputSpec.from_checkpoint(checkpoint), )
                 backbone.take_channels(weights, f'{wrapper}{name}.')
             return
         try:
@@ -79,21 +79,23 @@ class InputSpecHook(Hook):
 
 def _describe_initial_weights(model: nn.Module) -> None:
     """Tell the backbones for DCT channels the input of the checkpoints in ``init_cfg``, theirs or a parent's."""
-    for module in unwrapped(model).modules():
+    for _, backbone in _freq_backbones(model):
+        backbone.source_specs = ()
+    for module in reversed([*unwrapped(model).modules()]):  # parents load after their children
         initial = getattr(module, 'init_cfg', None) or ()
         for entry in [initial] if isinstance(initial, dict) else initial:
             backbones = [backbone for _, backbone in _freq_backbones(module)] if entry.get('checkpoint') else []
             if backbones:
                 checkpoint = CheckpointLoader.load_checkpoint(entry['checkpoint'], map_location='cpu')
                 for backbone in backbones:
-                    backbone.source_spec = InputSpec.from_checkpoint(checkpoint)
+                    backbone.source_specs += (InputSpec.from_checkpoint(checkpoint), )
 
 
 def _freq_backbones(model: Any) -> Iterator[tuple[str, nn.Module]]:
     """Yield the backbones for DCT channels by name; none if the model is still a config."""
     if isinstance(model, nn.Module):
         for name, module in unwrapped(model).named_modules():
-            if hasattr(module, 'source_spec'):
+            if hasattr(module, 'source_specs'):
                 yield name, module
 
 

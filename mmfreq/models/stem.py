@@ -118,6 +118,10 @@ class FreqMixin:
         print_log(f'{type(self).__name__}: {len(targets)} of {len(own.channels)} channels taken from '
                   f'the {len(source.channels)} of the checkpoint', logger='current')
 
+    def __getstate__(self) -> dict[str, Any]:
+        # a copy, such as EMAHook's, does not load the checkpoints that this network loads next
+        return {**self.__dict__, 'source_specs': ()}
+
     def init_weights(self) -> None:
         """Initialise as the stock class; restore the gate's weights, which some classes reset."""
         super().init_weights()

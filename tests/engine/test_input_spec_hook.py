@@ -1,5 +1,6 @@
 """Checkpoints know their input by its values, and are checked against a config before they give a number."""
 import json
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,6 +161,9 @@ def test_every_mixin_takes_columns(kind: str, arguments: dict, quick_init: None)
         values = narrow.state_dict()[name].movedim(axis, -1)
         assert_array_equal(values.reshape(-1, 12)[0], positions)
     assert narrow.source_specs == ()
+    narrow.source_specs = (source, )
+    assert deepcopy(narrow).source_specs == ()  # as EMAHook's copy, which resumes from its own weights
+    assert narrow.source_specs == (source, )
 
 
 # The network and the classes
